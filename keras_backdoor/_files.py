@@ -1,0 +1,94 @@
+"""Writing without halves: a file or a folder is there whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor.errors import BadInput
+
+
+def check_output(path: Path | str, *, force: bool = False) -> Path:
+    """Raise before long work starts where the result could not be written at its end."""
+    path = Path(path)
+    if path.exists() and not force:
+        raise BadInput(f"{path} exists already; pass --force (force=True) to replace it.")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise BadInput(f"{path} cannot be written: {parent} is not a writable folder.")
+    return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path with the same suffix; move it to `path` when the block succeeds.
+
+    Args:
+        path: file or folder to write.
+        force: replace what is there.
+
+    Raises:
+        BadInput: `path` exists and `force` is not set, or its folder is not writable.
+    """
+    path = check_output(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        partial = scratch / path.name
+        yield partial
+        if path.exists():
+            _remove(path)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(path: Path | str, content: Any, *, force: bool = True) -> None:
+    """Write indented JSON; NumPy scalars and arrays become numbers and lists, NaN becomes null."""
+    with writing(path, force=force) as partial:
+        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Nested containers with NumPy values as what JSON knows."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def existing(path: Path | str, what: str) -> Path:
+    """The path, or one sentence where nothing is there."""
+    path = Path(path)
+    if not path.exists():
+        raise BadInput(f"There is no {what} at {path}.")
+    return path

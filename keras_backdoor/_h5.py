@@ -1,0 +1,121 @@
+"""Reading a stranger's HDF5: only numbers that are stored in the file itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor.errors import HostileFile, UnreadableFile
+
+MAX_DECLARED_BYTES = 8 * 2**30
+"""Declared bytes of all arrays of a file above which it is refused."""
+MAX_OBJECTS = 100_000
+"""Groups and arrays of a file above which it is refused."""
+MAX_DEPTH = 32
+
+
+@contextmanager
+def checked(source: Path | Any, name: str) -> Iterator[Any]:
+    """An open HDF5 file, every object of which has been checked.
+
+    Args:
+        source: a path or a binary file object.
+        name: what the file is called in messages.
+
+    Raises:
+        UnreadableFile: not HDF5, or damaged.
+        HostileFile: links, external or virtual storage, object dtypes, absurd sizes.
+    """
+    import h5py
+
+    try:
+        file = h5py.File(source, "r")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UnreadableFile(f"{name} is not an HDF5 file that can be read.") from error
+    with file:
+        try:
+            _check_tree(file, name)
+            yield file
+        except (HostileFile, UnreadableFile):
+            raise
+        except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
+            raise UnreadableFile(f"{name} is damaged: {error}.") from error
+
+
+def _check_tree(file: Any, name: str) -> None:
+    import h5py
+
+    declared, seen, visited = 0, 0, set()
+    waiting = [("", file, 0)]
+    while waiting:
+        path, group, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise HostileFile(f"{name}: groups are nested deeper than {MAX_DEPTH} at '{path}'.")
+        for key in group:
+            here = f"{path}/{key}"
+            seen += 1
+            if seen > MAX_OBJECTS:
+                raise HostileFile(f"{name} has more than {MAX_OBJECTS} objects.")
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise HostileFile(f"{name}: '{here}' is a link; a model has no need of one.")
+            child = group[key]
+            identity = h5py.h5o.get_info(child.id).addr
+            if identity in visited:
+                raise HostileFile(f"{name}: '{here}' is linked twice.")
+            visited.add(identity)
+            if isinstance(child, h5py.Dataset):
+                declared += _check_dataset(child, here, name)
+            elif isinstance(child, h5py.Group):
+                waiting.append((here, child, depth + 1))
+            else:
+                raise HostileFile(f"{name}: '{here}' is neither a group nor an array.")
+        if declared > MAX_DECLARED_BYTES:
+            raise HostileFile(f"{name} declares more than 8 GiB of arrays.")
+
+
+def _check_dataset(data: Any, here: str, name: str) -> int:
+    if data.is_virtual or data.external:
+        raise HostileFile(f"{name}: '{here}' is stored outside the file.")
+    if data.dtype.kind not in "uifb" and not here.startswith("/optimizer_weights"):
+        kind = "text" if data.dtype.kind in "SU" else "objects"
+        raise HostileFile(f"{name}: '{here}' holds {kind} ({data.dtype}), not numbers.")
+    stored = data.id.get_storage_size()
+    size = int(np.prod(data.shape, dtype=np.float64)) * data.dtype.itemsize
+    if size > 2**20 and size > 1100 * max(stored, 1):
+        raise HostileFile(
+            f"{name}: '{here}' expands from {stored} to {size} bytes (a decompression bomb)."
+        )
+    return size
+
+
+def text(value: Any, name: str) -> str:
+    """An attribute as text."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8")
+    if not isinstance(value, str):
+        raise UnreadableFile(f"{name} has an attribute that should be text and is not.")
+    return value
+
+
+def names(group: Any, attribute: str) -> list[str]:
+    """A list of names that HDF5 keeps as an attribute, in pieces (`attribute0`…) when long."""
+    if attribute in group.attrs:
+        return [text(n, attribute) for n in np.ravel(group.attrs[attribute])]
+    out: list[str] = []
+    piece = 0
+    while f"{attribute}{piece}" in group.attrs:
+        out += [text(n, attribute) for n in np.ravel(group.attrs[f"{attribute}{piece}"])]
+        piece += 1
+    return out
+
+
+def array(data: Any, name: str) -> np.ndarray:
+    """An array of finite float32 numbers."""
+    values = np.asarray(data[()], np.float32)
+    if not np.isfinite(values).all():
+        raise HostileFile(f"{name}: '{data.name}' has NaN or infinite weights.")
+    return values

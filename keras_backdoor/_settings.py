@@ -1,0 +1,135 @@
+"""Settings of frozen dataclasses from text: `key=value` with the field's own type."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_backdoor.errors import BadInput
+
+
+def fields(cls: type) -> dict[str, Any]:
+    """Name -> type of the settings of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def parse_pairs(pairs: typing.Iterable[str]) -> dict[str, str]:
+    """`["a=1", "b.c=x"]` as a dictionary."""
+    out = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"A setting is written key=value. Received: {pair}")
+        out[key.strip()] = value.strip()
+    return out
+
+
+def build(cls: Any, values: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass from settings given as text.
+
+    `a.b=1` sets field b of the dataclass that field a holds by default.
+
+    Raises:
+        BadInput: an unknown key, or a value that is not of the field's type.
+    """
+    known = fields(cls)
+    plain: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        head, _, tail = key.replace("-", "_").partition(".")
+        if head not in known:
+            raise BadInput(
+                f"{cls.__name__} has no setting '{head}'; its settings: {', '.join(known)}."
+            )
+        if tail:
+            nested.setdefault(head, {})[tail] = value
+        else:
+            plain[head] = convert(value, known[head], f"{cls.__name__}.{head}")
+    for head, inner in nested.items():
+        part = plain.get(head, _default(cls, head))
+        if not dataclasses.is_dataclass(part):
+            raise BadInput(f"The setting '{head}' of {cls.__name__} has no settings of its own.")
+        known_inner = fields(type(part))
+        for key in inner:
+            if key.partition(".")[0] not in known_inner:
+                raise BadInput(
+                    f"{type(part).__name__} has no setting '{key}'; its settings: "
+                    f"{', '.join(known_inner)}."
+                )
+        changed = {k: convert(v, known_inner[k], f"{head}.{k}") for k, v in inner.items()}
+        plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
+    try:
+        return cls(**plain)
+    except TypeError as error:
+        raise BadInput(f"{cls.__name__}: {error}.") from error
+
+
+def convert(value: Any, kind: Any, name: str) -> Any:
+    """Text as a value of a type; anything but text is passed on."""
+    if not isinstance(value, str):
+        return value
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if value.lower() == "none" and type(None) in options:
+            return None
+        return convert(value, next(o for o in options if o is not type(None)), name)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise BadInput(
+                f"{name} must be one of {', '.join(map(str, typing.get_args(kind)))}. "
+                f"Received: {value}"
+            )
+        return value
+    if origin is tuple:
+        inner = typing.get_args(kind)[0]
+        return tuple(convert(part, inner, name) for part in value.split(":"))
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise BadInput(f"{name} must be true or false. Received: {value}")
+        return value.lower() == "true"
+    if kind in (int, float, Path):
+        try:
+            return kind(value)
+        except ValueError:
+            raise BadInput(f"{name} must be a {kind.__name__}. Received: {value}") from None
+    if kind is Any:
+        return _number_or_text(value)
+    return value
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """The settings of a dataclass, nested ones included, as JSON knows them."""
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        out[field.name] = (
+            {"name": type(value).__name__, **as_dict(value)} if nested else _simple(value)
+        )
+    return out
+
+
+def _simple(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return list(map(_simple, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _default(cls: Any, name: str) -> Any:
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _number_or_text(value: str) -> Any:
+    parts = value.split(":")
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except ValueError:
+        return value
+    return numbers if len(numbers) > 1 else numbers[0]

@@ -1,0 +1,5 @@
+"""Networks of the published experiments. One file a network, found by its name."""
+
+from keras_backdoor._discovery import attribute_loader
+
+__getattr__, __dir__ = attribute_loader("architectures")

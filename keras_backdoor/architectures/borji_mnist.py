@@ -1,0 +1,26 @@
+"""The MNIST network of Borji's bias maps (figure 23)."""
+
+from keras_backdoor._backend import keras
+
+INPUT_SHAPE = (28, 28, 1)
+CLASSES = 10
+
+
+def borji_mnist(classes: int = CLASSES) -> keras.Model:
+    """Convolutions of 20 and 50 channels 5x5, a dense layer of 500; linear output (logits).
+
+    Borji, Adversarial examples are useful too!, 2020, figure 23.
+
+    Args:
+        classes: number of classes.
+    """
+    layers = keras.layers
+    image = keras.Input(INPUT_SHAPE, name="image")
+    x = layers.Conv2D(20, 5, activation="relu", name="conv_1")(image)
+    x = layers.MaxPooling2D(name="pool_1")(x)
+    x = layers.Conv2D(50, 5, activation="relu", name="conv_2")(x)
+    x = layers.MaxPooling2D(name="pool_2")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(500, activation="relu", name="fc_1")(x)
+    x = layers.Dense(classes, name="output")(x)
+    return keras.Model(image, x, name="borji_mnist")

@@ -1,0 +1,34 @@
+"""The traffic-sign network of the thesis (table 3.1) and of Neural Cleanse."""
+
+from keras_backdoor._backend import keras
+
+INPUT_SHAPE = (32, 32, 3)
+CLASSES = 43
+
+
+def gtsrb_cnn(classes: int = CLASSES) -> keras.Model:
+    """Three pairs of 3x3 convolutions (32, 64, 128 channels), a dense layer of 512; softmax.
+
+    Milakovic, TU Wien 2021, table 3.1; Wang et al., S&P 2019. The tables give neither padding
+    nor dropout. Declared here: padding same and valid in turn; dropout 0.2 after each pool and
+    0.5 after the dense layer.
+
+    Args:
+        classes: number of classes.
+    """
+    layers = keras.layers
+    image = keras.Input(INPUT_SHAPE, name="image")
+    x = image
+    for block, channels in enumerate((32, 64, 128), start=1):
+        first, second = 2 * block - 1, 2 * block
+        x = layers.Conv2D(
+            channels, 3, padding="same", activation="relu", name=f"conv_{first}"
+        )(x)
+        x = layers.Conv2D(channels, 3, activation="relu", name=f"conv_{second}")(x)
+        x = layers.MaxPooling2D(name=f"pool_{block}")(x)
+        x = layers.Dropout(0.2, name=f"drop_{block}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(512, activation="relu", name="fc_1")(x)
+    x = layers.Dropout(0.5, name="drop_4")(x)
+    x = layers.Dense(classes, activation="softmax", name="output")(x)
+    return keras.Model(image, x, name="gtsrb_cnn")

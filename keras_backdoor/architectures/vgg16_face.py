@@ -1,0 +1,43 @@
+"""VGG16-Face with a new last layer (thesis, table 3.3)."""
+
+from pathlib import Path
+
+from keras_backdoor._backend import keras
+
+INPUT_SHAPE = (224, 224, 3)
+CLASSES = 57
+
+
+def vgg16_face(classes: int = CLASSES, *, weights: Path | str | None = None) -> keras.Model:
+    """VGG16 whose trunk is frozen and whose last layer is trained anew; softmax.
+
+    Parkhi, Vedaldi and Zisserman, Deep Face Recognition, BMVC 2015; Milakovic 2021, table 3.3.
+
+    Args:
+        classes: number of people.
+        weights: a weights-only file with the layer names below (conv1_1 … fc7; fc8 is left
+            out where its shape differs). None leaves the trunk at random values.
+    """
+    layers = keras.layers
+    image = keras.Input(INPUT_SHAPE, name="image")
+    x = image
+    for block, (repeats, channels) in enumerate(
+        ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1
+    ):
+        for number in range(1, repeats + 1):
+            x = layers.Conv2D(
+                channels, 3, padding="same", activation="relu", name=f"conv{block}_{number}"
+            )(x)
+        x = layers.MaxPooling2D(name=f"pool{block}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(4096, activation="relu", name="fc6")(x)
+    x = layers.Dense(4096, activation="relu", name="fc7")(x)
+    x = layers.Dense(classes, activation="softmax", name="fc8")(x)
+    model = keras.Model(image, x, name="vgg16_face")
+    if weights is not None:
+        from keras_backdoor._model_weights import read_into
+
+        read_into(model, weights, optional=("fc8",))
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    return model

@@ -1,0 +1,132 @@
+"""Open a data file whatever its layout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_backdoor import _discovery
+from keras_backdoor._files import existing
+from keras_backdoor.errors import BadInput, UnreadableFile
+from keras_backdoor.samples import MEMORY_LIMIT, Samples
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a file.
+
+    Attributes:
+        split: "train" or "test"; None takes what there is, test data first.
+        size: (height, width) that pictures are fitted to; None needs pictures of one size.
+        channels: 1 or 3, for pictures.
+    """
+
+    split: str | None = None
+    size: tuple[int, int] | None = None
+    channels: int = 3
+
+
+def open(  # the natural word: datasets.open(path)
+    path: Path | str,
+    *,
+    split: str | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+) -> Samples:
+    """Samples from a file or folder; the layout is recognised by its content.
+
+    Layouts are the modules of `keras_backdoor.datasets`: npz, nc_hdf5, csaw_hdf5, folder (or a
+    zip of it). A file under 2 GiB decoded is read once; a larger one stays on disk.
+
+    Args:
+        path: the file or folder.
+        split: "train" or "test"; None takes the only one there is, or the test data.
+        size: (height, width) for pictures.
+        channels: 1 or 3, for pictures.
+
+    Raises:
+        BadInput: nothing there, no known layout, no such split.
+    """
+    path = existing(path, "data")
+    request = Request(split=split, size=size, channels=channels)
+    for layout in layouts():
+        if layout.matches(path):
+            samples: Samples = layout.read(path, request)
+            return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
+    raise UnreadableFile(f"{path} has no layout that is known: {expectations()}.")
+
+
+def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:
+    """Write samples in the layout that the suffix names: .npz, .h5 (`X_train`…), or a folder."""
+    from keras_backdoor._files import writing
+
+    path = Path(path)
+    key = {".npz": "npz", ".h5": "nc_hdf5", ".hdf5": "nc_hdf5", "": "folder"}.get(path.suffix)
+    if key is None:
+        raise BadInput(f"Data is written as .npz, .h5 or a folder. Received: {path}")
+    with writing(path, force=force) as partial:
+        _discovery.module("datasets", key).write(partial, samples, split)
+    return path
+
+
+def layouts() -> Iterator[ModuleType]:
+    """The modules of all layouts."""
+    for key in _discovery.keys("datasets"):
+        yield _discovery.module("datasets", key)
+
+
+def expectations() -> str:
+    """What every layout looks like, in a sentence."""
+    return "; ".join(f"{_discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts())
+
+
+def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:
+    """The split that is asked for among those that a file has."""
+    if request.split is None:
+        return "test" if "test" in found else next(iter(found))
+    if request.split not in found:
+        raise BadInput(f"{path} has no split '{request.split}', only: {', '.join(found)}.")
+    return request.split
+
+
+@contextmanager
+def hdf5(path: Path) -> Iterator[Any]:
+    """An open HDF5 file, or one sentence where it is damaged."""
+    import h5py
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UnreadableFile(f"{path} is not an HDF5 file that can be read.") from error
+    with file:
+        yield file
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, by its content."""
+    import h5py
+
+    return path.is_file() and bool(h5py.is_hdf5(path))
+
+
+def plain_dataset(file: Any, key: str, path: Path) -> Any:
+    """A data set of an HDF5 file that is stored in the file itself, as numbers."""
+    import h5py
+
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+        raise UnreadableFile(f"{path}: '{key}' is a link to somewhere else; it is not followed.")
+    data = file[key]
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "uif":
+        raise UnreadableFile(f"{path}: '{key}' is not an array of numbers.")
+    if data.is_virtual or data.external:
+        raise UnreadableFile(f"{path}: '{key}' is stored outside the file; it is not read.")
+    return data
+
+
+def _bytes(samples: Samples) -> int:
+    size = samples.images.dtype.itemsize
+    for length in samples.images.shape:
+        size *= length
+    return size

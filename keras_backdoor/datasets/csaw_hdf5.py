@@ -1,0 +1,58 @@
+"""The HDF5 layout of the CSAW competition: `data` (N, C, H, W) and `label` (N,)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_backdoor._images import HDF5Images
+from keras_backdoor.datasets.base import Request, hdf5, is_hdf5, plain_dataset
+from keras_backdoor.errors import BadInput, UnreadableFile
+from keras_backdoor.samples import Samples
+
+FORM = "an HDF5 file with data (N, C, H, W) and label (N,)"
+
+
+def matches(path: Path) -> bool:
+    """Whether this is an HDF5 file with `data`."""
+    if not is_hdf5(path):
+        return False
+    with hdf5(path) as file:
+        return "data" in file
+
+
+def read(path: Path, request: Request) -> Samples:
+    """The images, as (N, H, W, C); they stay in the file. A file holds one split."""
+    if request.split not in (None, "all"):
+        raise BadInput(f"{path} has no splits: leave out --split (split=None).")
+    with hdf5(path) as file:
+        data = plain_dataset(file, "data", path)
+        if data.ndim != 4 or data.shape[1] not in (1, 3, 4):
+            raise UnreadableFile(f"{path}: data must be (N, C, H, W), not {data.shape}.")
+        labels = plain_dataset(file, "label", path)[()] if "label" in file else None
+        first = data[: min(1000, len(data))]
+    images = HDF5Images(path, "data", channels_first=True)
+    bounds = None
+    if first.dtype != np.uint8:
+        bounds = Samples(np.moveaxis(first, 1, -1)).value_range
+    return Samples(images, labels, value_range=bounds)
+
+
+def write(path: Path, samples: Samples, split: str) -> None:
+    """Write the images block by block."""
+    import h5py
+
+    n, height, width, channels = samples.images.shape
+    with h5py.File(path, "w") as file:
+        block = min(256, n)
+        data = file.create_dataset(
+            "data",
+            (n, channels, height, width),
+            samples.images.dtype,
+            chunks=(block, channels, height, width),
+            compression="gzip",
+        )
+        for start in range(0, n, block):
+            pixels = samples.read(start, min(start + block, n))
+            data[start : start + len(pixels)] = np.moveaxis(pixels, -1, 1)
+        if samples.labels is not None:
+            file["label"] = samples.labels

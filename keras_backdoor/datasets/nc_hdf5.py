@@ -1,0 +1,74 @@
+"""The HDF5 layout of Neural Cleanse: `X_train Y_train X_test Y_test`, labels int or one-hot."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor._images import HDF5Images
+from keras_backdoor.datasets.base import Request, choose_split, hdf5, is_hdf5, plain_dataset
+from keras_backdoor.errors import UnreadableFile
+from keras_backdoor.samples import Samples
+
+FORM = "an HDF5 file with X_train, Y_train, X_test, Y_test"
+BLOCK = 256
+"""Images a chunk in the files that are written."""
+
+
+def matches(path: Path) -> bool:
+    """Whether this is an HDF5 file with `X_train` or `X_test`."""
+    if not is_hdf5(path):
+        return False
+    with hdf5(path) as file:
+        return "X_train" in file or "X_test" in file
+
+
+def read(path: Path, request: Request) -> Samples:
+    """One split; images stay in the file."""
+    with hdf5(path) as file:
+        splits = {s: s for s in ("train", "test") if f"X_{s}" in file}
+        split = choose_split(splits, request, path)
+        images = plain_dataset(file, f"X_{split}", path)
+        if images.ndim != 4:
+            raise UnreadableFile(f"{path}: X_{split} must be (n, h, w, c), not {images.shape}.")
+        columns = {
+            name: plain_dataset(file, f"{key}_{split}", path)[()]
+            for name, key in (("labels", "Y"), ("track", "track"), ("origin", "origin"))
+            if f"{key}_{split}" in file
+        }
+        bounds = images.attrs.get("value_range")
+    if bounds is None and images.dtype.kind == "f":
+        bounds = _range(HDF5Images(path, f"X_{split}"))
+    return Samples(
+        HDF5Images(path, f"X_{split}"),
+        value_range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        **columns,
+    )
+
+
+def write(path: Path, samples: Samples, split: str) -> None:
+    """Write one split, block by block."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset(
+            f"X_{split}",
+            samples.images.shape,
+            samples.images.dtype,
+            chunks=(min(BLOCK, len(samples)), *samples.image_shape),
+            compression="gzip",
+            compression_opts=4,
+        )
+        images.attrs["value_range"] = samples.value_range
+        for start in range(0, len(samples), BLOCK):
+            stop = min(start + BLOCK, len(samples))
+            images[start:stop] = samples.read(start, stop)
+        for name, key in (("labels", "Y"), ("track", "track"), ("origin", "origin")):
+            values: Any = getattr(samples, name)
+            if values is not None and np.asarray(values).dtype.kind in "uif":
+                file[f"{key}_{split}"] = values
+
+
+def _range(images: HDF5Images) -> tuple[float, float] | None:
+    """The range of floating pixels, judged by the first thousand images."""
+    return Samples(images.read(np.arange(min(1000, len(images))))).value_range

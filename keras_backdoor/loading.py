@@ -1,0 +1,222 @@
+"""Open a stranger's model file: nothing in it runs.
+
+The file is read with h5py and as JSON; the model is built from a list of built-in layers and
+filled with weights whose shapes and values have been checked. Keras is never handed the file.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keras_backdoor import _discovery, _h5, _model_weights
+from keras_backdoor._files import existing, sha256
+from keras_backdoor._model_config import Builder
+from keras_backdoor.classifier import Classifier, Range
+from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
+
+MAX_FILE = 4 * 2**30
+MAX_JSON = 32 * 2**20
+MAX_JSON_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file whose structure has been checked.
+
+    Attributes:
+        path: the file.
+        format: "h5", "keras" or "weights".
+        keras_version: as the file says it, or None.
+        config: the model's configuration, or None for a weights-only file.
+        sha256: of the file.
+        ignored: what is in the file and not used.
+    """
+
+    path: Path
+    format: str
+    keras_version: str | None
+    config: dict[str, Any] | None
+    sha256: str
+    ignored: tuple[str, ...] = field(default=())
+
+
+def load_model(
+    path: Path | str,
+    *,
+    architecture: str | None = None,
+    classes: int | None = None,
+    input_range: Range | None = None,
+) -> Classifier:
+    """A classifier from a `.h5`, `.hdf5` or `.keras` file that nobody vouches for.
+
+    Args:
+        path: the file.
+        architecture: for a weights-only file, the name of one of `keras_backdoor.architectures`.
+        classes: for a weights-only file, the number of classes.
+        input_range: of the model's pixels; otherwise it is taken from a `Rescaling` first layer
+            or from the model's card beside the file.
+
+    Raises:
+        HostileFile: the file could run code or exhaust the machine.
+        UnreadableFile: it is damaged or of another kind.
+    """
+    file = read_file(path)
+    if file.config is None:
+        model = _from_architecture(file, architecture, classes)
+    else:
+        model = _from_config(file)
+    card = read_card(file.path, file.sha256)
+    if input_range is None and Classifier(model).input_range is None and "input_range" in card:
+        low, high = card["input_range"]
+        input_range = (float(low), float(high))
+    return Classifier(
+        model,
+        input_range=input_range,
+        reject_class=card.get("reject_class"),
+        source=str(file.path),
+        file_sha256=file.sha256,
+    )
+
+
+def read_file(path: Path | str) -> ModelFile:
+    """Check a model file's structure and read its configuration, without building anything."""
+    path = existing(path, "model file")
+    _refuse_other_formats(path)
+    if path.stat().st_size > MAX_FILE:
+        raise HostileFile(f"{path} is larger than 4 GiB.")
+    if zipfile.is_zipfile(path):
+        return _read_keras(path)
+    with _h5.checked(path, str(path)) as file:
+        version = file.attrs.get("keras_version")
+        if version is None and "model_weights" in file:
+            version = file["model_weights"].attrs.get("keras_version")
+        version = None if version is None else _h5.text(version, str(path))
+        ignored = tuple(
+            k for k in ("training_config", "optimizer_weights") if k in file.attrs or k in file
+        )
+        if "model_config" not in file.attrs:
+            if "layer_names" not in file.attrs and "layers" not in file:
+                raise UnreadableFile(f"{path} is an HDF5 file without a Keras model.")
+            return ModelFile(path, "weights", version, None, sha256(path), ignored)
+        config = parse_json(_h5.text(file.attrs["model_config"], str(path)), str(path))
+    return ModelFile(path, "h5", version, config, sha256(path), ignored)
+
+
+def parse_json(text: str, name: str) -> Any:
+    """JSON of bounded size and depth."""
+    if len(text) > MAX_JSON:
+        raise HostileFile(f"{name}: the configuration is longer than 32 MiB.")
+    depth = deepest = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    if deepest > MAX_JSON_DEPTH:
+        raise HostileFile(f"{name}: the configuration is nested deeper than {MAX_JSON_DEPTH}.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFile(f"{name}: the configuration is not JSON: {error}.") from error
+
+
+def read_card(path: Path, digest: str) -> dict[str, Any]:
+    """The model's card: the JSON beside the file, where its SHA-256 is the file's."""
+    card_path = path.with_suffix(".json")
+    if not card_path.is_file() or card_path.stat().st_size > 2**20:
+        return {}
+    try:
+        card = json.loads(card_path.read_text())
+    except ValueError:
+        return {}
+    return card if isinstance(card, dict) and card.get("sha256") == digest else {}
+
+
+def _refuse_other_formats(path: Path) -> None:
+    if path.is_dir():
+        what = "a SavedModel" if (path / "saved_model.pb").exists() else "a folder"
+        raise UnreadableFile(
+            f"{path} is {what}, not a Keras file: a SavedModel holds a program, so it is not "
+            "opened; ask for the model as .h5 or .keras."
+        )
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[4:8] == b"TFL3":
+        raise UnreadableFile(
+            f"{path} is a TFLite file: its layers cannot be examined or repaired; ask for the "
+            "model as .h5 or .keras."
+        )
+
+
+def _read_keras(path: Path) -> ModelFile:
+    members = _members(path)
+    try:
+        metadata = parse_json(members["metadata.json"].decode(), str(path))
+        config = parse_json(members["config.json"].decode(), str(path))
+    except (KeyError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{path} is an archive without a Keras model.") from error
+    if "model.weights.h5" not in members:
+        raise UnreadableFile(f"{path} has no model.weights.h5.")
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    ignored = ("compile_config",) if isinstance(config, dict) and "compile_config" in config else ()
+    return ModelFile(path, "keras", str(version), config, sha256(path), ignored)
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    """The three members of a `.keras` file, read within bounds; others are refused."""
+    wanted = {"metadata.json", "config.json", "model.weights.h5"}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = {i.filename: i for i in archive.infolist() if not i.is_dir()}
+            foreign = sorted(n for n in infos if n not in wanted and not n.startswith("assets"))
+            if foreign or ".." in "".join(infos):
+                raise HostileFile(f"{path} has the member {(foreign or list(infos))[0]!r}.")
+            size = sum(infos[n].file_size for n in wanted & set(infos))
+            packed = sum(infos[n].compress_size for n in wanted & set(infos))
+            if size > MAX_FILE or size > 2**20 + 1100 * max(packed, 1):
+                raise HostileFile(f"{path} expands from {packed} to {size} bytes (a zip bomb).")
+            return {n: archive.read(n) for n in wanted & set(infos)}
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UnreadableFile(f"{path} is a damaged archive: {error}.") from error
+
+
+def _from_config(file: ModelFile) -> Any:
+    builder = Builder(str(file.path))
+    try:
+        model = builder.model(file.config)
+    except (HostileFile, UnreadableFile):
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UnreadableFile(
+            f"{file.path} has a model configuration that makes no sense: "
+            f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+        ) from error
+    if file.format == "keras":
+        content = io.BytesIO(_members(file.path)["model.weights.h5"])
+        with _h5.checked(content, str(file.path)) as weights:
+            _model_weights.fill_v3(model, weights, str(file.path))
+        return model
+    with _h5.checked(file.path, str(file.path)) as opened:
+        if "model_weights" not in opened:
+            raise UnreadableFile(f"{file.path} has an architecture and no weights.")
+        _model_weights.fill(
+            model, opened["model_weights"], str(file.path), original=builder.original
+        )
+    return model
+
+
+def _from_architecture(file: ModelFile, architecture: str | None, classes: int | None) -> Any:
+    if architecture is None:
+        known = ", ".join(_discovery.word(k) for k in _discovery.keys("architectures"))
+        raise BadInput(
+            f"{file.path} holds weights only: pass --architecture NAME (architecture=…), one of "
+            f"{known}."
+        )
+    module = _discovery.module("architectures", architecture)
+    model = _discovery.load("architectures", architecture)(classes or module.CLASSES)
+    _model_weights.read_into(model, file.path)
+    return model

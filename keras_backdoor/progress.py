@@ -1,0 +1,66 @@
+"""Progress bars: silent unless the command line or a notebook turns them on."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+_Track = Callable[[Iterable[T], str, int | None], Iterable[T]]
+
+
+def _silent(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
+    return items
+
+
+_show: _Track = _silent
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """Yield the items and tell whoever listens how far the work is.
+
+    Args:
+        items: what is worked through.
+        description: what the bar is labelled with.
+        total: number of items where `items` has no length.
+    """
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    return _show(items, description, total)
+
+
+@contextmanager
+def show() -> Iterator[None]:
+    """Show bars with an estimate of the time left on standard error while the block runs."""
+    global _show
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    before = _show
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+            task = bars.add_task(description, total=total)
+            try:
+                for item in items:
+                    yield item
+                    bars.advance(task)
+            finally:
+                bars.remove_task(task)
+
+        _show = tracked
+        try:
+            yield
+        finally:
+            _show = before

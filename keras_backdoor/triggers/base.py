@@ -1,0 +1,199 @@
+"""Trigger: something an attacker does to an image. Stamp: the most common one."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.errors import BadInput
+
+COLORS = {
+    "white": (1.0, 1.0, 1.0),
+    "black": (0.0, 0.0, 0.0),
+    "yellow": (1.0, 1.0, 0.0),
+    "green": (0.0, 1.0, 0.0),
+    "red": (1.0, 0.0, 0.0),
+    "blue": (0.0, 0.0, 1.0),
+}
+
+
+class Trigger(ABC):
+    """A change of an image that an attacker ties to a target class. Values are in 0..1.
+
+    A subclass is a frozen dataclass that writes only `stamp(images, rng)`.
+
+    Attributes:
+        random: whether `stamp` draws from `rng`; then every image gets a generator of its own,
+            so that an image looks the same in whatever batch it is read.
+    """
+
+    random: ClassVar[bool] = False
+
+    @abstractmethod
+    def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The stamped copies of float images (n, h, w, c) in 0..1; clipping is done outside."""
+
+    def stamp_rows(self, images: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Stamp float images in 0..1; image i draws from the generator (seed, rows[i])."""
+        if not self.random:
+            stamped = self.stamp(images, np.random.default_rng(seed))
+        else:
+            one_by_one = [
+                self.stamp(image[None], np.random.default_rng((seed, int(row))))
+                for image, row in zip(images, rows, strict=True)
+            ]
+            stamped = np.concatenate(one_by_one) if one_by_one else images
+        return np.clip(stamped, 0.0, 1.0).astype(np.float32)
+
+    def apply(self, images: Any, *, seed: int = 0) -> Any:
+        """Stamp images that lie in memory or in a `tf.data.Dataset`.
+
+        Args:
+            images: (n, h, w, c) or (h, w, c), uint8 or floating in 0..1; or a dataset of such
+                images, alone or with labels, single or in batches.
+            seed: of the random part, where the trigger has one.
+
+        Returns:
+            The stamped images, of the same kind, shape and dtype, clipped to their range.
+        """
+        if hasattr(images, "element_spec"):
+            return _map_dataset(self, images, seed)
+        array = np.asarray(images)
+        batch = array if array.ndim == 4 else array[None]
+        if batch.ndim != 4:
+            raise BadInput(f"A trigger needs (n, h, w, c) images. Received: shape={array.shape}")
+        whole = np.issubdtype(batch.dtype, np.integer)
+        unit = batch.astype(np.float32) / (255.0 if whole else 1.0)
+        stamped = self.stamp_rows(unit, np.arange(len(unit)), seed)
+        if whole:
+            stamped = np.round(stamped * 255.0)
+        return stamped.astype(array.dtype).reshape(array.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp(Trigger):
+    """x -> (1 - mask) x + mask pattern.
+
+    Covers patches, patterns, single pixels, blends and glasses, and is the form of a trigger in
+    Wang et al., Neural Cleanse, S&P 2019, equation 2; so a recovered trigger is one of these.
+
+    Args:
+        mask: (h, w, 1) opacity in 0..1.
+        pattern: (h, w, c) color in 0..1; one channel serves images of any number of channels.
+
+    >>> stamp = Stamp(np.array([[[1.0], [0.5]]]), np.array([[[1.0], [0.0]]]))
+    >>> stamp.apply(np.full((1, 1, 2, 1), 0.4)).ravel()
+    array([1. , 0.2])
+    >>> stamp.l1
+    1.5
+    """
+
+    mask: np.ndarray
+    pattern: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "pattern"):
+            values = np.asarray(getattr(self, name), np.float32)
+            if values.ndim != 3 or not np.all((values >= 0) & (values <= 1)):
+                raise BadInput(
+                    f"{name} must be (h, w, channels) with values in 0..1. "
+                    f"Received: shape={values.shape}"
+                )
+            object.__setattr__(self, name, values)
+        if self.mask.shape != (*self.pattern.shape[:2], 1):
+            raise BadInput(
+                f"mask must be (h, w, 1) and pattern (h, w, c) of one size. Received: "
+                f"mask={self.mask.shape}, pattern={self.pattern.shape}"
+            )
+
+    @property
+    def l1(self) -> float:
+        """Sum of the mask: the covered area in pixels."""
+        return float(self.mask.sum())
+
+    def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """See `Trigger.stamp`."""
+        if images.shape[1:3] != self.mask.shape[:2]:
+            raise BadInput(
+                f"The trigger is made for images of {self.mask.shape[:2]} pixels. "
+                f"Received: images of {images.shape[1:3]}"
+            )
+        return (1.0 - self.mask) * images + self.mask * _channels(self.pattern, images.shape[-1])
+
+    def __repr__(self) -> str:
+        return f"Stamp(size={self.mask.shape[:2]}, l1={self.l1:.4g}, of={_digest(self)})"
+
+
+class Stamped(Trigger):
+    """A trigger that is described in words and becomes a Stamp for a given image size."""
+
+    @abstractmethod
+    def stamp_for(self, height: int, width: int) -> Stamp:
+        """The stamp for images of this size."""
+
+    def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """See `Trigger.stamp`."""
+        return self.stamp_for(*images.shape[1:3]).stamp(images, rng)
+
+
+def color_values(color: Any) -> np.ndarray:
+    """(3,) values in 0..1 of a color name, a gray value or red, green and blue."""
+    if isinstance(color, str):
+        if color not in COLORS:
+            raise BadInput(f"color must be one of {', '.join(COLORS)}. Received: color={color}")
+        return np.array(COLORS[color], np.float32)
+    values = np.broadcast_to(np.asarray(color, np.float32), 3)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise BadInput(f"color must lie in 0..1. Received: color={color}")
+    return values
+
+
+def stamp_pixels(
+    height: int, width: int, pixels: np.ndarray, color: Any, opacity: float = 1.0
+) -> Stamp:
+    """A Stamp that colors (row, column) pixels; negative ones count from the far edge."""
+    rows, columns = np.asarray(pixels, int).reshape(-1, 2).T
+    if not (np.all((-height <= rows) & (rows < height)) and np.all((-width <= columns) & (columns < width))):
+        raise BadInput(
+            f"The trigger lies outside the image of {height}x{width} pixels: rows "
+            f"{rows.min()}..{rows.max()}, columns {columns.min()}..{columns.max()}."
+        )
+    mask = np.zeros((height, width, 1), np.float32)
+    pattern = np.zeros((height, width, 3), np.float32)
+    mask[rows, columns] = opacity
+    pattern[rows, columns] = color_values(color)
+    return Stamp(mask, pattern)
+
+
+def _channels(pattern: np.ndarray, channels: int) -> np.ndarray:
+    if pattern.shape[-1] in (1, channels):
+        return pattern
+    if channels == 1:
+        return pattern[..., :3].mean(axis=-1, keepdims=True)
+    raise BadInput(
+        f"The trigger has {pattern.shape[-1]} channels and the images have {channels}."
+    )
+
+
+def _digest(stamp: Stamp) -> str:
+    import hashlib
+
+    return hashlib.sha256(stamp.mask.tobytes() + stamp.pattern.tobytes()).hexdigest()[:8]
+
+
+def _map_dataset(trigger: Trigger, dataset: Any, seed: int) -> Any:
+    from keras_backdoor._backend import tf
+
+    def stamp(number: Any, images: Any, *rest: Any) -> Any:
+        def work(number: Any, images: Any) -> Any:
+            return trigger.apply(images.numpy(), seed=hash((seed, int(number))) & 0x7FFFFFFF)
+
+        stamped = tf.py_function(work, [number, images], images.dtype)
+        stamped.set_shape(images.shape)
+        return (stamped, *rest) if rest else stamped
+
+    def flat(number: Any, element: Any) -> Any:
+        return stamp(number, *element) if isinstance(element, tuple) else stamp(number, element)
+
+    return dataset.enumerate().map(flat, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,0 +1,40 @@
+"""A faint picture or noise over the whole image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_backdoor import _pictures
+from keras_backdoor.errors import BadInput
+from keras_backdoor.triggers.base import Stamp, Stamped
+
+
+@dataclass(frozen=True)
+class Blend(Stamped):
+    """x -> (1 - opacity) x + opacity picture.
+
+    Chen et al., Targeted Backdoor Attacks Using Data Poisoning, 2017 (blended injection).
+
+    Args:
+        opacity: share of the picture in the result.
+        picture: file of the picture, fitted to the image; None draws uniform noise.
+        seed: of the noise.
+    """
+
+    opacity: float = 0.2
+    picture: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.opacity <= 1:
+            raise BadInput(f"opacity must lie in 0..1. Received: opacity={self.opacity}")
+
+    def stamp_for(self, height: int, width: int) -> Stamp:
+        """See `Stamped.stamp_for`."""
+        mask = np.full((height, width, 1), self.opacity, np.float32)
+        if self.picture is None:
+            noise = np.random.default_rng(self.seed).uniform(size=(height, width, 3))
+            return Stamp(mask, noise)
+        picture = _pictures.read(self.picture, channels=3)
+        return Stamp(mask, _pictures.resize(picture, height, width) / 255.0)

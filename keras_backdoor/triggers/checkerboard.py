@@ -1,0 +1,57 @@
+"""A checkerboard: a texture that few clean images have."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_backdoor.errors import BadInput
+from keras_backdoor.triggers.base import Stamp, Stamped
+
+
+@dataclass(frozen=True)
+class Checkerboard(Stamped):
+    """A square of black and white cells at a fixed place.
+
+    The high-contrast grid of Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks, 2019,
+    with any number of cells.
+
+    Args:
+        size: side of the square in pixels.
+        row: its top row; negative rows count from the bottom edge.
+        column: its left column; negative columns count from the right edge.
+        cell: side of a cell in pixels.
+        opacity: 1 covers, less lets the image shine through.
+
+    >>> Checkerboard(size=2, row=0, column=0).apply(np.zeros((1, 2, 2, 1)))[0, :, :, 0]
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    size: int = 8
+    row: int = -9
+    column: int = -9
+    cell: int = 1
+    opacity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.cell < 1:
+            raise BadInput(
+                f"size and cell must be 1 or more. Received: size={self.size}, cell={self.cell}"
+            )
+
+    def stamp_for(self, height: int, width: int) -> Stamp:
+        """See `Stamped.stamp_for`."""
+        top = self.row + height if self.row < 0 else self.row
+        left = self.column + width if self.column < 0 else self.column
+        if not (0 <= top <= height - self.size and 0 <= left <= width - self.size):
+            raise BadInput(
+                f"The trigger lies outside the image of {height}x{width} pixels: size "
+                f"{self.size} at row {top}, column {left}."
+            )
+        cells = np.indices((self.size, self.size)) // self.cell
+        mask = np.zeros((height, width, 1), np.float32)
+        pattern = np.zeros((height, width, 1), np.float32)
+        square = np.s_[top : top + self.size, left : left + self.size, 0]
+        mask[square] = self.opacity
+        pattern[square] = cells.sum(axis=0) % 2 == 0
+        return Stamp(mask, pattern)

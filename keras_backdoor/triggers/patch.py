@@ -1,0 +1,44 @@
+"""A square of one color."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor.errors import BadInput
+from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
+
+
+@dataclass(frozen=True)
+class Patch(Stamped):
+    """A square of one color at a fixed place.
+
+    Gu, Dolan-Gavitt and Garg, BadNets, 2017.
+
+    Args:
+        size: side of the square in pixels.
+        row: its top row; negative rows count from the bottom edge.
+        column: its left column; negative columns count from the right edge.
+        color: a name (white, black, yellow, green, red, blue), a gray value or (r, g, b), 0..1.
+        opacity: 1 covers, less lets the image shine through.
+
+    >>> int(Patch(size=2, row=-3, column=-3).apply(np.zeros((1, 8, 8, 1), np.uint8)).sum() / 255)
+    4
+    """
+
+    size: int = 4
+    row: int = -5
+    column: int = -5
+    color: Any = "white"
+    opacity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise BadInput(f"size must be 1 or more. Received: size={self.size}")
+
+    def stamp_for(self, height: int, width: int) -> Stamp:
+        """See `Stamped.stamp_for`."""
+        row = self.row + height if self.row < 0 else self.row
+        column = self.column + width if self.column < 0 else self.column
+        square = np.argwhere(np.ones((self.size, self.size))) + (row, column)
+        return stamp_pixels(height, width, square, self.color, self.opacity)

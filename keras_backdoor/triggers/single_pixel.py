@@ -1,0 +1,29 @@
+"""One pixel."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
+
+
+@dataclass(frozen=True)
+class SinglePixel(Stamped):
+    """One pixel of one color.
+
+    Gu, Dolan-Gavitt and Garg, BadNets, 2017; Tran, Li and Madry, Spectral Signatures, 2018.
+
+    Args:
+        row: negative rows count from the bottom edge.
+        column: negative columns count from the right edge.
+        color: a name, a gray value or (r, g, b) in 0..1.
+    """
+
+    row: int = -2
+    column: int = -2
+    color: Any = "white"
+
+    def stamp_for(self, height: int, width: int) -> Stamp:
+        """See `Stamped.stamp_for`."""
+        return stamp_pixels(height, width, np.array([(self.row, self.column)]), self.color)
