@@ -202,6 +202,7 @@ class Classifier:
                 input_signature=[
                     tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)
                 ],
+                autograph=False,
             )
         run = self._compiled[key]
         total = -(-len(samples) // batch_size)
@@ -228,7 +229,8 @@ def _output_kind(model: Any) -> Literal["probabilities", "logits", "sigmoid"]:
     """By the values on noise: probabilities lie in 0..1 and sum to 1."""
     shape = [n or 64 for n in model.inputs[0].shape[1:]]
     noise = np.random.default_rng(0).uniform(0, 255, (8, *shape)).astype(np.float32)
-    outputs = np.concatenate([model(noise, training=False), model(noise / 255, training=False)])
+    with tf.init_scope():
+        outputs = np.concatenate([model(x, training=False) for x in (noise, noise / 255)])
     inside = bool((outputs >= 0).all() and (outputs <= 1 + 1e-5).all())
     if outputs.shape[-1] == 1:
         activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")

@@ -1,0 +1,140 @@
+"""GoodNet G(B, B'): answer where a BadNet and its repair agree, reject where they do not."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor import activations
+from keras_backdoor._backend import keras
+from keras_backdoor.answers import RepairedModel
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.errors import BadInput
+
+SHARPNESS = 1e12
+"""Factor that turns a softmax into a one-hot maximum in float32."""
+
+
+def goodnet(b: Any, b_prime: Any) -> Any:
+    """A model with N+1 outputs that rejects where B and B' disagree.
+
+    With the winners y = argmax B(x) and y' = argmax B'(x), the scores are those of B (as
+    probabilities) followed by 0 where y = y', else one-hot at class N:
+    a = <onehot(y), onehot(y')>, G(x) = [a p_B(x), 1 - a].
+
+    It is made of built-in Keras layers only, so that `.h5` and `.keras` files of it open
+    anywhere. Layers that both nets have with the same weights and the same input run once.
+
+    Args:
+        b: the examined `keras.Model` or Classifier, N classes.
+        b_prime: its repair, with the same input and classes.
+
+    Returns:
+        A new `keras.Model`; it shares no weights with b and b_prime.
+
+    Raises:
+        BadInput: inputs or numbers of classes differ.
+    """
+    nets = [Classifier.wrap(m) for m in (b, b_prime)]
+    if nets[0].image_shape != nets[1].image_shape or nets[0].classes != nets[1].classes:
+        raise BadInput(f"B and B' must have the same input and classes. Received: {nets}")
+    image = keras.Input(nets[0].model.inputs[0].shape[1:], name="image")
+    trunk = _Trunk()
+    scores = [
+        _probabilities(net, activations.replay(net.model, image, trunk.visitor(prefix)), prefix)
+        for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
+    ]
+    layers = keras.layers
+    winners = [
+        layers.Softmax(name=f"winner_{name}")(layers.Rescaling(SHARPNESS, name=f"sharp_{name}")(s))
+        for s, name in zip(scores, ("b", "b_prime"), strict=True)
+    ]
+    agreement = layers.Dot(axes=1, name="agreement")(winners)
+    agree = layers.ReLU(max_value=1.0, name="agree")(agreement)
+    reject = layers.ReLU(max_value=1.0, name="reject")(
+        layers.Rescaling(-1.0, offset=1.0, name="disagreement")(agree)
+    )
+    accepted = layers.Multiply(name="accepted")([scores[0], agree])
+    return keras.Model(
+        image, layers.Concatenate(name="scores")([accepted, reject]), name="goodnet"
+    )
+
+
+class _Trunk:
+    """Visits the layers of both nets; a layer that was already run on this tensor runs once."""
+
+    def __init__(self) -> None:
+        self.done: dict[tuple, Any] = {}
+        self.made: dict[tuple, Any] = {}
+        self.names: set[str] = set()
+
+    def visitor(self, prefix: str) -> Any:
+        def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
+            inputs = keras.tree.flatten((args, {k: v for k, v in kwargs.items() if v is not None}))
+            weights = [np.asarray(w) for w in layer.get_weights()]
+            settings = {k: v for k, v in layer.get_config().items() if k not in ("name", "dtype")}
+            content = (type(layer).__name__, repr(settings), *(w.tobytes() for w in weights))
+            key = (content, tuple(id(t) for t in inputs))
+            if key not in self.done:
+                if (prefix, id(layer)) not in self.made:
+                    name = path.replace("/", ".")
+                    name = name if name not in self.names else f"{prefix}.{name}"
+                    self.names.add(name)
+                    self.made[prefix, id(layer)] = activations.twin(layer, name)
+                made = self.made[prefix, id(layer)]
+                self.done[key] = made(*args, **kwargs)
+                made.set_weights(weights)
+            return self.done[key]
+
+        return visit
+
+
+def _probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
+    layers = keras.layers
+    if scores.shape[-1] > 1:
+        if net.output == "probabilities":
+            return scores
+        return layers.Softmax(name=f"probabilities_{prefix}")(scores)
+    if net.output == "logits":
+        scores = layers.Activation("sigmoid", name=f"sigmoid_{prefix}")(scores)
+    other = layers.Rescaling(-1.0, offset=1.0, name=f"negative_{prefix}")(scores)
+    return layers.Concatenate(name=f"both_{prefix}")([other, scores])
+
+
+@dataclass(frozen=True)
+class GoodNet(Defense):
+    """Repair a net, and reject every image on which the repair disagrees with the original.
+
+    The CSAW 2020 pruning defense: a triggered image that the repaired net B' no longer sends to
+    the target is answered with class N ("rejected").
+
+    Args:
+        repair: the repair that gives B'; a method whose answer is a RepairedModel.
+    """
+
+    repair: Defense = field(default_factory=FinePruning)
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+    commands: ClassVar[tuple[str, ...]] = ("repair", "guard")
+    default_for: ClassVar[tuple[str, ...]] = ("repair", "guard")
+    paper: ClassVar[str] = "CSAW 2020 backdoor challenge; Liu et al., Fine-Pruning, RAID 2018"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.repair, Defense) or "repair" not in self.repair.commands:
+            raise BadInput(f"repair must be a method that repairs. Received: {self.repair!r}")
+
+    def run(self, evidence: Evidence) -> RepairedModel:
+        """See `Defense.run`."""
+        inner = self.repair.run(evidence)
+        guard = goodnet(evidence.model, inner.model)
+        classes = evidence.model.classes
+        summary = {**inner.about.get("summary", {}), "classes": f"{classes} and {classes}=rejected"}
+        return repaired(
+            evidence,
+            guard,
+            reject_class=classes,
+            history=inner.history,
+            about={"summary": summary},
+        )
