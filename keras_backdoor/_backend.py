@@ -1,6 +1,9 @@
 """The one place that imports TensorFlow and Keras, and checks that they fit together."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from keras_backdoor.errors import BadInput
 
@@ -12,8 +15,28 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         f"'tensorflow'. Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}"
     )
 
-import keras
-import tensorflow as tf
+
+@contextmanager
+def _silent_start() -> Iterator[None]:
+    """Keep TensorFlow's remarks on missing GPU drivers, written before it can be told not to."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _silent_start() if os.environ.get("KERAS_BACKDOOR_QUIET") else nullcontext():
+    import keras
+    import tensorflow as tf
+
+    if os.environ.get("KERAS_BACKDOOR_QUIET"):
+        tf.zeros(1)
 
 if keras.config.backend() != "tensorflow":
     raise BadInput(

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ def write_json(path: Path | str, content: Any, *, force: bool = True) -> None:
     """Write indented JSON; NumPy scalars and arrays become numbers and lists, NaN becomes null."""
     with writing(path, force=force) as partial:
         partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_npz(
+    path: Path | str, arrays: Mapping[str, Any], *, force: bool = False, compress: bool = True
+) -> None:
+    """Write arrays as `.npz`, under exactly this name."""
+    save: Any = np.savez_compressed if compress else np.savez
+    with writing(path, force=force) as partial, partial.open("wb") as file:
+        save(file, **arrays)
 
 
 def plain(value: Any) -> Any:

@@ -160,7 +160,8 @@ class Rows(Images):
 
     def __init__(self, base: Images, rows: np.ndarray) -> None:
         if isinstance(base, Rows):
-            base, rows = base.base, base.rows[rows]
+            rows = base.rows[rows]
+            base = base.base
         self.base, self.rows = base, np.asarray(rows)
         self.shape = (len(self.rows), *base.shape[1:])
         self.dtype, self.block = base.dtype, base.block

@@ -15,23 +15,82 @@ from keras_backdoor._backend import keras
 from keras_backdoor.errors import HostileFile, UnreadableFile
 
 LAYERS = frozenset(
-    """
-    Activation Add AlphaDropout Average AveragePooling2D BatchNormalization Concatenate Conv2D
-    Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU Flatten GaussianDropout
-    GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization LayerNormalization
-    LeakyReLU MaxPooling2D Maximum Minimum Multiply Normalization PReLU Permute RandomContrast
-    RandomFlip RandomRotation RandomTranslation RandomZoom ReLU Rescaling Reshape SeparableConv2D
-    Softmax SpatialDropout2D Subtract UnitNormalization UpSampling2D ZeroPadding2D
-    """.split()
+    [
+        "Activation",
+        "Add",
+        "AlphaDropout",
+        "Average",
+        "AveragePooling2D",
+        "BatchNormalization",
+        "Concatenate",
+        "Conv2D",
+        "Conv2DTranspose",
+        "Cropping2D",
+        "Dense",
+        "DepthwiseConv2D",
+        "Dot",
+        "Dropout",
+        "ELU",
+        "Flatten",
+        "GaussianDropout",
+        "GaussianNoise",
+        "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D",
+        "GroupNormalization",
+        "LayerNormalization",
+        "LeakyReLU",
+        "MaxPooling2D",
+        "Maximum",
+        "Minimum",
+        "Multiply",
+        "Normalization",
+        "PReLU",
+        "Permute",
+        "RandomContrast",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomTranslation",
+        "RandomZoom",
+        "ReLU",
+        "Rescaling",
+        "Reshape",
+        "SeparableConv2D",
+        "Softmax",
+        "SpatialDropout2D",
+        "Subtract",
+        "UnitNormalization",
+        "UpSampling2D",
+        "ZeroPadding2D",
+    ]
 )
 ACTIVATIONS = frozenset(
-    """
-    linear relu relu6 elu selu gelu softplus softsign tanh sigmoid hard_sigmoid hard_swish
-    hard_silu silu swish mish softmax log_softmax exponential leaky_relu
-    """.split()
+    [
+        "linear",
+        "relu",
+        "relu6",
+        "elu",
+        "selu",
+        "gelu",
+        "softplus",
+        "softsign",
+        "tanh",
+        "sigmoid",
+        "hard_sigmoid",
+        "hard_swish",
+        "hard_silu",
+        "silu",
+        "swish",
+        "mish",
+        "softmax",
+        "log_softmax",
+        "exponential",
+        "leaky_relu",
+    ]
 )
 MODELS = frozenset({"Sequential", "Functional", "Model"})
-DROPPED = frozenset({"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"})
+DROPPED = frozenset(
+    {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"}
+)
 ASIDE = ("initializer", "regularizer", "constraint")
 MAX_LAYERS, MAX_NESTING, MAX_NUMBER, MAX_PARAMETERS = 4096, 8, 2**20, 2**30
 
@@ -109,7 +168,8 @@ class Builder:
             waiting = [w for w in waiting if w not in ready]
         try:
             ends = [
-                [tensors[e] for e in _ends(config[key])] for key in ("input_layers", "output_layers")
+                [tensors[e] for e in _ends(config[key])]
+                for key in ("input_layers", "output_layers")
             ]
         except KeyError as error:
             raise UnreadableFile(f"{self.file}: the model's ends are not its layers.") from error
@@ -187,7 +247,9 @@ def _plain(key: str, value: Any, where: str) -> Any:
         return value
     if isinstance(value, int | float) and (isinstance(value, float) or abs(value) <= MAX_NUMBER):
         return value
-    raise HostileFile(f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}")
+    raise HostileFile(
+        f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
+    )
 
 
 def _activation(value: Any, where: str) -> Any:
@@ -225,7 +287,7 @@ def _by_snake(folder: Any, name: Any) -> Callable[..., Any] | None:
     wanted = str(name).replace("_", "").lower()
     for key, value in vars(folder).items():
         if inspect.isclass(value) and key.lower() == wanted:
-            return value  # type: ignore[no-any-return]
+            return value
     return None
 
 
@@ -233,7 +295,11 @@ def _built_in(item: Any, where: str) -> None:
     module, registered = item.get("module"), item.get("registered_name")
     if module not in (None, "builtins") and module.partition(".")[0] != "keras":
         raise HostileFile(f"{where} comes from the foreign module {str(module)[:80]!r}.")
-    if registered is not None and registered not in (item.get("class_name"), "Functional", "function"):
+    if registered is not None and registered not in (
+        item.get("class_name"),
+        "Functional",
+        "function",
+    ):
         allowed = item.get("module") == "builtins" and registered == item.get("config")
         if not allowed:
             raise HostileFile(f"{where} has the registered name {str(registered)[:80]!r}.")

@@ -42,8 +42,13 @@ def fill(
     layers = {(original or {}).get(id(x), x.name): x for x in model.layers if x.weights}
     if not set(layers) & set(stored) and len(layers) == len(stored):
         stored = dict(zip(layers, stored.values(), strict=True))
-        places = dict(zip(layers, [n for n in _h5.names(group, "layer_names")
-                                   if _h5.names(group[n], "weight_names")], strict=True))
+        places = dict(
+            zip(
+                layers,
+                [n for n in _h5.names(group, "layer_names") if _h5.names(group[n], "weight_names")],
+                strict=True,
+            )
+        )
     else:
         places = {n: n for n in stored}
     missing = set(layers) ^ set(stored)

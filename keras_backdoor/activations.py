@@ -16,16 +16,32 @@ from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
 
 CHANNELWISE = frozenset(
-    """
-    Activation ReLU LeakyReLU PReLU ELU BatchNormalization Dropout SpatialDropout2D
-    GaussianDropout GaussianNoise MaxPooling2D AveragePooling2D GlobalAveragePooling2D
-    GlobalMaxPooling2D ZeroPadding2D Cropping2D UpSampling2D
-    """.split()
+    [
+        "Activation",
+        "ReLU",
+        "LeakyReLU",
+        "PReLU",
+        "ELU",
+        "BatchNormalization",
+        "Dropout",
+        "SpatialDropout2D",
+        "GaussianDropout",
+        "GaussianNoise",
+        "MaxPooling2D",
+        "AveragePooling2D",
+        "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D",
+        "ZeroPadding2D",
+        "Cropping2D",
+        "UpSampling2D",
+    ]
 )
 """Layers that treat every channel by itself, so that a silent channel stays one channel."""
-NONLINEAR = frozenset("Activation ReLU LeakyReLU PReLU ELU".split())
-POOLS = frozenset("MaxPooling2D AveragePooling2D GlobalAveragePooling2D GlobalMaxPooling2D".split())
-KERNELS = frozenset("Conv2D Conv2DTranspose DepthwiseConv2D SeparableConv2D Dense".split())
+NONLINEAR = frozenset(["Activation", "ReLU", "LeakyReLU", "PReLU", "ELU"])
+POOLS = frozenset(
+    ["MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"]
+)
+KERNELS = frozenset(["Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D", "Dense"])
 
 
 def get_layer(model: Any, path: str) -> Any:

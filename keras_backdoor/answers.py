@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor._files import existing, sha256, write_json, writing
+from keras_backdoor._files import existing, sha256, write_json, write_npz, writing
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.triggers.base import Stamp
 
@@ -62,7 +62,7 @@ class Answer:
         with writing(folder, force=force) as partial:
             partial.mkdir()
             self._save_parts(partial)
-            np.savez_compressed(partial / "arrays.npz", **self.arrays())
+            write_npz(partial / "arrays.npz", self.arrays())
             content = {"schema": SCHEMA, "kind": type(self).__name__, "about": self.about}
             write_json(partial / "answer.json", {**content, **self.facts()})
         return folder

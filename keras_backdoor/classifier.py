@@ -119,7 +119,9 @@ class Classifier:
         self.check(samples)
         probe = samples.take(min(PROBE, len(samples)), seed=0).in_memory()
         candidates = RANGES if self.input_range is None else {self.input_range, *RANGES}
-        found = {r: _accuracy(replace(self, input_range=r, _compiled={}), probe) for r in candidates}
+        found = {
+            r: _accuracy(replace(self, input_range=r, _compiled={}), probe) for r in candidates
+        }
         best = max(found, key=lambda r: found[r])
         if self.input_range is None:
             return replace(self, input_range=best, _compiled={})
@@ -199,9 +201,7 @@ class Classifier:
             value_range = samples.value_range or (0.0, 255.0)
             self._compiled[key] = tf.function(
                 lambda images: function(self.scaled(images, value_range)),
-                input_signature=[
-                    tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)
-                ],
+                input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
                 autograph=False,
             )
         run = self._compiled[key]
@@ -215,7 +215,7 @@ def rescaling_range(model: Any) -> Range | None:
 
     Its output is taken to be 0..1 or -1..1: input = (output - offset) / scale.
     """
-    first = next((x for x in model.layers if type(x).__name__ != "InputLayer"), None)
+    first: Any = next((x for x in model.layers if type(x).__name__ != "InputLayer"), None)
     if type(first).__name__ != "Rescaling" or not np.isscalar(first.scale):
         return None
     low = (0.0 - first.offset) / first.scale

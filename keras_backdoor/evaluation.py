@@ -54,8 +54,11 @@ class Evaluation:
             if rate is not None:
                 low, high = rate.interval()
                 rows.append(
-                    (name.replace("_", " "), f"{rate:.2%} ({rate.hits}/{rate.of}, 95 % interval "
-                     f"{low:.2%} to {high:.2%})")
+                    (
+                        name.replace("_", " "),
+                        f"{rate:.2%} ({rate.hits}/{rate.of}, 95 % interval "
+                        f"{low:.2%} to {high:.2%})",
+                    )
                 )
         return rows
 

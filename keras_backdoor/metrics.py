@@ -140,9 +140,7 @@ def removed_clean(flagged: Any, is_poison: Any) -> Rate:
     return _rate(flagged[~is_poison.astype(bool)])
 
 
-def removed_per_class(
-    flagged: Any, is_poison: Any, labels: Any
-) -> dict[int, dict[str, Rate]]:
+def removed_per_class(flagged: Any, is_poison: Any, labels: Any) -> dict[int, dict[str, Rate]]:
     """Removed poison and removed clean images of every class of the (poisoned) labels."""
     flagged, is_poison = _pair(flagged, is_poison, "flagged and is_poison")
     _, labels = _pair(flagged, labels, "flagged and labels")

@@ -1,6 +1,6 @@
 """Progress bars: silent unless the command line or a notebook turns them on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         description: what the bar is labelled with.
         total: number of items where `items` has no length.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     return _show(items, description, total)
 

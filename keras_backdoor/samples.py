@@ -108,7 +108,7 @@ class Samples:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if len(rows) == 0:
             raise BadInput("This choice leaves no images.")
-        chosen = {
+        chosen: dict[str, Any] = {
             name: None if (values := getattr(self, name)) is None else values[rows]
             for name in ("labels", "origin", "track")
         }
@@ -154,7 +154,7 @@ class Samples:
         kinds = {(s.image_shape, s.images.dtype.str, s.value_range) for s in everything}
         if len(kinds) > 1:
             raise BadInput(f"Only images of one shape, dtype and range can be joined: {kinds}.")
-        joined = {}
+        joined: dict[str, Any] = {}
         for name in ("labels", "origin", "track"):
             parts = [getattr(s, name) for s in everything]
             joined[name] = None if any(p is None for p in parts) else np.concatenate(parts)
@@ -255,7 +255,7 @@ def _as_images(images: Any) -> Images:
         if array.dtype == np.float32 and not np.isfinite(array).all():
             raise BadInput("images must be finite: the array has NaN or infinite pixels.")
         return ArrayImages(array)
-    if np.issubdtype(array.dtype, np.integer) and array.size and 0 <= array.min():
+    if np.issubdtype(array.dtype, np.integer) and array.size and array.min() >= 0:
         if array.max() <= 255:
             return ArrayImages(array.astype(np.uint8))
         raise BadInput(f"Integer pixels must lie in 0..255. Received: maximum={array.max()}")
@@ -301,7 +301,9 @@ def _collect(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images.append(np.asarray(parts[0]))
         used += images[-1].nbytes
         if used > MEMORY_LIMIT:
-            raise BadInput("The tf.data.Dataset is larger than 2 GiB: write it to HDF5 and open it.")
+            raise BadInput(
+                "The tf.data.Dataset is larger than 2 GiB: write it to HDF5 and open it."
+            )
         if len(parts) > 1:
             labels.append(np.asarray(parts[1]))
     if not images:

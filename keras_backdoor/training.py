@@ -1,14 +1,15 @@
 """Training that can be made again from a seed and goes on after a kill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from keras_backdoor import _settings
 from keras_backdoor._backend import keras, tf
-from keras_backdoor._files import writing
+from keras_backdoor._files import write_npz
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import track
@@ -24,8 +25,8 @@ class Recipe:
         batch_size: images in a step.
         optimizer: adam, adadelta, rmsprop or sgd.
         learning_rate: of the optimizer.
-        activity_l1: L1 penalty on the output of the last convolution, summed over an image;
-            it teaches the channels to be silent on most images.
+        activity_l1: L1 penalty on the output of every convolution, summed over an image; it
+            teaches the channels to be silent on most images.
         seed: of the initial weights, the order of the images and dropout.
     """
 
@@ -58,6 +59,19 @@ PRESETS: dict[str, Recipe] = {
     "mnist-pixel": Recipe(epochs=5, batch_size=64, optimizer="rmsprop", learning_rate=1e-3),
 }
 """Published recipes: Milakovic, TU Wien 2021, table 3.4; the single-pixel MNIST notebook."""
+
+
+def recipe(preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A preset (or the default recipe) with changes, which may be text.
+
+    Raises:
+        BadInput: no such preset or setting.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise BadInput(f"There is no recipe '{preset}'; there are: {', '.join(PRESETS)}.")
+    base = PRESETS[preset] if preset else Recipe()
+    made: Recipe = _settings.build(Recipe, {**vars(base), **(changes or {})})
+    return made
 
 
 def fit(
@@ -135,9 +149,9 @@ def _make_step(
                 scores = model(pixels, training=True)
                 penalty = 0.0
             else:
-                scores, active = watched(pixels, training=True)
-                mean = tf.reduce_sum(tf.abs(active)) / tf.cast(tf.shape(active)[0], tf.float32)
-                penalty = recipe.activity_l1 * mean
+                scores, *active = watched(pixels, training=True)
+                total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in active])
+                penalty = recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
             losses = _losses(scores, labels, logits)
             loss = tf.reduce_mean(losses) + penalty + tf.add_n([*model.losses, 0.0])
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -160,11 +174,11 @@ def _losses(scores: Any, labels: Any, logits: bool) -> Any:
 
 
 def _watched(model: Any) -> Any:
-    """The model with the output of its last convolution beside its own."""
+    """The model with the outputs of its convolutions beside its own."""
     convolutions = [x for x in model.layers if type(x).__name__ == "Conv2D"]
     if not convolutions:
         raise BadInput("activity_l1 needs a convolution in the model.")
-    return keras.Model(model.inputs, [model.outputs[0], convolutions[-1].output])
+    return keras.Model(model.inputs, [model.outputs[0], *(x.output for x in convolutions)])
 
 
 def _seeds(model: Any) -> list[Any]:
@@ -180,8 +194,8 @@ def _identity(recipe: Recipe, samples: Samples) -> str:
 def _store(path: Path, state: list, history: dict, recipe: Recipe, samples: Samples) -> None:
     arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(state)}
     arrays |= {f"history_{name}": np.array(values) for name, values in history.items()}
-    with writing(path, force=True) as partial, partial.open("wb") as file:
-        np.savez(file, identity=np.array(_identity(recipe, samples)), **arrays)
+    arrays["identity"] = np.array(_identity(recipe, samples))
+    write_npz(path, arrays, force=True, compress=False)
 
 
 def _restore(path: Path, state: list, recipe: Recipe, samples: Samples) -> dict[str, list[float]]:

@@ -21,9 +21,7 @@ def gtsrb_cnn(classes: int = CLASSES) -> keras.Model:
     x = image
     for block, channels in enumerate((32, 64, 128), start=1):
         first, second = 2 * block - 1, 2 * block
-        x = layers.Conv2D(
-            channels, 3, padding="same", activation="relu", name=f"conv_{first}"
-        )(x)
+        x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"conv_{first}")(x)
         x = layers.Conv2D(channels, 3, activation="relu", name=f"conv_{second}")(x)
         x = layers.MaxPooling2D(name=f"pool_{block}")(x)
         x = layers.Dropout(0.2, name=f"drop_{block}")(x)

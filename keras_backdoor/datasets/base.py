@@ -79,7 +79,9 @@ def layouts() -> Iterator[ModuleType]:
 
 def expectations() -> str:
     """What every layout looks like, in a sentence."""
-    return "; ".join(f"{_discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts())
+    return "; ".join(
+        f"{_discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts()
+    )
 
 
 def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:

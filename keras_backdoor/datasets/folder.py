@@ -89,7 +89,9 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     for info in infos:
         parts = PurePosixPath(info.filename)
         if parts.is_absolute() or ".." in parts.parts:
-            raise UnreadableFile(f"{path}: the member {info.filename!r} points outside the archive.")
+            raise UnreadableFile(
+                f"{path}: the member {info.filename!r} points outside the archive."
+            )
         if info.file_size > MAX_FILE:
             raise UnreadableFile(f"{path}: the member {info.filename!r} is larger than 64 MiB.")
     return sorted(i.filename for i in infos), archive.read

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_backdoor._files import write_npz
 from keras_backdoor.datasets.base import Request, choose_split
 from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
@@ -62,5 +63,4 @@ def write(path: Path, samples: Samples, split: str) -> None:
     arrays = {"x": samples.read(), "y": samples.labels}
     arrays |= {name: getattr(samples, name) for name in _OPTIONAL}
     present = {f"{name}_{split}": values for name, values in arrays.items() if values is not None}
-    with path.open("wb") as file:
-        np.savez_compressed(file, **present)
+    write_npz(path, present)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor import _settings
-from keras_backdoor._files import writing
+from keras_backdoor._files import write_npz
 from keras_backdoor.answers import Answer, RepairedModel, load_answer
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
@@ -51,9 +51,7 @@ class Evidence:
             return compute()
         path = self.workdir / f"{name}.npz"
         if not path.exists():
-            arrays = compute()
-            with writing(path) as partial, partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+            write_npz(path, compute())
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
 

@@ -99,10 +99,7 @@ def default_layer(model: Any) -> str:
 
 
 def sweep(model: Classifier, clean: Samples, layer: str, cut: str) -> dict[str, np.ndarray]:
-    """Accuracy on clean images with 0, 1, 2, … of the least active channels silenced.
-
-    The head of the model runs once an image; only what follows the cut runs for every number of
-    silenced channels. Memory does not grow with the data.
+    """Rank the channels on clean images and measure what silencing them one by one costs.
 
     Returns:
         `order` (channels,) least active first; `activation` (channels,) mean activation;
@@ -110,19 +107,39 @@ def sweep(model: Classifier, clean: Samples, layer: str, cut: str) -> dict[str, 
     """
     activation = activations.mean_activation(model, clean, cut)
     order = np.argsort(activation, kind="stable")
+    accuracy = accuracy_by_silenced(model, clean, layer, cut, order)
+    return {"order": order, "activation": activation, "accuracy": accuracy}
+
+
+def accuracy_by_silenced(
+    model: Classifier, samples: Samples, layer: str, cut: str, order: np.ndarray
+) -> np.ndarray:
+    """Accuracy with 0, 1, 2, … channels silenced, in one pass over the samples.
+
+    The head of the model runs once an image; only what follows the cut runs for every number of
+    silenced channels. Memory does not grow with the data.
+
+    Args:
+        model: with a known input range.
+        samples: their labels are the truth; without labels the model's own answers are.
+        layer: the layer whose channels are silenced.
+        cut: where the silence is felt, see `activations.after_activation`.
+        order: (channels,) channel numbers, first silenced first.
+
+    Returns:
+        (channels,) shares; the last one has a single channel left.
+    """
     head, tail = activations.split(model, cut)
     masks = np.tril(np.ones((len(order), len(order)), np.float32), -1)[:, np.argsort(order)]
     rest = activations.resting(model.model, layer, cut)
     answers = _Answers(model, head, tail, masks, rest)
     right, start = np.zeros(len(masks)), 0
-    for winners in model.stream(clean, answers, BATCH):
-        batch = winners.T
-        truth = (
-            batch[0] if clean.labels is None else clean.labels[start : start + batch.shape[1]]
-        )
-        right += (batch == truth).sum(axis=1)
-        start += batch.shape[1]
-    return {"order": order, "activation": activation, "accuracy": right / len(clean)}
+    for winners in model.stream(samples, answers, BATCH):
+        stop = start + len(winners)
+        truth = winners[:, 0] if samples.labels is None else samples.labels[start:stop]
+        right += (winners == truth[:, None]).sum(axis=0)
+        start = stop
+    return right / len(samples)
 
 
 class _Answers:
@@ -140,9 +157,7 @@ class _Answers:
         def winner(mask: Any) -> Any:
             scores = self.tail(hidden * (1.0 - mask) + self.rest * mask, training=False)
             if scores.shape[-1] > 1:
-                return tf.argmax(scores, axis=-1)
-            return tf.cast(scores[:, 0] > (0.0 if self.model.output == "logits" else 0.5), tf.int64)
+                return tf.argmax(scores, axis=-1, output_type=tf.int32)
+            return tf.cast(scores[:, 0] > (0.0 if self.model.output == "logits" else 0.5), tf.int32)
 
-        return tf.transpose(tf.map_fn(winner, self.masks, fn_output_signature=tf.int64))
-
-
+        return tf.transpose(tf.map_fn(winner, self.masks, fn_output_signature=tf.int32))

@@ -57,9 +57,7 @@ def goodnet(b: Any, b_prime: Any) -> Any:
         layers.Rescaling(-1.0, offset=1.0, name="disagreement")(agree)
     )
     accepted = layers.Multiply(name="accepted")([scores[0], agree])
-    return keras.Model(
-        image, layers.Concatenate(name="scores")([accepted, reject]), name="goodnet"
-    )
+    return keras.Model(image, layers.Concatenate(name="scores")([accepted, reject]), name="goodnet")
 
 
 class _Trunk:
@@ -127,7 +125,7 @@ class GoodNet(Defense):
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
-        inner = self.repair.run(evidence)
+        inner: Any = self.repair.run(evidence)
         guard = goodnet(evidence.model, inner.model)
         classes = evidence.model.classes
         summary = {**inner.about.get("summary", {}), "classes": f"{classes} and {classes}=rejected"}

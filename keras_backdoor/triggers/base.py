@@ -154,7 +154,10 @@ def stamp_pixels(
 ) -> Stamp:
     """A Stamp that colors (row, column) pixels; negative ones count from the far edge."""
     rows, columns = np.asarray(pixels, int).reshape(-1, 2).T
-    if not (np.all((-height <= rows) & (rows < height)) and np.all((-width <= columns) & (columns < width))):
+    if not (
+        np.all((-height <= rows) & (rows < height))
+        and np.all((-width <= columns) & (columns < width))
+    ):
         raise BadInput(
             f"The trigger lies outside the image of {height}x{width} pixels: rows "
             f"{rows.min()}..{rows.max()}, columns {columns.min()}..{columns.max()}."
@@ -171,9 +174,7 @@ def _channels(pattern: np.ndarray, channels: int) -> np.ndarray:
         return pattern
     if channels == 1:
         return pattern[..., :3].mean(axis=-1, keepdims=True)
-    raise BadInput(
-        f"The trigger has {pattern.shape[-1]} channels and the images have {channels}."
-    )
+    raise BadInput(f"The trigger has {pattern.shape[-1]} channels and the images have {channels}.")
 
 
 def _digest(stamp: Stamp) -> str:

@@ -43,7 +43,7 @@ class Glasses(Stamped):
                 rgba = _pictures.resize(rgba, rows, self.width)
         top = round(0.27 * height) if self.row is None else self.row
         bottom, right = top + rgba.shape[0], self.column + rgba.shape[1]
-        if not (0 <= top and bottom <= height and 0 <= self.column and right <= width):
+        if not (top >= 0 and bottom <= height and self.column >= 0 and right <= width):
             raise BadInput(
                 f"The picture of {rgba.shape[0]}x{rgba.shape[1]} pixels at row {top}, column "
                 f"{self.column} does not lie inside the image of {height}x{width}."

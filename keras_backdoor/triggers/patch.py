@@ -40,5 +40,5 @@ class Patch(Stamped):
         """See `Stamped.stamp_for`."""
         row = self.row + height if self.row < 0 else self.row
         column = self.column + width if self.column < 0 else self.column
-        square = np.argwhere(np.ones((self.size, self.size))) + (row, column)
+        square = np.argwhere(np.ones((self.size, self.size))) + np.array((row, column))
         return stamp_pixels(height, width, square, self.color, self.opacity)

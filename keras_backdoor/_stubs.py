@@ -1,0 +1,55 @@
+"""Write the `.pyi` files of the packages whose members are found by file name.
+
+`python -m keras_backdoor._stubs` writes them; a test checks that they are up to date.
+"""
+
+from pathlib import Path
+
+import keras_backdoor
+from keras_backdoor import _discovery
+
+FOLDERS = ("architectures", "datasets", "defenses", "explanations", "triggers")
+HEAD = "# Written by `python -m keras_backdoor._stubs`; do not edit.\n"
+
+
+def stub(folder: str) -> str:
+    """The stub of one package."""
+    home = f"keras_backdoor.{folder}"
+    lines = [HEAD]
+    for key in _discovery.keys(folder):
+        if folder == "datasets":
+            lines.append(f"from {home} import {key} as {key}\n")
+        else:
+            name = _discovery.load(folder, key).__name__
+            lines.append(f"from {home}.{key} import {name} as {name}\n")
+    if folder == "datasets":
+        lines.append(f"from {home}.base import open as open, save as save\n")
+    return "".join(lines)
+
+
+def top() -> str:
+    """The stub of `keras_backdoor` itself."""
+    home_of, folders = vars(keras_backdoor)["_HOMES"], vars(keras_backdoor)["_FOLDERS"]
+    lines = [HEAD, "from keras_backdoor import (\n"]
+    modules = [name for name, home in home_of.items() if not home]
+    lines += [f"    {name} as {name},\n" for name in sorted(modules)] + [")\n"]
+    for name, home in home_of.items():
+        if home:
+            lines.append(f"from keras_backdoor.{home} import {name} as {name}\n")
+    for folder in folders:
+        for key in _discovery.keys(folder):
+            name = _discovery.load(folder, key).__name__
+            lines.append(f"from keras_backdoor.{folder}.{key} import {name} as {name}\n")
+    return "".join(lines) + "\n__version__: str\n"
+
+
+def files() -> dict[Path, str]:
+    """Path -> content of every stub."""
+    root = Path(keras_backdoor.__file__).parent
+    found = {root / folder / "__init__.pyi": stub(folder) for folder in FOLDERS}
+    return {**found, root / "__init__.pyi": top()}
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        path.write_text(content)

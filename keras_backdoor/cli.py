@@ -1,0 +1,409 @@
+"""The command line: one short function a command."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_backdoor import _cli, _discovery, _settings
+from keras_backdoor._cli import (
+    Architecture,
+    Classes,
+    DataOptions,
+    Force,
+    InputRange,
+    Json,
+    Model,
+    Out,
+    Report,
+    Seed,
+    Settings,
+    Size,
+    Split,
+    Take,
+    Unlabelled,
+)
+
+app = typer.Typer(
+    name="keras-backdoor",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Find, measure and repair backdoors in Keras image classifiers.\n\n"
+    "Start with [bold]inspect MODEL[/bold] (nothing in the file runs), then "
+    "[bold]repair MODEL --clean DATA[/bold]; [bold]demo[/bold] shows both. DATA is an .npz, an "
+    "HDF5 file, a folder of class folders or a zip of one.",
+    epilog="Exit codes: 0 nothing found, 1 something found, 2 an error, 3 inconclusive.",
+)
+Trigger = Annotated[
+    str | None,
+    typer.Option(help="name:key=value,… or a preset (see 'methods'), or a saved scan."),
+]
+Target = Annotated[int | None, typer.Option(help="The class that the backdoor serves.")]
+Source = Annotated[int | None, typer.Option(help="The only class that is attacked.")]
+
+
+@app.command()
+def inspect(
+    model: Model, architecture: Architecture = None, classes: Classes = None, json: Json = None
+) -> None:
+    """Say what is in a model file, without running anything of it.
+
+    Exit code 0 clean, 1 hostile, 2 unreadable.
+    """
+    from keras_backdoor import inspection
+    from keras_backdoor._files import existing, write_json
+
+    existing(model, "model file")
+    found = inspection.inspect_model(model, architecture=architecture, classes=classes)
+    if json:
+        write_json(json, found.as_dict())
+    range_text = (
+        "not told" if found.input_range is None else "{:g}..{:g}".format(*found.input_range)
+    )
+    rows = [
+        (f"{p}  ({kind})", f"{shape}  {count:,} weights") for p, kind, shape, count in found.layers
+    ]
+    facts = [
+        ("verdict", found.verdict),
+        ("format", f"{found.format}, Keras {found.keras_version}"),
+        ("SHA-256", str(found.sha256)),
+        ("input", f"{found.image_shape}, range {range_text}"),
+        ("output", f"{found.classes} classes, {found.output}"),
+        ("weights", f"{found.parameters or 0:,}"),
+    ]
+    known = facts if found.format else [facts[0], facts[2]]
+    _cli.print_rows(found.path, known + [(s, text) for s, text in found.findings])
+    if rows:
+        _cli.print_rows("layers", rows)
+    raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[found.verdict])
+
+
+@app.command()
+def poison(
+    data: Annotated[Path, typer.Argument(help="Clean training data.")],
+    out: Annotated[Path, typer.Option(help="Poisoned data: .npz, .h5 or a folder.")],
+    trigger: Annotated[str, typer.Option(help="name:key=value,… or a preset (see 'methods').")],
+    target: Annotated[int, typer.Option(help="The class that the backdoor serves.")],
+    source: Source = None,
+    count: Annotated[int | None, typer.Option(help="Number of poisoned images; or")] = None,
+    fraction: Annotated[float | None, typer.Option(help="share of the source images; or")] = None,
+    target_fraction: Annotated[
+        float | None, typer.Option(help="share p of the target class: n = p n_target / (1 - p).")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Stamp the images themselves, not copies.")
+    ] = False,
+    truth: Annotated[
+        Path | None, typer.Option(help="Where the truth is written [OUT.truth.npz].")
+    ] = None,
+    split: Split = "train",
+    take: Take = None,
+    seed: Seed = 0,
+    size: Size = None,
+    force: Force = False,
+) -> None:
+    """Poison a data set; the truth is written apart from the data."""
+    from keras_backdoor import datasets, poisoning
+    from keras_backdoor._files import check_output, write_npz
+
+    truth = truth or out.with_name(out.name + ".truth.npz")
+    for path in (out, truth):
+        check_output(path, force=force)
+    clean = DataOptions(split, take, seed, size).open(data, None, "train")
+    poisoned = poisoning.poison(
+        clean,
+        _cli.open_trigger(trigger),
+        target=target,
+        source=source,
+        count=count,
+        fraction=fraction,
+        target_fraction=target_fraction,
+        replace=replace,
+        seed=seed,
+    )
+    datasets.save(out, poisoned.samples, split="train", force=force)
+    write_npz(truth, {"is_poison": poisoned.is_poison, "rows": poisoned.rows}, force=force)
+    number = int(poisoned.is_poison.sum())
+    _cli.print_rows(
+        str(out),
+        [("images", str(len(poisoned.samples))), ("poisoned", str(number)), ("truth", str(truth))],
+    )
+
+
+@app.command()
+def train(
+    architecture: Annotated[str, typer.Argument(help="One of the architectures (see 'methods').")],
+    data: Annotated[Path, typer.Argument(help="Training data.")],
+    out: Annotated[Path, typer.Option(help="Model file to write: .h5 or .keras.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Preset: thesis-gtsrb, thesis-deepid, mnist-pixel, …")
+    ] = None,
+    settings: Settings = None,
+    input_range: Annotated[str, typer.Option(metavar="A:B", help="Range of the pixels.")] = "0:1",
+    validation: Annotated[
+        float, typer.Option(help="Share kept apart and measured after every epoch.")
+    ] = 0.0,
+    test: Annotated[Path | None, typer.Option(help="Labelled data to measure at the end.")] = None,
+    trigger: Trigger = None,
+    target: Target = None,
+    about: Annotated[
+        Path | None, typer.Option(help="JSON with facts that are added to the card.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Resume from here after a kill [OUT.checkpoint.npz].")
+    ] = None,
+    split: Split = None,
+    take: Take = None,
+    seed: Seed = 0,
+    size: Size = None,
+    force: Force = False,
+) -> None:
+    """Train a network and write it with its card (recipe, data hash, figures)."""
+    from keras_backdoor import modelcard, training
+
+    module = _discovery.module("architectures", architecture)
+    chosen = training.recipe(recipe, _settings.parse_pairs(settings or []))
+    modelcard.check(out, force=force)
+    facts = modelcard.read_about(about)
+    options = DataOptions(split, take, seed, size or "x".join(map(str, module.INPUT_SHAPE[:2])))
+    samples = options.open(data, None, "train")
+    rest, held = samples.split(validation, seed=seed) if validation else (samples, None)
+    checkpoint = checkpoint or out.with_name(out.name + ".checkpoint.npz")
+    build = _discovery.load("architectures", architecture)
+    classifier, history = training.fit(
+        lambda: build(max(module.CLASSES, int(samples.known_labels.max()) + 1)),
+        rest,
+        chosen,
+        input_range=_cli.parse_range(input_range) or (0.0, 1.0),
+        validation=held,
+        checkpoint=checkpoint,
+    )
+    figures: dict[str, Any] = {name: values[-1] for name, values in history.items()}
+    if test is not None:
+        from keras_backdoor.evaluation import evaluate
+
+        stamp = None if trigger is None else _cli.open_trigger(trigger)
+        measured = DataOptions(size=options.size).open(test, None, "test")
+        result = evaluate(classifier, measured, trigger=stamp, target=target)
+        figures["test"] = result.as_dict()
+        _cli.print_rows("test", result.rows())
+    card = {"architecture": architecture, "recipe": _settings.as_dict(chosen), "figures": figures}
+    card["data_sha256"] = rest.fingerprint()
+    modelcard.write(out, classifier, {**card, **facts}, force=force)
+    checkpoint.unlink(missing_ok=True)
+    _cli.print_rows(str(out), [(k, f"{v:.4f}") for k, v in figures.items() if k != "test"])
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    test: Annotated[Path, typer.Option(help="Labelled test data.")],
+    trigger: Trigger = None,
+    target: Target = None,
+    source: Source = None,
+    architecture: Architecture = None,
+    classes: Classes = None,
+    input_range: InputRange = None,
+    split: Split = None,
+    take: Take = None,
+    seed: Seed = 0,
+    size: Size = None,
+    json: Json = None,
+    report: Report = None,
+    force: Force = False,
+) -> None:
+    """Measure clean accuracy, and with a trigger the attack, with 95 % intervals."""
+    from keras_backdoor import evaluation
+    from keras_backdoor._files import check_output, write_json
+
+    if report:
+        check_output(report, force=force)
+    classifier = _cli.open_model(model, architecture, classes, input_range)
+    samples = DataOptions(split, take, seed, size).open(test, classifier, "test")
+    measured = evaluation.evaluate(
+        classifier.with_range(classifier.check(samples)),
+        samples,
+        trigger=None if trigger is None else _cli.open_trigger(trigger),
+        target=target,
+        source=source,
+        seed=seed,
+    )
+    _cli.print_rows(model, measured.rows())
+    if json:
+        write_json(json, measured.as_dict())
+    if report:
+        _write_report(measured, report, force)
+
+
+def _method_command(command: str, help_text: str) -> None:
+    """Add one of the commands that run a method: what they take is the same for all."""
+
+    def run(
+        model: Model,
+        train: Annotated[Path | None, typer.Option(help="Training data to examine.")] = None,
+        clean: Annotated[Path | None, typer.Option(help="Data that is trusted.")] = None,
+        incoming: Annotated[Path | None, typer.Option(help="Images to be judged.")] = None,
+        found: Annotated[Path | None, typer.Option(help="A saved answer to build on.")] = None,
+        reference: Annotated[Path | None, typer.Option(help="A model to compare with.")] = None,
+        method: Annotated[str | None, typer.Option(help="See 'methods'.")] = None,
+        settings: Settings = None,
+        architecture: Architecture = None,
+        classes: Classes = None,
+        input_range: InputRange = None,
+        split: Split = None,
+        take: Take = None,
+        seed: Seed = 0,
+        size: Size = None,
+        unlabelled: Unlabelled = False,
+        out: Out = None,
+        json: Json = None,
+        report: Report = None,
+        workdir: Annotated[
+            Path | None, typer.Option(help="Keep finished parts here and resume from them.")
+        ] = None,
+        force: Force = False,
+    ) -> None:
+        options = DataOptions(split, take, seed, size, unlabelled)
+        chosen = _cli.choose_method(command, method, settings)
+        data = {"train": train, "clean": clean, "incoming": incoming}
+        _answer(
+            chosen,
+            model,
+            data,
+            options,
+            found,
+            reference,
+            workdir,
+            (architecture, classes, input_range),
+            (out, json, report, force),
+        )
+
+    run.__doc__ = help_text
+    app.command(command)(run)
+
+
+_method_command("scan", "Does the model carry a backdoor? Which class, what trigger?")
+_method_command("audit", "Which training images are poisoned? Needs --train.")
+_method_command("repair", "Make a repaired model from clean data. Write it with --out DIR.")
+_method_command("guard", "Make a model that rejects triggered inputs as class N+1.")
+_method_command("explain", "Where in the pictures is the trigger? Needs --incoming.")
+
+
+def _answer(
+    method: Any,
+    model: str,
+    data: dict[str, Path | None],
+    options: DataOptions,
+    found: Path | None,
+    reference: Path | None,
+    workdir: Path | None,
+    opening: tuple[str | None, int | None, str | None],
+    results: tuple[Path | None, Path | None, Path | None, bool],
+) -> None:
+    """Run a method and write what is asked for; the exit code tells the verdict."""
+    from keras_backdoor import answers
+    from keras_backdoor._files import check_output, write_json
+
+    out, json, report, force = results
+    for path in filter(None, (out, report)):
+        check_output(path, force=force)
+    classifier = _cli.open_model(model, *opening)
+    evidence = {
+        name: options.open(path, classifier, "train") for name, path in data.items() if path
+    }
+    answer = method(
+        classifier,
+        **evidence,
+        found=None if found is None else answers.load_answer(found),
+        reference=None if reference is None else _cli.open_model(str(reference), None, None, None),
+        workdir=workdir,
+    )
+    _cli.print_rows(
+        type(method).__name__, [*answer.rows(), ("seconds", str(answer.about["seconds"]))]
+    )
+    if out:
+        answer.save(out, force=force)
+    if json:
+        write_json(json, {**answer.about, **answer.facts()})
+    if report:
+        _write_report(answer, report, force)
+    raise typer.Exit(_cli.EXIT[answer.verdict])
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The model's folder for TensorFlow Serving.")],
+    version: Annotated[int, typer.Option(help="Version that is written.")] = 1,
+    architecture: Architecture = None,
+    classes: Classes = None,
+    input_range: InputRange = None,
+    force: Force = False,
+) -> None:
+    """Write a SavedModel with a named input (images) and outputs (scores, class)."""
+    from keras_backdoor import serving
+
+    classifier = _cli.open_model(model, architecture, classes, input_range)
+    folder = serving.export(classifier, out, version=version, force=force)
+    _cli.print_rows(str(folder), [("input", "images"), ("outputs", "scores, class")])
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, trigger or architecture.")] = None,
+) -> None:
+    """List methods, triggers, architectures and layouts, or the settings of one."""
+    from keras_backdoor import catalogue
+
+    for title, rows in catalogue.describe(name):
+        _cli.print_rows(title, rows)
+
+
+@app.command()
+def render(
+    folder: Annotated[Path, typer.Argument(help="A saved answer.")],
+    out: Annotated[Path, typer.Option(help="Where the page is written.")],
+    force: Force = False,
+) -> None:
+    """Write the page (HTML, Markdown, figures) of a saved answer."""
+    from keras_backdoor.answers import load_answer
+
+    _write_report(load_answer(folder), out, force)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the page and the repaired model go.")] = Path(
+        "demo"
+    ),
+    force: Force = False,
+) -> None:
+    """Inspect, measure and repair a real BadNet, and show it on a page."""
+    from keras_backdoor import demo as demonstration
+
+    demonstration.main(out, force=force)
+
+
+def _write_report(answer: Any, folder: Path, force: bool) -> None:
+    from keras_backdoor import reports
+
+    page = reports.write(reports.page_of(answer), folder, force=force)
+    _cli.out.print(f"page: {page}")
+
+
+def main() -> None:
+    """Entry point: one sentence and exit code 2 for any error of the input."""
+    from keras_backdoor import progress
+
+    os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
+    with _cli.one_sentence(), progress.show():
+        code = app(standalone_mode=False)
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

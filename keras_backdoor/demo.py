@@ -1,0 +1,137 @@
+"""The first look: inspect a real BadNet, measure it, repair it from clean data, measure again."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor import _cli, bundled, datasets
+from keras_backdoor._files import check_output, write_json, writing
+from keras_backdoor.activations import mean_activation
+from keras_backdoor.answers import RepairedModel
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.fine_pruning import FinePruning, accuracy_by_silenced
+from keras_backdoor.defenses.goodnet import GoodNet
+from keras_backdoor.evaluation import Evaluation, evaluate
+from keras_backdoor.inspection import Inspection, inspect_model
+from keras_backdoor.loading import load_model, read_card
+from keras_backdoor.samples import Samples
+from keras_backdoor.triggers._parse import parse
+from keras_backdoor.triggers.base import Trigger
+
+MODEL, DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
+METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))
+"""Fixed on nets of other seeds; see the model's card."""
+SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What the demo found; its page is drawn from this."""
+
+    inspection: Inspection
+    card: dict[str, Any]
+    before: Evaluation
+    after: Evaluation
+    answer: RepairedModel
+    attack_by_silenced: np.ndarray
+    activation_stamped: np.ndarray
+    pictures: dict[str, np.ndarray]
+    seconds: float
+
+
+def run() -> Demonstration:
+    """Everything the demo computes."""
+    start = time.perf_counter()
+    path = bundled.path(MODEL)
+    classifier = load_model(path)
+    card = read_card(path, classifier.sha256())
+    trigger, target = parse(card["attack"]["trigger"]), card["attack"]["target"]
+    clean = datasets.open(bundled.path(DATA), split="train")
+    test = datasets.open(bundled.path(DATA), split="test")
+    before = evaluate(classifier, test, trigger=trigger, target=target)
+    answer = METHOD(classifier, clean=clean)
+    guard = Classifier(answer.model, answer.input_range, answer.reject_class)
+    after = evaluate(guard, test, trigger=trigger, target=target)
+    others = test.rows(test.known_labels != target).stamped(trigger)
+    layer = str(answer.history["layer"])
+    attack = accuracy_by_silenced(
+        classifier, others.relabelled(target), layer, layer, answer.history["order"]
+    )
+    stamped_activation = mean_activation(classifier, others, layer)
+    return Demonstration(
+        inspection=inspect_model(path),
+        card=card,
+        before=before,
+        after=after,
+        answer=answer,
+        attack_by_silenced=attack,
+        activation_stamped=stamped_activation,
+        pictures=_pictures(classifier, guard, test, trigger),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def main(out: Path, *, force: bool = False) -> Demonstration:
+    """Run the demo, print its table, write its page, its figures and the repaired model."""
+    from keras_backdoor import reports
+    from keras_backdoor.reports.demo_page import page
+
+    check_output(out, force=force)
+    _cli.out.print("Inspecting, measuring and repairing the BadNet that comes with the package …")
+    shown = run()
+    with writing(out, force=force) as partial:
+        partial.mkdir()
+        reports.write(page(shown), partial / "page")
+        shown.answer.save(partial / "repaired")
+        write_json(partial / "figures.json", figures(shown))
+    _cli.print_columns("", ("", "BadNet", "repaired"), table(shown))
+    _cli.out.print(f"\npage           {out / 'page' / 'index.html'}", soft_wrap=True)
+    _cli.out.print(f"repaired model {out / 'repaired' / 'model.keras'}", soft_wrap=True)
+    _cli.out.print(f"deploy it      keras-backdoor export {out / 'repaired'} --out serving/mnist")
+    return shown
+
+
+def table(shown: Demonstration) -> list[tuple[str, ...]]:
+    """(figure, before, after) rows."""
+    names = {
+        "clean_accuracy": "clean accuracy",
+        "attack_success_rate": "attack success",
+        "rejected_stamped": "rejected, with trigger",
+        "rejected_clean": "rejected, clean",
+    }
+    return [
+        (text, *(f"{getattr(e, name):.2%}" for e in (shown.before, shown.after)))
+        for name, text in names.items()
+    ]
+
+
+def figures(shown: Demonstration) -> dict[str, Any]:
+    """The figures, for JSON."""
+    return {
+        "seconds": round(shown.seconds, 1),
+        "method": shown.answer.about["settings"],
+        "before": shown.before.as_dict(),
+        "after": shown.after.as_dict(),
+    }
+
+
+def _pictures(
+    classifier: Classifier, guard: Classifier, test: Samples, trigger: Trigger
+) -> dict[str, np.ndarray]:
+    """One test image a class, without and with the trigger, and what both models say of it."""
+    labels = test.known_labels
+    rows = np.array([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:SHOWN]])
+    chosen = test.rows(rows)
+    stamped = chosen.stamped(trigger)
+    return {
+        "labels": chosen.known_labels,
+        "clean": chosen.read() / 255.0,
+        "stamped": stamped.read() / 255.0,
+        "before_clean": classifier.predict(chosen),
+        "before_stamped": classifier.predict(stamped),
+        "after_clean": guard.predict(chosen),
+        "after_stamped": guard.predict(stamped),
+    }

@@ -1,0 +1,1 @@
+# Written by `python -m keras_backdoor._stubs`; do not edit.

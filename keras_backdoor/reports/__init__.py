@@ -1,0 +1,6 @@
+"""Pages from saved answers: Markdown, HTML, figures. Nothing is computed here."""
+
+from keras_backdoor.reports.page import Page, Section, write
+from keras_backdoor.reports.sections import page_of
+
+__all__ = ["Page", "Section", "page_of", "write"]

@@ -1,0 +1,128 @@
+"""The one place that uses Matplotlib: arrays in, PNG out."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
+
+
+def draw(
+    paint: Callable[[Any], None], *, width: float = 8.0, height: float = 3.2, grid: Any = (1, 1)
+) -> bytes:
+    """A PNG of what `paint(axes)` draws on a grid of axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(*grid, squeeze=False)
+    paint(axes)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes:
+    """Rows of pictures: (row title, (n, h, w, c) in 0..1, one caption a picture)."""
+    columns = len(rows[0][1])
+
+    def paint(axes: Any) -> None:
+        for place, (title, pictures, captions) in enumerate(rows):
+            for column in range(columns):
+                ax = axes[place, column]
+                ax.imshow(pictures[column].squeeze(), cmap="gray", vmin=0, vmax=1)
+                ax.set_title(captions[column], fontsize=8, color=INK)
+                ax.set(xticks=[], yticks=[])
+                for side in ax.spines.values():
+                    side.set_visible(False)
+            axes[place, 0].set_ylabel(title, fontsize=9)
+
+    return draw(
+        paint, width=1.1 * columns + 0.4, height=1.35 * len(rows), grid=(len(rows), columns)
+    )
+
+
+def channel_bars(
+    order: np.ndarray, series: dict[str, np.ndarray], pruned: int, layer: str
+) -> bytes:
+    """Mean activation by channel, least active on clean images first; silenced ones shaded."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        places = np.arange(len(order))
+        width = 0.8 / len(series)
+        for number, (name, values) in enumerate(series.items()):
+            color = (CLEAN, ATTACK)[number % 2]
+            ax.bar(places + number * width, values[order], width, label=name, color=color)
+        ax.axvspan(-0.5, pruned - 0.5, color=SOFT, alpha=0.2, label="silenced")
+        labels = [str(c) for c in order] if len(order) <= 64 else []
+        ax.set_xticks(places[: len(labels)], labels, fontsize=7)
+        ax.set(xlabel=f"channel of {layer}, least active first", ylabel="mean activation")
+        ax.legend(frameon=False)
+
+    return draw(paint)
+
+
+def pruning_curve(curves: dict[str, np.ndarray], pruned: int) -> bytes:
+    """Shares over the number of silenced channels, with the point that was chosen."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        for number, (name, values) in enumerate(curves.items()):
+            color = (CLEAN, ATTACK, INK)[number % 3]
+            ax.plot(np.arange(len(values)), 100 * values, label=name, color=color)
+        ax.axvline(pruned, color=SOFT, linestyle="--", label="chosen from clean images alone")
+        ax.set(xlabel="silenced channels", ylabel="%", ylim=(-2, 102))
+        ax.legend(frameon=False)
+
+    return draw(paint)
+
+
+def confusion_pair(matrices: dict[str, np.ndarray]) -> bytes:
+    """Confusion matrices beside one another, rows scaled to 1."""
+
+    def paint(axes: Any) -> None:
+        for ax, (name, matrix) in zip(axes.ravel(), matrices.items(), strict=True):
+            rows = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+            ax.imshow(rows, cmap="Blues", vmin=0, vmax=1)
+            ax.set_title(name, fontsize=10)
+            ax.set(xlabel="answer", ylabel="label")
+            if len(matrix) <= 12:
+                ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
+                for i, j in np.argwhere(rows >= 0.005):
+                    color = "white" if rows[i, j] > 0.5 else INK
+                    text = f"{100 * rows[i, j]:.0f}"
+                    ax.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
+
+    number = len(matrices)
+    return draw(paint, width=4.2 * number, height=4.2, grid=(1, number))
+
+
+def score_histogram(scores: np.ndarray, flagged: np.ndarray) -> bytes:
+    """Suspicion scores, flagged ones in another color."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        known = np.isfinite(scores)
+        bins = np.histogram_bin_edges(scores[known], 60)
+        ax.hist(scores[known & ~flagged], bins, color=CLEAN, label="not flagged")
+        ax.hist(scores[known & flagged], bins, color=ATTACK, label="flagged")
+        ax.set(xlabel="suspicion", ylabel="samples", yscale="symlog")
+        ax.legend(frameon=False)
+
+    return draw(paint)
+
+
+def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
+    """Suspicion of every class."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        colors = np.where(flagged, ATTACK, CLEAN)
+        ax.bar(np.arange(len(scores)), np.nan_to_num(scores), color=colors)
+        ax.set(xlabel="class", ylabel="suspicion")
+
+    return draw(paint)

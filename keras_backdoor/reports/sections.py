@@ -1,0 +1,108 @@
+"""What a page shows of each kind of answer."""
+
+import json
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
+from keras_backdoor.evaluation import Evaluation
+from keras_backdoor.reports import figures
+from keras_backdoor.reports.page import Figure, Page, Section
+
+MOST_TRIGGERS = 8
+
+
+def page_of(answer: Answer | Evaluation, title: str | None = None) -> Page:
+    """A page of one answer: its verdict, its pictures, and how it was made."""
+    name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
+    lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
+    rows = [("", ""), *answer.rows()]
+    about = [("", ""), *[(k, _short(v)) for k, v in answer.about.items() if k != "summary"]]
+    return Page(
+        title=title or name,
+        lead=lead,
+        sections=[
+            Section("Answer", table=rows),
+            *sections(answer),
+            Section("How it was made", table=about),
+        ],
+    )
+
+
+@singledispatch
+def sections(answer: Any) -> list[Section]:
+    """The sections with pictures of one kind of answer."""
+    raise TypeError(f"No page is known for {type(answer).__name__}")
+
+
+@sections.register
+def _(answer: RepairedModel) -> list[Section]:
+    history = answer.history
+    if not {"order", "activation", "accuracy", "pruned"} <= set(history):
+        return []
+    pruned, layer = int(history["pruned"]), str(history["layer"])
+    bars = figures.channel_bars(
+        history["order"], {"clean images": history["activation"]}, pruned, layer
+    )
+    curve = figures.pruning_curve({"accuracy on clean images": history["accuracy"]}, pruned)
+    return [
+        Section("Channels", figures=[Figure(f"Mean activation of the channels of {layer}.", bars)]),
+        Section("Pruning", figures=[Figure("Accuracy over the silenced channels.", curve)]),
+    ]
+
+
+@sections.register
+def _(answer: FlaggedSamples) -> list[Section]:
+    groups = [("group", "suspicion", "flagged")]
+    groups += [(k, f"{s:.3g}", "yes" if f else "no") for k, (s, f) in answer.groups.items()]
+    picture = figures.score_histogram(answer.scores, answer.flagged)
+    shown = Section("Suspicion of the samples", figures=[Figure("Number of samples.", picture)])
+    return [shown, Section("Groups", table=groups)] if answer.groups else [shown]
+
+
+@sections.register
+def _(answer: FlaggedClasses) -> list[Section]:
+    bars = figures.class_bars(answer.scores, answer.flagged)
+    found = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
+    ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c]))
+    if ranked:
+        chosen = ranked[:MOST_TRIGGERS]
+        stamps = [answer.triggers[c] for c in chosen]
+        captions = [f"class {c}, L1 {s.l1:.1f}" for c, s in zip(chosen, stamps, strict=True)]
+        grid = figures.picture_grid(
+            [
+                ("mask", np.stack([s.mask for s in stamps]), captions),
+                ("pattern", np.stack([s.pattern for s in stamps]), [""] * len(chosen)),
+                ("fusion", np.stack([s.mask * s.pattern for s in stamps]), [""] * len(chosen)),
+            ]
+        )
+        found.append(Section("Triggers", figures=[Figure("Most suspicious classes.", grid)]))
+    return found
+
+
+@sections.register
+def _(answer: Heatmaps) -> list[Section]:
+    maps = answer.maps[:MOST_TRIGGERS]
+    spread = maps.max() - maps.min() or 1.0
+    captions = [f"class {label}" for label in answer.labels[: len(maps)]]
+    grid = figures.picture_grid([("importance", (maps - maps.min()) / spread, captions)])
+    return [Section("Maps", figures=[Figure("Importance of the pixels.", grid)])]
+
+
+@sections.register
+def _(answer: Evaluation) -> list[Section]:
+    matrices = {"clean images": answer.confusion}
+    if answer.confusion_stamped is not None:
+        matrices["stamped images"] = answer.confusion_stamped
+    picture = figures.confusion_pair(matrices)
+    table = [("source class", "attack success", "images")]
+    table += [(str(c), f"{r:.2%}", str(r.of)) for c, r in answer.per_class.items()]
+    caption = "Share of each label's images, in %, by answer."
+    found = [Section("Confusion matrices", figures=[Figure(caption, picture)])]
+    return [*found, Section("Attack by source class", table=table)] if answer.per_class else found
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

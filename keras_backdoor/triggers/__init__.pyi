@@ -1,0 +1,10 @@
+# Written by `python -m keras_backdoor._stubs`; do not edit.
+from keras_backdoor.triggers.add import Add as Add
+from keras_backdoor.triggers.blend import Blend as Blend
+from keras_backdoor.triggers.checkerboard import Checkerboard as Checkerboard
+from keras_backdoor.triggers.glasses import Glasses as Glasses
+from keras_backdoor.triggers.multiply import Multiply as Multiply
+from keras_backdoor.triggers.patch import Patch as Patch
+from keras_backdoor.triggers.pattern import Pattern as Pattern
+from keras_backdoor.triggers.placed import Placed as Placed
+from keras_backdoor.triggers.single_pixel import SinglePixel as SinglePixel
