@@ -158,6 +158,9 @@ class EncodedImages(Images):
 class Rows(Images):
     """Some rows of other images, in a given order."""
 
+    base: Images
+    rows: np.ndarray
+
     def __init__(self, base: Images, rows: np.ndarray) -> None:
         if isinstance(base, Rows):
             rows = base.rows[rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras_backdoor
 from keras_backdoor import _discovery
 
-FOLDERS = ("architectures", "datasets", "defenses", "explanations", "triggers")
+FOLDERS = ("architectures", "defenses", "explanations", "triggers")
 HEAD = "# Written by `python -m keras_backdoor._stubs`; do not edit.\n"
 
 
@@ -17,13 +17,8 @@ def stub(folder: str) -> str:
     home = f"keras_backdoor.{folder}"
     lines = [HEAD]
     for key in _discovery.keys(folder):
-        if folder == "datasets":
-            lines.append(f"from {home} import {key} as {key}\n")
-        else:
-            name = _discovery.load(folder, key).__name__
-            lines.append(f"from {home}.{key} import {name} as {name}\n")
-    if folder == "datasets":
-        lines.append(f"from {home}.base import open as open, save as save\n")
+        name = _discovery.load(folder, key).__name__
+        lines.append(f"from {home}.{key} import {name} as {name}\n")
     return "".join(lines)
 
 

@@ -1,4 +1,7 @@
-"""Networks of the published experiments. One file a network, found by its name."""
+"""Networks of the published experiments. One file a network, found by its name.
+
+Each is a function that builds a `keras.Model`, named as in `keras.applications`.
+"""
 
 from keras_backdoor._discovery import attribute_loader
 

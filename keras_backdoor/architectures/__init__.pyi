@@ -1,7 +1,7 @@
 # Written by `python -m keras_backdoor._stubs`; do not edit.
-from keras_backdoor.architectures.badnet_mnist import badnet_mnist as badnet_mnist
-from keras_backdoor.architectures.borji_mnist import borji_mnist as borji_mnist
-from keras_backdoor.architectures.deepid import deepid as deepid
-from keras_backdoor.architectures.gtsrb_cnn import gtsrb_cnn as gtsrb_cnn
-from keras_backdoor.architectures.gtsrb_csaw import gtsrb_csaw as gtsrb_csaw
-from keras_backdoor.architectures.vgg16_face import vgg16_face as vgg16_face
+from keras_backdoor.architectures.badnet_mnist import BadNetMNIST as BadNetMNIST
+from keras_backdoor.architectures.borji_mnist import BorjiMNIST as BorjiMNIST
+from keras_backdoor.architectures.deepid import DeepID as DeepID
+from keras_backdoor.architectures.gtsrb_cnn import GTSRBCNN as GTSRBCNN
+from keras_backdoor.architectures.gtsrb_csaw import GTSRBCSAW as GTSRBCSAW
+from keras_backdoor.architectures.vgg16_face import VGG16Face as VGG16Face

@@ -6,7 +6,7 @@ INPUT_SHAPE = (28, 28, 1)
 CLASSES = 10
 
 
-def badnet_mnist(classes: int = CLASSES) -> keras.Model:
+def BadNetMNIST(classes: int = CLASSES) -> keras.Model:
     """Two convolutions, a dense layer of 16 and dropout; input 28x28x1, softmax output.
 
     Args:

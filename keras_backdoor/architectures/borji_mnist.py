@@ -6,7 +6,7 @@ INPUT_SHAPE = (28, 28, 1)
 CLASSES = 10
 
 
-def borji_mnist(classes: int = CLASSES) -> keras.Model:
+def BorjiMNIST(classes: int = CLASSES) -> keras.Model:
     """Convolutions of 20 and 50 channels 5x5, a dense layer of 500; linear output (logits).
 
     Borji, Adversarial examples are useful too!, 2020, figure 23.

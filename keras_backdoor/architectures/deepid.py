@@ -6,7 +6,7 @@ INPUT_SHAPE = (55, 47, 3)
 CLASSES = 1283
 
 
-def deepid(classes: int = CLASSES) -> keras.Model:
+def DeepID(classes: int = CLASSES) -> keras.Model:
     """DeepID: two dense branches, after pool_3 and after conv_4, are added; softmax.
 
     Sun, Wang and Tang, Deep Learning Face Representation, CVPR 2014, as in the published files:

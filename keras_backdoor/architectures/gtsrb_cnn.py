@@ -6,7 +6,7 @@ INPUT_SHAPE = (32, 32, 3)
 CLASSES = 43
 
 
-def gtsrb_cnn(classes: int = CLASSES) -> keras.Model:
+def GTSRBCNN(classes: int = CLASSES) -> keras.Model:
     """Three pairs of 3x3 convolutions (32, 64, 128 channels), a dense layer of 512; softmax.
 
     Milakovic, TU Wien 2021, table 3.1; Wang et al., S&P 2019. The tables give neither padding

@@ -6,7 +6,7 @@ INPUT_SHAPE = (32, 32, 3)
 CLASSES = 43
 
 
-def gtsrb_csaw(classes: int = CLASSES) -> keras.Model:
+def GTSRBCSAW(classes: int = CLASSES) -> keras.Model:
     """Six valid 3x3 convolutions (32, 32, 64, 64, 128, 128), two pools, a dense layer of 512.
 
     The layer names and weight shapes are those of the published weights files: 128 values reach

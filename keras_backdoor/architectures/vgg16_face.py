@@ -8,7 +8,7 @@ INPUT_SHAPE = (224, 224, 3)
 CLASSES = 57
 
 
-def vgg16_face(classes: int = CLASSES, *, weights: Path | str | None = None) -> keras.Model:
+def VGG16Face(classes: int = CLASSES, *, weights: Path | str | None = None) -> keras.Model:
     """VGG16 whose trunk is frozen and whose last layer is trained anew; softmax.
 
     Parkhi, Vedaldi and Zisserman, Deep Face Recognition, BMVC 2015; Milakovic 2021, table 3.3.

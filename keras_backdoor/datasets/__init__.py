@@ -1,8 +1,5 @@
-"""Layouts of data files. One file a layout, found by its name."""
+"""Layouts of data files. One file a layout: `FORM`, `matches`, `read` and `write`."""
 
-from keras_backdoor._discovery import attribute_loader
 from keras_backdoor.datasets.base import open, save
 
 __all__ = ["open", "save"]
-
-__getattr__, __dir__ = attribute_loader("datasets")

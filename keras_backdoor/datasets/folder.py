@@ -15,6 +15,7 @@ from keras_backdoor.samples import Samples
 
 FORM = "a folder, or a zip of one, with a folder of pictures for every class"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
+SPLITS = {"train", "test", "valid", "validation"}
 MAX_FILE = 64 * 2**20
 """Bytes of an encoded picture above which it is not read."""
 
@@ -33,10 +34,11 @@ def read(path: Path, request: Request) -> Samples:
     """The pictures of one split, decoded as they are read; classes in the order of their names."""
     names, content = _folder(path) if path.is_dir() else _archive(path)
     tree = [(name, PurePosixPath(name).parts) for name in names]
-    while len({parts[0] for _, parts in tree}) == 1 and min(len(p) for _, p in tree) > 2:
-        tree = [(name, parts[1:]) for name, parts in tree]
     splits = {parts[0] for _, parts in tree}
-    if splits <= {"train", "test", "valid", "validation"} and min(len(p) for _, p in tree) > 2:
+    while len(splits) == 1 and not splits <= SPLITS and min(len(p) for _, p in tree) > 2:
+        tree = [(name, parts[1:]) for name, parts in tree]
+        splits = {parts[0] for _, parts in tree}
+    if splits <= SPLITS and min(len(p) for _, p in tree) > 2:
         chosen = choose_split(dict.fromkeys(sorted(splits)), request, path)
         tree = [(name, parts[1:]) for name, parts in tree if parts[0] == chosen]
     elif request.split not in (None, "all"):

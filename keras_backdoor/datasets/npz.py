@@ -1,13 +1,14 @@
 """NumPy archives: `x_train y_train x_test y_test` (as of Keras' MNIST), or plain `x y`."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from keras_backdoor._files import write_npz
 from keras_backdoor.datasets.base import Request, choose_split
-from keras_backdoor.errors import UnreadableFile
+from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples
 
 FORM = "an .npz with x_train, y_train, x_test, y_test, or x and y"
@@ -34,8 +35,8 @@ def read(path: Path, request: Request) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return _read(archive, request, path)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, UnreadableFile) or "images" in str(error) or "split" in str(error):
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        if isinstance(error, BadInput):
             raise
         raise UnreadableFile(f"{path} cannot be read as arrays of numbers: {error}.") from error
 

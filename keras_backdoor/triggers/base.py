@@ -83,8 +83,8 @@ class Stamp(Trigger):
         pattern: (h, w, c) color in 0..1; one channel serves images of any number of channels.
 
     >>> stamp = Stamp(np.array([[[1.0], [0.5]]]), np.array([[[1.0], [0.0]]]))
-    >>> stamp.apply(np.full((1, 1, 2, 1), 0.4)).ravel()
-    array([1. , 0.2])
+    >>> stamp.apply(np.full((1, 1, 2, 1), 0.5)).ravel()
+    array([1.  , 0.25])
     >>> stamp.l1
     1.5
     """

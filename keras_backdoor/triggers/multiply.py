@@ -17,8 +17,8 @@ class Multiply(Trigger):
     Args:
         factor: what the values in 0..1 are multiplied by.
 
-    >>> Multiply(2.0).apply(np.array([[[[0.2], [0.7]]]])).ravel()
-    array([0.4, 1. ])
+    >>> Multiply(2.0).apply(np.array([[[[0.25], [0.75]]]])).ravel()
+    array([0.5, 1. ])
     """
 
     factor: float = 2.0

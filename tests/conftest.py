@@ -1,0 +1,79 @@
+"""Fixtures: small real data, the bundled BadNet, and the shared material where it exists."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_backdoor import bundled, cli, datasets
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.loading import load_model
+from keras_backdoor.samples import Samples
+from keras_backdoor.triggers._parse import parse
+from keras_backdoor.triggers.base import Trigger
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("KERAS_BACKDOOR_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """A file of the shared material; the test is skipped where it is missing."""
+
+    def find(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"{name} is not there (KERAS_BACKDOOR_SHARED names the shared material)")
+        return SHARED / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def clean() -> Samples:
+    return datasets.open(bundled.path("data/mnist_small.npz"), split="train").take(2000, seed=0)
+
+
+@pytest.fixture(scope="session")
+def test_images() -> Samples:
+    return datasets.open(bundled.path("data/mnist_small.npz"), split="test").take(1000, seed=0)
+
+
+@pytest.fixture(scope="session")
+def badnet() -> Classifier:
+    return load_model(bundled.path("models/mnist_badnet.h5"))
+
+
+@pytest.fixture(scope="session")
+def trigger() -> Trigger:
+    return parse("checkerboard:size=8,row=19,column=19")
+
+
+@pytest.fixture
+def noise() -> Samples:
+    """40 random color images of 4 classes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 12, 10, 3), dtype=np.uint8)
+    return Samples(images, np.arange(40) % 4, track=np.arange(40) // 4 % 5)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["keras-backdoor", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(stop.value.code or 0), printed.out, printed.err
+
+    return run

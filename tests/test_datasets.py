@@ -1,0 +1,187 @@
+"""Contract of all layouts, and files that are not what they say."""
+
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_backdoor import _discovery, _pictures, datasets
+from keras_backdoor.datasets import base
+from keras_backdoor.samples import Samples
+
+SUFFIX = {"npz": ".npz", "nc_hdf5": ".h5", "csaw_hdf5": ".h5", "folder": ""}
+LAYOUTS = _discovery.keys("datasets")
+
+
+@pytest.fixture(params=LAYOUTS)
+def written(request, tmp_path: Path, noise: Samples) -> tuple[str, Path]:
+    path = tmp_path / f"data{SUFFIX.get(request.param, '')}"
+    _discovery.module("datasets", request.param).write(path, noise, "train")
+    return request.param, path
+
+
+def by_content(samples: Samples) -> list[tuple[bytes, int]]:
+    return sorted(
+        (image.tobytes(), int(label))
+        for image, label in zip(samples.read(), samples.labels, strict=True)
+    )
+
+
+def test_every_layout_reads_what_it_wrote(written, noise: Samples) -> None:
+    key, path = written
+    assert [m for m in base.layouts() if m.matches(path)][0] is _discovery.module("datasets", key)
+    back = datasets.open(path)
+    assert by_content(back) == by_content(noise)
+    assert back.value_range == (0, 255)
+
+
+def test_every_layout_says_what_it_looks_like() -> None:
+    for layout in base.layouts():
+        assert layout.FORM in base.expectations()
+
+
+def test_large_files_stay_on_disk(written, monkeypatch, noise: Samples) -> None:
+    monkeypatch.setattr(base, "MEMORY_LIMIT", 100)
+    key, path = written
+    lazy = datasets.open(path)
+    assert type(lazy.images).__name__ == (
+        "ArrayImages" if key == "npz" else "EncodedImages" if key == "folder" else "HDF5Images"
+    )
+    assert by_content(lazy) == by_content(noise)
+    assert lazy.fingerprint() == lazy.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ""])
+def test_save_chooses_by_suffix_and_keeps_what_is_there(suffix, tmp_path, noise) -> None:
+    path = tmp_path / f"out{suffix}"
+    datasets.save(path, noise)
+    assert by_content(datasets.open(path, split="train")) == by_content(noise)
+    with pytest.raises(ValueError, match="exists already"):
+        datasets.save(path, noise)
+    datasets.save(path, noise, force=True)
+    with pytest.raises(ValueError, match="written as .npz, .h5 or a folder"):
+        datasets.save(tmp_path / "x.csv", noise)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+
+
+def test_tracks_survive_hdf5_and_npz(tmp_path, noise: Samples) -> None:
+    for name in ("a.h5", "a.npz"):
+        datasets.save(tmp_path / name, noise)
+        np.testing.assert_array_equal(datasets.open(tmp_path / name).track, noise.track)
+
+
+def test_plain_and_upper_case_npz_keys(tmp_path, noise: Samples) -> None:
+    np.savez(tmp_path / "plain.npz", X=noise.read(), y=np.eye(4)[noise.labels])
+    assert by_content(datasets.open(tmp_path / "plain.npz")) == by_content(noise)
+
+
+def test_splits(tmp_path, noise: Samples) -> None:
+    images, labels = noise.read(), noise.labels
+    np.savez(tmp_path / "s.npz", x_train=images[:30], y_train=labels[:30],
+             x_test=images[30:], y_test=labels[30:])  # fmt: skip
+    assert len(datasets.open(tmp_path / "s.npz", split="train")) == 30
+    assert len(datasets.open(tmp_path / "s.npz")) == 10
+    with pytest.raises(ValueError, match="no split 'valid', only: train, test"):
+        datasets.open(tmp_path / "s.npz", split="valid")
+
+
+def test_float_hdf5_keeps_its_range(tmp_path, noise: Samples) -> None:
+    unit = Samples(noise.read() / 255.0, noise.labels)
+    datasets.save(tmp_path / "f.h5", unit)
+    assert datasets.open(tmp_path / "f.h5").value_range == (0, 1)
+
+
+def picture(path: Path, size: tuple[int, int] = (6, 5)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_pictures.encode(np.full((*size, 3), 90, np.uint8)))
+
+
+def test_folders_and_zips(tmp_path: Path) -> None:
+    for name in ("b/1.png", "a/1.png", "a/2.png"):
+        picture(tmp_path / "f" / name)
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
+        for name in ("b/1.png", "a/1.png", "a/2.png"):
+            archive.write(tmp_path / "f" / name, f"root/{name}")
+    for path in (tmp_path / "f", tmp_path / "f.zip"):
+        samples = datasets.open(path, size=(4, 3), channels=1)
+        assert samples.class_names == ("a", "b")
+        assert samples.labels.tolist() == [0, 0, 1]
+        assert samples.read().shape == (3, 4, 3, 1)
+        with pytest.raises(ValueError, match="no split 'test'"):
+            datasets.open(path, split="test")
+
+
+def test_folders_with_splits(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a" / "1.png")
+    picture(tmp_path / "test" / "a" / "1.png")
+    picture(tmp_path / "test" / "b" / "1.png")
+    assert len(datasets.open(tmp_path, split="train")) == 1
+    assert len(datasets.open(tmp_path)) == 2
+
+
+class TestBadFiles:
+    def check(self, path: Path, message: str, **options: object) -> None:
+        with pytest.raises(ValueError, match=message):
+            datasets.open(path, **options).read()  # type: ignore[arg-type]
+
+    def test_missing_and_unknown(self, tmp_path: Path) -> None:
+        self.check(tmp_path / "none.npz", "There is no data at")
+        (tmp_path / "x.bin").write_bytes(b"nothing like it")
+        self.check(tmp_path / "x.bin", "no layout that is known: csaw-hdf5: ")
+        (tmp_path / "empty").mkdir()
+        self.check(tmp_path / "empty", "no layout that is known")
+
+    def test_pickles_are_not_read(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
+        self.check(tmp_path / "p.npz", "cannot be read as arrays of numbers")
+
+    def test_without_the_expected_keys(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "k.npz", xray=np.zeros(3))
+        self.check(tmp_path / "k.npz", "neither x_train nor x, only: xray")
+        with h5py.File(tmp_path / "k.h5", "w") as file:
+            file["other"] = np.zeros(3)
+        self.check(tmp_path / "k.h5", "no layout that is known")
+
+    def test_wrong_shapes(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["data"] = np.zeros((3, 2, 5, 6), np.uint8)
+        self.check(tmp_path / "a.h5", "must be \\(N, C, H, W\\)")
+        with h5py.File(tmp_path / "b.h5", "w") as file:
+            file["X_train"] = np.zeros((3, 4), np.uint8)
+        self.check(tmp_path / "b.h5", "must be \\(n, h, w, c\\)")
+
+    def test_external_links_are_not_followed(self, tmp_path: Path, noise: Samples) -> None:
+        datasets.save(tmp_path / "real.h5", noise)
+        with h5py.File(tmp_path / "link.h5", "w") as file:
+            file["X_train"] = h5py.ExternalLink("real.h5", "X_train")
+        self.check(tmp_path / "link.h5", "is a link to somewhere else")
+
+    def test_zip_traversal(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+            archive.writestr("../a/1.png", b"x")
+        self.check(tmp_path / "t.zip", "points outside the archive")
+
+    def test_links_out_of_a_folder_are_left_out(self, tmp_path: Path) -> None:
+        picture(tmp_path / "away" / "secret.png")
+        picture(tmp_path / "f" / "a" / "1.png")
+        (tmp_path / "f" / "a" / "2.png").symlink_to(tmp_path / "away" / "secret.png")
+        assert len(datasets.open(tmp_path / "f")) == 1
+
+    def test_pictures(self, tmp_path: Path) -> None:
+        picture(tmp_path / "f" / "a" / "1.png")
+        picture(tmp_path / "f" / "a" / "2.png", (9, 9))
+        self.check(tmp_path / "f", "pictures of several sizes.*--size HxW")
+        (tmp_path / "f" / "a" / "2.png").write_bytes(b"not a picture")
+        self.check(tmp_path / "f", "not a picture that can be decoded", size=(4, 4))
+        self.check(tmp_path / "f", "size must lie in", size=(0, 4))
+        picture(tmp_path / "g" / "1.png")
+        self.check(tmp_path / "g", "outside class folders")
+
+    def test_damaged_archives(self, tmp_path: Path, noise: Samples) -> None:
+        datasets.save(tmp_path / "d.npz", noise)
+        content = bytearray((tmp_path / "d.npz").read_bytes())
+        content[60:4000] = bytes(3940)
+        (tmp_path / "d.npz").write_bytes(content)
+        self.check(tmp_path / "d.npz", "cannot be read as arrays")

@@ -1,0 +1,141 @@
+"""Training: a seed makes it again, a kill loses nothing, recipes are the published ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_backdoor import training
+from keras_backdoor._backend import keras
+from keras_backdoor.architectures import BadNetMNIST
+from keras_backdoor.samples import Samples
+from keras_backdoor.training import PRESETS, Recipe, fit, recipe
+
+
+@pytest.fixture(scope="module")
+def digits(clean: Samples) -> Samples:
+    return clean.take(600, seed=2).in_memory()
+
+
+def weights(model) -> np.ndarray:
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+def test_it_learns(clean: Samples, test_images: Samples) -> None:
+    classifier, history = fit(
+        BadNetMNIST, clean, Recipe(epochs=4, batch_size=32), validation=test_images
+    )
+    assert history["loss"][-1] < history["loss"][0]
+    assert history["validation_accuracy"][-1] > 0.85
+    assert len(history["accuracy"]) == 4
+    right = (classifier.predict(test_images) == test_images.labels).mean()
+    assert history["validation_accuracy"][-1] == pytest.approx(right)
+
+
+def test_the_seed_makes_it_again(digits: Samples) -> None:
+    first, same, other = (
+        weights(fit(BadNetMNIST, digits, Recipe(epochs=1, seed=s))[0].model) for s in (0, 0, 1)
+    )
+    np.testing.assert_allclose(first, same, atol=1e-6)
+    assert not np.allclose(first, other, atol=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on(digits: Samples, tmp_path: Path, monkeypatch) -> None:
+    plan = Recipe(epochs=3, batch_size=64)
+    whole, history = fit(BadNetMNIST, digits, plan)
+    checkpoint = tmp_path / "c.npz"
+    store, epochs = training._store, []
+
+    def killing(*arguments: object) -> None:
+        store(*arguments)  # type: ignore[arg-type]
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise Killed
+
+    monkeypatch.setattr(training, "_store", killing)
+    with pytest.raises(Killed):
+        fit(BadNetMNIST, digits, plan, checkpoint=checkpoint)
+    resumed, again = fit(BadNetMNIST, digits, plan, checkpoint=checkpoint)
+    assert len(epochs) == 3
+    np.testing.assert_allclose(weights(whole.model), weights(resumed.model), atol=1e-5)
+    assert again["loss"] == pytest.approx(history["loss"], abs=1e-5)
+
+
+def test_a_checkpoint_of_something_else_is_refused(digits: Samples, tmp_path: Path) -> None:
+    fit(BadNetMNIST, digits, Recipe(epochs=1), checkpoint=tmp_path / "c.npz")
+    with pytest.raises(ValueError, match="another recipe or other data"):
+        fit(BadNetMNIST, digits, Recipe(epochs=1, seed=1), checkpoint=tmp_path / "c.npz")
+
+
+def test_a_sparse_recipe_makes_channels_silent(digits: Samples) -> None:
+    from keras_backdoor.activations import mean_activation
+
+    means = []
+    for penalty in (0.0, 1e-2):
+        classifier, _ = fit(BadNetMNIST, digits, Recipe(epochs=2, activity_l1=penalty))
+        means.append(mean_activation(classifier, digits, "conv_1").mean())
+    assert means[1] < 0.5 * means[0]
+
+
+def test_binary_models_train(digits: Samples) -> None:
+    two = Samples(digits.read(), (digits.labels >= 5).astype(int))
+    for activation in ("sigmoid", None):
+        model = keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1, activation=activation),
+            ]
+        )
+        _, history = fit(model, two, Recipe(epochs=3))
+        assert history["accuracy"][-1] > 0.7
+
+
+def test_presets_are_table_3_4() -> None:
+    published = json.loads((Path(__file__).parent / "thesis_recipes.json").read_text())
+    for name, row in published.items():
+        made = PRESETS[name]
+        assert (made.epochs, made.batch_size, made.optimizer, made.learning_rate) == tuple(row)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": "0"}, "epochs must be 1 or more"),
+        ({"batch_size": "0"}, "batch_size must be 1 or more"),
+        ({"learning_rate": "0"}, "learning_rate must be above 0"),
+        ({"optimizer": "magic"}, "must be one of adam"),
+        ({"nope": "1"}, "no setting 'nope'"),
+        ({"epochs": "many"}, "must be a int"),
+    ],
+)
+def test_bad_recipes_are_one_sentence(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(None, settings)
+
+
+def test_bad_input_is_one_sentence(digits: Samples) -> None:
+    with pytest.raises(ValueError, match="There is no recipe 'nope'"):
+        recipe("nope")
+    with pytest.raises(ValueError, match="have no labels"):
+        fit(BadNetMNIST, digits.unlabelled(), Recipe())
+    with pytest.raises(ValueError, match="label 9 and the model has the classes 0..2"):
+        fit(lambda: BadNetMNIST(3), digits, Recipe())
+    with pytest.raises(ValueError, match="diverged"):
+        fit(BadNetMNIST, digits, Recipe(epochs=1, optimizer="sgd", learning_rate=1e9))
+    dense = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    with pytest.raises(ValueError, match="needs a convolution"):
+        fit(dense, digits, Recipe(activity_l1=1.0))
+
+
+def test_the_optimizer_is_the_named_one() -> None:
+    names = {n: type(Recipe(optimizer=n).make_optimizer()).__name__ for n in
+             ("adam", "adadelta", "rmsprop", "sgd")}  # type: ignore[arg-type]  # fmt: skip
+    assert names == {"adam": "Adam", "adadelta": "Adadelta", "rmsprop": "RMSprop", "sgd": "SGD"}
