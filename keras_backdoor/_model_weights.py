@@ -20,7 +20,7 @@ def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -
     """
     with _h5.checked(Path(path), str(path)) as file:
         if "layers" in file and "layer_names" not in file.attrs:
-            fill_v3(model, file, str(path))
+            fill_v3(model, file, str(path), optional=optional)
         else:
             fill(model, file.get("model_weights", file), str(path), optional=optional)
 
@@ -63,7 +63,7 @@ def fill(
         _assign(variables, arrays, f"{name}: the layer {key!r}", skip=key in optional)
 
 
-def fill_v3(model: Any, group: Any, name: str) -> None:
+def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
     """Fill a model from the layout of `.keras` files: `layers/<class>_<number>/vars/<i>`."""
     used: dict[str, int] = {}
     for layer in model.layers:
@@ -81,7 +81,8 @@ def fill_v3(model: Any, group: Any, name: str) -> None:
         stored = group[key].get("vars", {})
         variables = [*layer._trainable_variables, *layer._non_trainable_variables]
         arrays = [stored[str(i)] for i in range(len(stored))]
-        _assign(variables, arrays, f"{name}: the layer {layer.name!r}")
+        where = f"{name}: the layer {layer.name!r}"
+        _assign(variables, arrays, where, skip=layer.name in optional)
 
 
 def _assign(variables: list, arrays: list, where: str, *, skip: bool = False) -> None:

@@ -153,7 +153,7 @@ def split(model: Any, layer: str) -> tuple[Any, Any]:
     get_layer(model, layer)
     graph = flat(model)
     cut = get_layer(graph, layer.replace("/", ".") if graph is not model else layer).output
-    head = keras.Model(graph.inputs, cut, name="head")
+    head = keras.Model(graph.inputs[0], cut, name="head")
     if cut is graph.outputs[0]:
         return head, keras.Sequential([keras.Input(cut.shape[1:]), keras.layers.Identity()])
     if _reaches_input(graph, cut):
@@ -161,7 +161,7 @@ def split(model: Any, layer: str) -> tuple[Any, Any]:
             f"The model cannot be cut at '{layer}': another branch runs past it. Choose a layer "
             "that every path goes through."
         )
-    return head, keras.Model(cut, graph.outputs, name="tail")
+    return head, keras.Model(cut, graph.outputs[0], name="tail")
 
 
 def _reaches_input(graph: Any, cut: Any) -> bool:

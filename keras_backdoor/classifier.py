@@ -12,8 +12,13 @@ from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
 Range = tuple[float, float]
-RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
-"""Input ranges that are tried where nothing tells the range."""
+RANGES: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Input ranges that are tried where nothing tells the range.
+
+A net with small biases answers much the same on larger inputs, and not on smaller ones: so the
+first one within `TIE` of the best accuracy is taken.
+"""
+TIE = 0.01
 PROBE = 1000
 """Clean images that a range is judged by."""
 
@@ -118,19 +123,17 @@ class Classifier:
             return self
         self.check(samples)
         probe = samples.take(min(PROBE, len(samples)), seed=0).in_memory()
-        candidates = RANGES if self.input_range is None else {self.input_range, *RANGES}
-        found = {
-            r: _accuracy(replace(self, input_range=r, _compiled={}), probe) for r in candidates
-        }
-        best = max(found, key=lambda r: found[r])
+        candidates = dict.fromkeys((*RANGES, self.input_range or RANGES[0]))
+        found = {r: replace(self, input_range=r, _compiled={})._accuracy(probe) for r in candidates}
+        best = next(r for r in found if found[r] >= max(found.values()) - TIE)
         if self.input_range is None:
             return replace(self, input_range=best, _compiled={})
         chance = max(1.5 / self.classes, 0.02)
-        if found[self.input_range][0] <= chance and found[best][0] > 2 * chance:
+        if found[self.input_range] <= chance and found[best] > 2 * chance:
             raise BadInput(
                 "The model answers at random with the input range {:g}:{:g} ({:.1%} right) and "
                 "not with {:g}:{:g} ({:.1%}): pass --input-range {:g}:{:g}.".format(
-                    *self.input_range, found[self.input_range][0], *best, found[best][0], *best
+                    *self.input_range, found[self.input_range], *best, found[best], *best
                 )
             )
         return self
@@ -181,6 +184,9 @@ class Classifier:
         """(n,) predicted classes, int64."""
         return np.concatenate(list(self.stream(samples, self._winner, batch_size)))
 
+    def _accuracy(self, samples: Samples) -> float:
+        return float((self.predict(samples) == samples.known_labels).mean())
+
     def _winner(self, images: Any) -> Any:
         return tf.argmax(self.probabilities(images), axis=-1)
 
@@ -203,7 +209,7 @@ class Classifier:
                 lambda images: function(self.scaled(images, value_range)),
                 input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
                 autograph=False,
-            )
+            ).get_concrete_function()
         run = self._compiled[key]
         total = -(-len(samples) // batch_size)
         for images, _ in track(samples.batches(batch_size), "images", total):
@@ -236,11 +242,3 @@ def _output_kind(model: Any) -> Literal["probabilities", "logits", "sigmoid"]:
         activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
         return "sigmoid" if activation == "sigmoid" else "logits"
     return "probabilities" if inside and np.allclose(outputs.sum(-1), 1, atol=1e-3) else "logits"
-
-
-def _accuracy(classifier: Classifier, samples: Samples) -> tuple[float, float]:
-    """Share of right answers, then the mean log-likelihood to break ties."""
-    scores = classifier.scores(samples)
-    right = scores[np.arange(len(scores)), samples.known_labels]
-    accuracy = float((scores.argmax(axis=1) == samples.labels).mean())
-    return accuracy, float(np.log(np.maximum(right, 1e-12)).mean())

@@ -178,7 +178,7 @@ def _watched(model: Any) -> Any:
     convolutions = [x for x in model.layers if type(x).__name__ == "Conv2D"]
     if not convolutions:
         raise BadInput("activity_l1 needs a convolution in the model.")
-    return keras.Model(model.inputs, [model.outputs[0], *(x.output for x in convolutions)])
+    return keras.Model(model.inputs[0], [model.outputs[0], *(x.output for x in convolutions)])
 
 
 def _seeds(model: Any) -> list[Any]:

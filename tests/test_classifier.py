@@ -1,0 +1,124 @@
+"""Ranges, outputs and what does not fit."""
+
+import numpy as np
+import pytest
+
+from keras_backdoor._backend import keras
+from keras_backdoor.classifier import Classifier, rescaling_range
+from keras_backdoor.samples import Samples
+
+L = keras.layers
+
+
+def brightness_net(high: float, first: list | None = None) -> keras.Model:
+    """Class 1 where the image is brighter than half of `high`."""
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), *(first or []), L.Flatten(), L.Dense(2, name="out")]
+    )
+    kernel = np.zeros((16, 2), np.float32)
+    kernel[:, 1] = 1 / 16
+    model.get_layer("out").set_weights([kernel, np.array([0, -high / 2], np.float32)])
+    return model
+
+
+def bright_and_dark() -> Samples:
+    images = np.concatenate([np.full((20, 4, 4, 1), v, np.uint8) for v in (40, 220)])
+    return Samples(images, np.repeat([0, 1], 20))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0)])
+def test_labelled_clean_images_tell_the_range(bounds: tuple) -> None:
+    classifier = Classifier(brightness_net(bounds[1]))
+    assert classifier.input_range is None
+    assert classifier.with_range(bright_and_dark()).input_range == bounds
+
+
+def test_an_unknown_range_is_an_error_that_names_the_option() -> None:
+    for evidence in (None, bright_and_dark().unlabelled()):
+        with pytest.raises(ValueError, match="pass --input-range 0:1"):
+            Classifier(brightness_net(1.0)).with_range(evidence)
+    with pytest.raises(ValueError, match="input range is not known"):
+        Classifier(brightness_net(1.0)).predict(bright_and_dark())
+
+
+def test_a_wrong_range_is_an_error_that_names_the_right_one() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), L.Dense(16, name="out")])
+    bias = np.full(16, -0.5, np.float32)
+    model.get_layer("out").set_weights([np.eye(16, dtype=np.float32), bias])
+    bias[0] = 100.0
+    model.get_layer("out").set_weights([np.eye(16, dtype=np.float32), bias])
+    labels = np.asarray(model(images.astype(np.float32))).argmax(axis=1)
+    kept = Samples(images, labels).rows(labels != 0)
+    with pytest.raises(
+        ValueError, match=r"at random with the input range 0:1 .*--input-range 0:255"
+    ):
+        Classifier(model, input_range=(0, 1)).with_range(kept)
+    assert Classifier(model, input_range=(0, 255)).with_range(kept).input_range == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("layer", "bounds"),
+    [
+        (L.Rescaling(1 / 255), (0, 255)),
+        (L.Rescaling(1 / 127.5, offset=-1), (0, 255)),
+        (L.Rescaling(2.0, offset=-1), (0, 1)),
+    ],
+)
+def test_a_rescaling_first_layer_tells_the_range(layer, bounds: tuple) -> None:
+    model = brightness_net(1.0, [layer])
+    assert rescaling_range(model) == pytest.approx(bounds, abs=1e-3)
+    assert Classifier(model).input_range == pytest.approx(bounds, abs=1e-3)
+
+
+def test_outputs_are_recognised() -> None:
+    def net(*last) -> Classifier:
+        return Classifier(
+            keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), *last]), input_range=(0, 1)
+        )
+
+    samples = bright_and_dark()
+    kinds = {
+        "probabilities": net(L.Dense(3, activation="softmax")),
+        "logits": net(L.Dense(3)),
+        "sigmoid": net(L.Dense(1, activation="sigmoid")),
+    }
+    for name, classifier in kinds.items():
+        assert classifier.output == name
+        scores = classifier.scores(samples)
+        assert scores.shape == (40, 2 if name == "sigmoid" else 3)
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert net(L.Dense(1)).output == "logits"
+    assert net(L.Dense(1)).classes == 2
+    assert net(L.Dense(3), L.Softmax()).output == "probabilities"
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    classifier = Classifier(brightness_net(1.0), input_range=(0, 1))
+    with pytest.raises(ValueError, match="takes images of 4x4x1 .* these have 5x4x3: pass --size"):
+        classifier.predict(Samples(np.zeros((2, 5, 4, 3), np.uint8)))
+    with pytest.raises(ValueError, match="label 2 and the model has the classes 0..1"):
+        classifier.check(Samples(np.zeros((1, 4, 4), np.uint8), [2]))
+    with pytest.raises(ValueError, match="Received: str"):
+        Classifier.wrap("model.h5")
+    with pytest.raises(ValueError, match=r"must be \(low, high\)"):
+        Classifier(brightness_net(1.0), input_range=(1, 0))
+    with pytest.raises(ValueError, match="must map images"):
+        Classifier(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
+    with pytest.raises(ValueError, match="must be built"):
+        Classifier(keras.Sequential([L.Dense(2)]))
+
+
+def test_the_hash_follows_the_weights() -> None:
+    one, same, other = brightness_net(1.0), brightness_net(1.0), brightness_net(2.0)
+    assert Classifier(one).sha256() == Classifier(one).sha256()
+    assert Classifier(same).sha256() != Classifier(other).sha256()
+
+
+def test_a_float_range_maps_like_bytes() -> None:
+    classifier = Classifier(brightness_net(255.0), input_range=(0, 255))
+    whole = bright_and_dark()
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        unit = Samples(whole.read() / 255 * (high - low) + low, value_range=(low, high))
+        np.testing.assert_allclose(classifier.scores(unit), classifier.scores(whole), atol=1e-4)
