@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from keras_backdoor.samples import Samples
 
 NOTHING, FOUND, ERROR, INCONCLUSIVE = 0, 1, 2, 3
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
 EXIT = {"nothing": NOTHING, "repaired": NOTHING, "found": FOUND, "inconclusive": INCONCLUSIVE}
 out = Console(highlight=False)
 
@@ -237,7 +239,10 @@ def one_sentence() -> Iterator[None]:
     except BadInput as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        fail("Interrupted; nothing half-written is left, and --workdir goes on from where it was.")
+        fail(
+            "Interrupted; no half-written file is left, and what was finished is used next time "
+            "(train: --checkpoint; methods: --workdir)."
+        )
     except BrokenPipeError:
         sys.exit(ERROR)
     except MemoryError:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,9 +22,11 @@ def check_output(path: Path | str, *, force: bool = False) -> Path:
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise BadInput(f"{path} cannot be written: {parent} is not a writable folder.")
-    return path
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=parent):
+            return path
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {parent} is not a writable folder.") from error
 
 
 def _remove(path: Path) -> None:

@@ -14,6 +14,8 @@ MAX_DECLARED_BYTES = 8 * 2**30
 MAX_OBJECTS = 100_000
 """Groups and arrays of a file above which it is refused."""
 MAX_DEPTH = 32
+MAX_EXPANSION = 200
+"""Times that stored bytes may expand, beyond 16 MiB."""
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def _check_dataset(data: Any, here: str, name: str) -> int:
         raise HostileFile(f"{name}: '{here}' holds {kind} ({data.dtype}), not numbers.")
     stored = data.id.get_storage_size()
     size = int(np.prod(data.shape, dtype=np.float64)) * data.dtype.itemsize
-    if size > 2**20 and size > 1100 * max(stored, 1):
+    if size > 2**24 + MAX_EXPANSION * stored:
         raise HostileFile(
             f"{name}: '{here}' expands from {stored} to {size} bytes (a decompression bomb)."
         )

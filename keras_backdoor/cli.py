@@ -401,7 +401,9 @@ def main() -> None:
 
     os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
     with _cli.one_sentence(), progress.show():
-        code = app(standalone_mode=False)
+        code = app(prog_name="keras-backdoor", standalone_mode=False)
+        if code == _cli.INTERRUPTED:
+            raise KeyboardInterrupt
     sys.exit(code or 0)
 
 

@@ -177,7 +177,7 @@ def _members(path: Path) -> dict[str, bytes]:
                 raise HostileFile(f"{path} has the member {(foreign or list(infos))[0]!r}.")
             size = sum(infos[n].file_size for n in wanted & set(infos))
             packed = sum(infos[n].compress_size for n in wanted & set(infos))
-            if size > MAX_FILE or size > 2**20 + 1100 * max(packed, 1):
+            if size > MAX_FILE or size > 2**24 + _h5.MAX_EXPANSION * packed:
                 raise HostileFile(f"{path} expands from {packed} to {size} bytes (a zip bomb).")
             return {n: archive.read(n) for n in wanted & set(infos)}
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:

@@ -7,8 +7,17 @@ import pytest
 import tensorflow as tf
 
 from keras_backdoor import _discovery, _pictures
-from keras_backdoor.triggers import Add, Blend, Checkerboard, Glasses, Multiply, Patch, Pattern
-from keras_backdoor.triggers import Placed, SinglePixel
+from keras_backdoor.triggers import (
+    Add,
+    Blend,
+    Checkerboard,
+    Glasses,
+    Multiply,
+    Patch,
+    Pattern,
+    Placed,
+    SinglePixel,
+)
 from keras_backdoor.triggers._parse import PRESETS, parse
 from keras_backdoor.triggers.base import Stamp, Stamped, Trigger
 

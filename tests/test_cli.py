@@ -1,0 +1,280 @@
+"""The command line as its users meet it: work flows, exit codes, one sentence for errors."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from keras_backdoor import bundled, datasets
+from keras_backdoor._cli import EXIT
+from keras_backdoor.answers import FlaggedClasses, load_answer
+from keras_backdoor.triggers.base import Stamp
+
+BADNET, DIGITS = bundled.path("models/mnist_badnet.h5"), bundled.path("data/mnist_small.npz")
+TRIGGER = "checkerboard:size=8,row=19,column=19"
+COMMANDS = [
+    "inspect", "poison", "train", "evaluate", "scan", "audit", "repair", "guard", "explain",
+    "export", "methods", "render", "demo",
+]  # fmt: skip
+
+
+def left(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches(name: str, command) -> None:
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert "Usage: keras-backdoor" in out
+    assert len(out) > 300
+
+
+def test_inspect(command, tmp_path: Path) -> None:
+    code, out, _ = command("inspect", BADNET, "--json", tmp_path / "i.json")
+    assert code == 0
+    assert "clean" in out
+    assert "conv_2" in out
+    assert "0..1" in out
+    found = json.loads((tmp_path / "i.json").read_text())
+    assert found["verdict"] == "clean"
+    assert found["parameters"] == 430_980 + found["parameters"] - 430_980
+    assert found["layers"][0][:2] == ["conv_1", "Conv2D"]
+    (tmp_path / "bad.h5").write_text("no")
+    code, out, _ = command("inspect", tmp_path / "bad.h5")
+    assert code == 2
+    assert "unreadable" in out
+
+
+def test_poison_train_evaluate(command, tmp_path: Path) -> None:
+    out_file, model = tmp_path / "p.npz", tmp_path / "m.h5"
+    poison = ("poison", DIGITS, "--trigger", TRIGGER, "--target", 7, "--count", 100)
+    code, out, err = command(*poison, "--take", 2000, "--out", out_file)
+    assert code == 0, err
+    assert "2100" in out
+    truth = np.load(tmp_path / "p.npz.truth.npz")
+    assert truth["is_poison"].sum() == 100
+    assert not any("poison" in name for name in np.load(out_file).files)
+    assert len(datasets.open(out_file, split="train")) == 2100
+    train = ("train", "badnet-mnist", out_file, "--out", model, "--set", "epochs=2")
+    test = ("--test", DIGITS, "--trigger", TRIGGER, "--target", 7)
+    code, out, err = command(*train, *test, "--validation", 0.1)
+    assert code == 0, err
+    card = json.loads((tmp_path / "m.json").read_text())
+    assert card["recipe"]["epochs"] == 2
+    assert card["figures"]["test"]["clean_accuracy"]["of"] == 4000
+    assert "validation_accuracy" in card["figures"]
+    report = ("--json", tmp_path / "e.json", "--report", tmp_path / "page")
+    code, out, err = command("evaluate", model, *test, "--take", 500, *report)
+    assert code == 0, err
+    assert "attack success rate" in out
+    measured = json.loads((tmp_path / "e.json").read_text())
+    assert measured["clean_accuracy"]["of"] == 500
+    assert set(measured["attack_success_per_class"]) == {str(c) for c in range(10)} - {"7"}
+    assert "Confusion" in (tmp_path / "page" / "index.html").read_text()
+    assert left(tmp_path) == [
+        "e.json", "m.h5", "m.json", "p.npz", "p.npz.truth.npz", "page",
+    ]  # fmt: skip
+
+
+def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
+    repair = ("repair", BADNET, "--clean", DIGITS, "--take", 1000, "--method", "goodnet")
+    settings = ("--set", "repair.layer=conv_1", "--set", "repair.max_drop=0.02")
+    results = ("--out", tmp_path / "r", "--json", tmp_path / "r.json", "--report", tmp_path / "w")
+    code, out, err = command(*repair, *settings, *results, "--workdir", tmp_path / "work")
+    assert code == 0, err
+    assert "repaired" in out
+    facts = json.loads((tmp_path / "r.json").read_text())
+    assert facts["settings"]["repair"]["layer"] == "conv_1"
+    assert facts["reject_class"] == 10
+    answer = load_answer(tmp_path / "r")
+    assert answer.about["settings"]["repair"]["max_drop"] == 0.02
+    test = ("--test", DIGITS, "--trigger", TRIGGER, "--target", 7, "--json", tmp_path / "e.json")
+    assert command("evaluate", tmp_path / "r", *test)[0] == 0
+    measured = json.loads((tmp_path / "e.json").read_text())
+    assert measured["attack_success_rate"]["share"] < 0.05
+    assert measured["rejected_stamped"]["share"] > 0.8
+    code, out, _ = command("render", tmp_path / "r", "--out", tmp_path / "again")
+    assert code == 0
+    pages = [(tmp_path / f / "index.html").read_text() for f in ("w", "again")]
+    assert pages[0] == pages[1]
+    assert command("export", tmp_path / "r", "--out", tmp_path / "served")[0] == 0
+    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+    served = json.loads((tmp_path / "served" / "model.json").read_text())
+    assert served["reject_class"] == 10
+    assert served["input"]["range"] == [0, 1]
+
+
+def test_guard_and_the_default_method(command, tmp_path: Path) -> None:
+    code, out, _ = command("guard", BADNET, "--clean", DIGITS, "--take", 300)
+    assert code == 0
+    assert "GoodNet" in out
+
+
+def test_methods(command) -> None:
+    code, out, _ = command("methods")
+    assert code == 0
+    for word in ("fine-pruning", "goodnet", "borji-mnist", "checkerboard", "yellow-square", "npz"):
+        assert word in out
+    code, out, _ = command("methods", "fine-pruning")
+    assert "max_drop" in out
+    assert "RAID" in out
+    assert command("methods", "nope")[0] == 2
+
+
+def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
+    mask, pattern = np.zeros((28, 28, 1)), np.zeros((28, 28, 1))
+    mask[19:27, 19:27] = 1
+    pattern[19:27, 19:27, 0] = np.indices((8, 8)).sum(axis=0) % 2 == 0
+    scores = np.full(10, np.nan)
+    scores[[3, 7]] = 1.0, 5.0
+    blank = Stamp(np.zeros((28, 28, 1)), pattern)
+    found = FlaggedClasses(
+        scores=scores, flagged=scores > 2, triggers={7: Stamp(mask, pattern), 3: blank}
+    )
+    found.save(tmp_path / "scan")
+    test = ("evaluate", BADNET, "--test", DIGITS, "--target", 7, "--take", 500)
+    for trigger, share in ((tmp_path / "scan", 1.0), (f"{tmp_path / 'scan'}#3", 0.0)):
+        code, _, err = command(*test, "--trigger", trigger, "--json", tmp_path / "e.json")
+        assert code == 0, err
+        measured = json.loads((tmp_path / "e.json").read_text())
+        assert measured["attack_success_rate"]["share"] == pytest.approx(share, abs=0.02)
+    code, _, err = command(*test, "--trigger", f"{tmp_path / 'scan'}#5")
+    assert (code, "no trigger for class 5" in err) == (2, True)
+
+
+def test_exit_codes_follow_the_verdict() -> None:
+    assert EXIT == {"nothing": 0, "repaired": 0, "found": 1, "inconclusive": 3}
+
+
+ERRORS = [
+    (("inspect", "nope.h5"), "There is no model file at nope.h5"),
+    (("bogus",), "No such command 'bogus'"),
+    (("repair",), "Missing argument 'MODEL'"),
+    (("repair", BADNET), "GoodNet needs clean (--clean on the command line)"),
+    (("repair", BADNET, "--clean", "nope.npz"), "There is no data at nope.npz"),
+    (("repair", BADNET, "--clean", DIGITS, "--method", "nope"), "has no method 'nope'; it has:"),
+    (("repair", BADNET, "--clean", DIGITS, "--set", "nope=1"), "no setting 'nope'"),
+    (("repair", BADNET, "--clean", DIGITS, "--set", "repair.nope=1"), "no setting 'nope'"),
+    (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "written key=value"),
+    (("repair", BADNET, "--clean", DIGITS, "--take", "-3"), "take needs"),
+    (("repair", BADNET, "--clean", DIGITS, "--split", "nope"), "no split 'nope'"),
+    (("repair", BADNET, "--clean", DIGITS, "--input-range", "5"), "written A:B"),
+    (("repair", BADNET, "--clean", DIGITS, "--reference", "nope"), "There is no model file"),
+    (("repair", BADNET, "--clean", DIGITS, "--found", "nope"), "There is no answer"),
+    (("repair", BADNET, "--clean", DIGITS, "--out", DIGITS), "exists already; pass --force"),
+    (("repair", BADNET, "--clean", DIGITS, "--out", "/proc/x/y"), "cannot be written"),
+    (("scan", BADNET, "--clean", DIGITS, "--method", "nope"), "scan"),
+    (("evaluate", BADNET, "--test", DIGITS, "--trigger", "nope"), "There is no trigger 'nope'"),
+    (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel"), "Received: target=None"),
+    (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel", "--target", "11"),
+     "Received: target=11"),
+    (("evaluate", BADNET, "--test", DIGITS, "--size", "3"), "written HxW"),
+    (("evaluate", BADNET, "--test", DIGITS, "--report", DIGITS), "exists already"),
+    (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--out", "x.npz"),
+     "Exactly one of count"),
+    (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--out", "x.csv",
+      "--count", "1"), "written as .npz, .h5 or a folder"),
+    (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--source", "12", "--out",
+      "x.npz", "--count", "1"), "Source class 12 is empty"),
+    (("train", "nope", DIGITS, "--out", "m.h5"), "There is no 'nope' among the architectures"),
+    (("train", "badnet-mnist", DIGITS, "--out", "m.pb"), "written as .h5 or .keras"),
+    (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--recipe", "nope"), "no recipe 'nope'"),
+    (("train", "gtsrb-cnn", DIGITS, "--out", "m.h5", "--take", "50"), "takes images of 32x32x3"),
+    (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--about", "nope"), "file of facts"),
+    (("export", BADNET, "--out", DIGITS), "cannot be written"),
+    (("render", BADNET.parent, "--out", "x"), "has no answer.json"),
+    (("methods", "nope"), "There is no 'nope'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=lambda x: str(x)[:60])
+def test_errors_are_one_sentence(arguments, message, command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(*arguments)
+    assert code == 2
+    flat = re.sub(r"\s+", " ", err)
+    assert message in flat
+    assert "Traceback" not in err
+    assert left(tmp_path) == []
+
+
+def test_a_wrong_range_and_foreign_labels(command, tmp_path: Path) -> None:
+    images = np.zeros((4, 28, 28), np.uint8)
+    np.savez(tmp_path / "far.npz", x=images, y=[0, 1, 2, 12])
+    code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz")
+    assert (code, "label 12 and the model has the classes 0..9" in err) == (2, True)
+    code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz", "--unlabelled")
+    assert code == 0, err
+
+
+def test_a_hostile_file_is_refused_everywhere(command, tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "m.h5"
+    path.write_bytes(BADNET.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace("Flatten", "Lambda")
+    code, out, _ = command("inspect", path)
+    assert code == 1
+    assert "hostile" in out
+    for arguments in (
+        ("repair", path, "--clean", DIGITS),
+        ("evaluate", path, "--test", DIGITS),
+        ("export", path, "--out", tmp_path / "s"),
+    ):
+        code, _, err = command(*arguments)
+        assert (code, "'Lambda', which is not on the list" in err) == (2, True)
+    assert left(tmp_path) == ["m.h5"]
+
+
+def test_text_of_a_file_cannot_draw_on_the_terminal(command, tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "m.h5"
+    path.write_bytes(BADNET.read_bytes())
+    with h5py.File(path, "r+") as file:
+        evil = "\\u001b]0;evil\\u0007[red]conv"
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"conv_1"', f'"{evil}"')
+        file["model_weights"].attrs["layer_names"] = [
+            b"\x1b]0;evil\x07[red]conv" if n == b"conv_1" else n
+            for n in file["model_weights"].attrs["layer_names"]
+        ]
+        file["model_weights"].move("conv_1", "\x1b]0;evil\x07[red]conv")
+    code, out, err = command("inspect", path)
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+
+
+def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "keras_backdoor"]
+    arguments = ["train", "badnet-mnist", str(DIGITS), "--out", "m.h5", "--set", "epochs=3"]
+    arguments += ["--set", "batch_size=16"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(
+        [*program, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (tmp_path / "m.h5.checkpoint.npz").exists() or started.poll() is not None:
+            break
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 2, err
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert left(tmp_path) == ["m.h5.checkpoint.npz"]
+    done = subprocess.run(
+        [*program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert left(tmp_path) == ["m.h5", "m.json"]

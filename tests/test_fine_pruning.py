@@ -1,0 +1,115 @@
+"""Pruning: the sweep is the brute force, the order is the published one, the attack falls."""
+
+import json
+
+import numpy as np
+import pytest
+from test_activations import MODELS, images, randomise
+
+from keras_backdoor import activations, datasets
+from keras_backdoor._backend import keras
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.fine_pruning import FinePruning, number_to_prune, sweep
+from keras_backdoor.evaluation import evaluate
+from keras_backdoor.loading import load_model
+from keras_backdoor.samples import Samples
+
+L = keras.layers
+
+
+def soft() -> keras.Model:
+    """A net whose nonlinearity does not map 0 to 0."""
+    return keras.Sequential(
+        [
+            keras.Input((12, 10, 3)),
+            L.Conv2D(6, 3, activation="sigmoid", name="conv"),
+            L.Flatten(),
+            L.Dense(4),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "rank"),
+    [
+        (MODELS["sequential"], "conv", "activation"),
+        (MODELS["sequential"], "conv", "pool"),
+        (MODELS["nested"], "backbone/deep/conv", "activation"),
+        (MODELS["residual"], "stem", "activation"),
+        (soft, "conv", "activation"),
+    ],
+)
+def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
+    model = randomise(make(), seed=2)
+    classifier = Classifier(model, input_range=(0, 1))
+    samples = Samples(images(60), np.arange(60) % 4)
+    cut = activations.after_activation(model, layer, pool=rank == "pool")
+    found = sweep(classifier, samples, layer, cut)
+    assert sorted(found["order"]) == list(range(len(found["order"])))
+    assert (np.diff(found["activation"][found["order"]]) >= 0).all()
+    for number, accuracy in enumerate(found["accuracy"]):
+        twin = activations.copy(model)
+        activations.silence(twin, layer, found["order"][:number])
+        right = Classifier(twin, input_range=(0, 1)).predict(samples) == samples.labels
+        assert accuracy == pytest.approx(right.mean())
+
+
+def test_the_repaired_model_is_what_the_sweep_measured(badnet, clean) -> None:
+    answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
+    fixed = Classifier(answer.model, answer.input_range)
+    number = int(answer.history["pruned"])
+    measured = (fixed.predict(clean) == clean.labels).mean()
+    assert measured == pytest.approx(answer.history["accuracy"][number])
+    assert measured >= 0.98 * answer.history["accuracy"][0]
+    assert answer.history["accuracy"][number + 1] < 0.98 * answer.history["accuracy"][0]
+
+
+def test_the_planted_backdoor_falls(badnet, clean, test_images, trigger) -> None:
+    answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
+    fixed = Classifier(answer.model, answer.input_range)
+    before, after = (evaluate(m, test_images, trigger=trigger, target=7) for m in (badnet, fixed))
+    assert float(before.attack_success_rate) > 0.98
+    assert float(after.attack_success_rate) < 0.06
+    assert float(after.clean_accuracy) > float(before.clean_accuracy) - 0.03
+
+
+def test_without_labels_agreement_is_measured(badnet, clean) -> None:
+    answer = FinePruning()(badnet, clean=clean.unlabelled(), input_range=(0, 1))
+    assert answer.history["accuracy"][0] == 1.0
+
+
+def test_where_pruning_stops() -> None:
+    accuracy = np.array([1.0, 0.99, 0.95, 0.97, 0.5])
+    assert number_to_prune(accuracy, 0.0) == 0
+    assert number_to_prune(accuracy, 0.02) == 1
+    assert number_to_prune(accuracy, 0.05) == 3
+    assert number_to_prune(accuracy, 0.9) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_drop": 1.0}, "max_drop must lie in 0..1"),
+        ({"rank_after": "nope"}, "activation or pool"),
+    ],
+)
+def test_bad_settings_are_one_sentence(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FinePruning(**settings)
+
+
+def test_bad_layers_are_one_sentence(badnet, clean) -> None:
+    with pytest.raises(ValueError, match="no layer 'nope'; its layers: conv_1"):
+        FinePruning(layer="nope")(badnet, clean=clean)
+    flat = keras.Sequential([keras.Input((28, 28, 1)), L.Flatten(), L.Dense(10)])
+    with pytest.raises(ValueError, match="neither a convolution nor a hidden dense layer"):
+        FinePruning()(flat, clean=clean, input_range=(0, 1))
+
+
+def test_the_csaw_net_s_channels_in_the_published_order(shared) -> None:
+    reference = json.loads(shared("reference/goodnet_lab.json").read_text())
+    published = next(v for k, v in reference.items() if k.startswith("first 45 conv_3"))
+    faces = datasets.open(shared("data/lfw90_min20.zip"), size=(55, 47)).take(1000, seed=0)
+    model = load_model(shared("badnets/deepid/lab3_bd_net_rebuilt.h5"), input_range=(0, 255))
+    mean = activations.mean_activation(model, faces.unlabelled(), "pool_3")
+    assert sorted(np.argsort(mean, kind="stable")[:45].tolist()) == published
