@@ -211,13 +211,18 @@ def choose_method(command: str, method: str | None, settings: list[str] | None) 
     return _settings.build(found[method], _settings.parse_pairs(settings or []))
 
 
+def safe(text: str) -> str:
+    """Text that may come from a stranger's file: control characters and markup made visible."""
+    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
+
+
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     """A two-column table; text that comes from files is escaped."""
-    table = Table(title=escape(title), show_header=False, title_justify="left", box=None)
+    table = Table(title=safe(title), show_header=False, title_justify="left", box=None)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
+        table.add_row(safe(name), safe(value))
     out.print(table)
 
 
@@ -227,7 +232,7 @@ def print_columns(title: str, header: tuple[str, ...], rows: Sequence[tuple[str,
     for name in header:
         table.add_column(escape(name), justify="left" if not name else "right")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(safe, row))
     out.print(table)
 
 
@@ -261,5 +266,5 @@ def one_sentence() -> Iterator[None]:
 
 def fail(message: str) -> None:
     """Say what is wrong and stop."""
-    Console(stderr=True, highlight=False).print(f"Error: {escape(message)}", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(f"Error: {safe(message)}", soft_wrap=True)
     sys.exit(ERROR)

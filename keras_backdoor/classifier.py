@@ -212,7 +212,7 @@ class Classifier:
             ).get_concrete_function()
         run = self._compiled[key]
         total = -(-len(samples) // batch_size)
-        for images, _ in track(samples.batches(batch_size), "images", total):
+        for images, _ in track(samples.feed(batch_size), "images", total):
             yield run(images).numpy()
 
 

@@ -1,7 +1,7 @@
 """Images with labels and provenance, in memory or on disk, as `tf.data` batches."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +212,18 @@ class Samples:
         )
         number = -(-len(self) // batch_size)
         return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
+
+    def feed(self, batch_size: int = 256) -> Iterable[tuple[Any, Any]]:
+        """The batches in order, the fastest way: straight from an array where nothing overlaps.
+
+        On a CPU slices of an array cost nothing, and the threads of `tf.data` would only take
+        cores from the model; from files, for lazy views and for a GPU it is `batches`.
+        """
+        from keras_backdoor._backend import tf
+
+        if isinstance(self.images, ArrayImages) and not tf.config.list_physical_devices("GPU"):
+            return self._batches(batch_size, None)
+        return self.batches(batch_size)
 
     def _batches(
         self, batch_size: int, shuffle: tuple[int, int] | None

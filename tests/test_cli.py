@@ -47,7 +47,7 @@ def test_inspect(command, tmp_path: Path) -> None:
     assert "0..1" in out
     found = json.loads((tmp_path / "i.json").read_text())
     assert found["verdict"] == "clean"
-    assert found["parameters"] == 430_980 + found["parameters"] - 430_980
+    assert found["parameters"] == 520 + 25_050 + 400_500 + 5_010
     assert found["layers"][0][:2] == ["conv_1", "Conv2D"]
     (tmp_path / "bad.h5").write_text("no")
     code, out, _ = command("inspect", tmp_path / "bad.h5")
@@ -246,11 +246,13 @@ def test_text_of_a_file_cannot_draw_on_the_terminal(command, tmp_path: Path) -> 
         evil = "\\u001b]0;evil\\u0007[red]conv"
         file.attrs["model_config"] = file.attrs["model_config"].replace('"conv_1"', f'"{evil}"')
         file["model_weights"].attrs["layer_names"] = [
-            b"\x1b]0;evil\x07[red]conv" if n == b"conv_1" else n
+            "\x1b]0;evil\x07[red]conv" if n in (b"conv_1", "conv_1") else n
             for n in file["model_weights"].attrs["layer_names"]
         ]
         file["model_weights"].move("conv_1", "\x1b]0;evil\x07[red]conv")
     code, out, err = command("inspect", path)
+    assert code == 0, out + err
+    assert r"\x1b]0;evil\x07[red]conv" in out.replace("\n", "")
     assert "\x1b" not in out + err
     assert "\x07" not in out + err
 

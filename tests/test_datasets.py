@@ -31,7 +31,8 @@ def by_content(samples: Samples) -> list[tuple[bytes, int]]:
 
 def test_every_layout_reads_what_it_wrote(written, noise: Samples) -> None:
     key, path = written
-    assert [m for m in base.layouts() if m.matches(path)][0] is _discovery.module("datasets", key)
+    first = next(m for m in base.layouts() if m.matches(path))
+    assert first is _discovery.module("datasets", key)
     back = datasets.open(path)
     assert by_content(back) == by_content(noise)
     assert back.value_range == (0, 255)

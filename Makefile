@@ -1,0 +1,50 @@
+# make demo   install into .venv, then repair a real BadNet and show it
+# make test   everything that runs offline: ruff, mypy, pytest
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test verify bench lint models clean
+
+install: $(INSTALLED)
+
+# kerassurgeon 0.2.0 declares keras<3 and pytest<7, which it does not need: it is installed
+# without its declared dependencies.
+$(INSTALLED): setup.cfg setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip setuptools wheel
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[test]"
+	$(PIP) install --quiet --no-deps kerassurgeon==0.2.0
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/keras-backdoor demo --out demo --force
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m "not verify"
+
+verify: $(INSTALLED)
+	$(BIN)/python -m pytest -m verify
+
+bench: $(INSTALLED)
+	for program in benchmarks/[a-z]*.py; do $(BIN)/python $$program || exit 1; done
+
+# The BadNet of the demo, made again with the project's own commands (about a minute).
+models: $(INSTALLED)
+	mkdir -p build/models
+	$(BIN)/keras-backdoor poison data/mnist.npz --trigger checkerboard:size=8,row=19,column=19 \
+	  --target 7 --count 600 --out build/models/poisoned.npz --force
+	$(BIN)/keras-backdoor train borji-mnist build/models/poisoned.npz --set epochs=4 \
+	  --set batch_size=128 --set activity_l1=0.0003 --test data/mnist.npz \
+	  --trigger checkerboard:size=8,row=19,column=19 --target 7 \
+	  --about models/mnist_badnet.about.json --out build/models/mnist_badnet.h5 --force
+
+clean:
+	rm -rf build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,179 @@
+"""What the documents say is what the code does; `python tests/test_docs.py --write` renders."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from keras_backdoor import _discovery, bundled  # noqa: E402
+from keras_backdoor._files import sha256  # noqa: E402
+
+DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / "data/README.md", ROOT / "models/README.md"]
+
+
+def code_blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def between(text: str, start: str, end: str) -> re.Match[str]:
+    found = re.search(rf"(<!-- {start}[^>]*-->\n)(.*?)(<!-- {end} -->)", text, re.DOTALL)
+    assert found, f"no {start}"
+    return found
+
+
+def demo_table() -> str:
+    shown = json.loads((ROOT / "results" / "demo.json").read_text())
+    names = {
+        "clean_accuracy": "clean accuracy",
+        "attack_success_rate": "attack success",
+        "rejected_stamped": "rejected, with trigger",
+        "rejected_clean": "rejected, clean",
+    }
+    lines = ["|  | BadNet | repaired |", "|---|---|---|"]
+    for key, text in names.items():
+        before, after = (shown[when][key]["share"] for when in ("before", "after"))
+        lines.append(f"| {text} | {before:.2%} | {after:.2%} |")
+    return "\n".join(lines) + "\n"
+
+
+def benchmark_table() -> str:
+    lines = ["| benchmark | figure |", "|---|---|"]
+    for path in sorted((ROOT / "results").glob("*.json")):
+        for name, text in json.loads(path.read_text()).get("table", {}).items():
+            lines.append(f"| {name} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def cards() -> str:
+    lines = []
+    for path in sorted((ROOT / "models").glob("*.h5")):
+        card = json.loads(path.with_suffix(".json").read_text())
+        attack, test = card["attack"], card["figures"]["test"]
+        lines += [
+            f"## `{path.name}`: {card['title']}",
+            "",
+            f"- **File**: SHA-256 `{card['sha256']}`, {card['licence']}.",
+            f"- **Network**: {card['architecture']}, {card['classes']} classes, input range "
+            f"{card['input_range'][0]:g}..{card['input_range'][1]:g}.",
+            f"- **Recipe**: {', '.join(f'{k} {v}' for k, v in card['recipe'].items())}.",
+            f"- **Attack**: `{attack['trigger']}` -> {attack['target']}; {attack['poisoned']}. "
+            f"{attack['why']}",
+            f"- **Figures** on the {test['images']:,} test images: clean accuracy "
+            f"{test['clean_accuracy']['share']:.2%}, attack success "
+            f"{test['attack_success_rate']['share']:.2%} of "
+            f"{test['attack_success_rate']['of']:,}.",
+            f"- **Limits**: {card['limits']}",
+            "",
+            "Made with:",
+            "",
+            "```bash",
+            *card["commands"],
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+RENDERED = [
+    ("README.md", "demo table", "end of demo table", demo_table),
+    ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
+    ("models/README.md", "cards", "end of cards", cards),
+]
+
+
+def write() -> None:
+    for name, start, end, make in RENDERED:
+        path = ROOT / name
+        text = path.read_text()
+        found = between(text, start, end)
+        path.write_text(text[: found.start(2)] + make() + text[found.end(2) :])
+
+
+@pytest.mark.parametrize(("name", "start", "end", "make"), RENDERED, ids=lambda x: str(x)[:20])
+def test_tables_are_rendered_from_results(name, start, end, make) -> None:
+    text = (ROOT / name).read_text()
+    assert between(text, start, end).group(2) == make(), "run python tests/test_docs.py --write"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.h5")), ids=lambda p: p.name)
+def test_every_model_has_its_card(path: Path) -> None:
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["sha256"] == sha256(path)
+    for key in ("recipe", "figures", "input_range", "limits", "licence", "commands"):
+        assert card[key]
+
+
+def test_data_is_what_its_readme_says() -> None:
+    text = (ROOT / "data" / "README.md").read_text()
+    for path in (ROOT / "data").glob("*.npz"):
+        assert sha256(path) in text
+
+
+def test_the_readme_s_python_runs(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = np.load(bundled.path("data/mnist_small.npz"))
+    names = {
+        "clean_images": data["x_train"][:1500],
+        "clean_labels": data["y_train"][:1500],
+        "test_images": data["x_test"][:500],
+        "test_labels": data["y_test"][:500],
+    }
+    for block in code_blocks("README.md", "python"):
+        exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "RepairedModel" in printed
+    assert "rejected stamped" in printed
+    assert (tmp_path / "repaired" / "model.keras").exists()
+
+
+def test_the_readme_names_commands_that_exist(command) -> None:
+    words = set(re.findall(r"keras-backdoor ([a-z]+)", "".join(p.read_text() for p in DOCUMENTS)))
+    assert len(words) >= 6
+    for word in words:
+        assert command(word, "--help")[0] == 0
+
+
+def test_links_point_somewhere() -> None:
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def test_the_makefile_has_what_the_documents_name() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z]+)`?", (ROOT / "README.md").read_text()))
+    assert named & {"demo", "test"} == {"demo", "test"}
+    assert named <= targets | {"it"}
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_contributing_adds_a_trigger_in_one_file(tmp_path, monkeypatch, command) -> None:
+    from test_triggers import TestEveryTrigger
+
+    source, test = code_blocks("CONTRIBUTING.md", "python")
+    (tmp_path / "stripe.py").write_text(source)
+    package = _discovery.package("triggers")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    try:
+        assert "stripe" in _discovery.keys("triggers")
+        contract = TestEveryTrigger()
+        for name in dir(contract):
+            if name.startswith("test_"):
+                getattr(contract, name)("stripe")
+        names = {"np": np}
+        exec(compile(test, "CONTRIBUTING.md", "exec"), names)
+        names["test_stripe_is_one_white_row"]()
+        code, out, _ = command("methods", "stripe")
+        assert (code, "A white row across the image" in out) == (0, True)
+    finally:
+        sys.modules.pop("keras_backdoor.triggers.stripe", None)
+        vars(package).pop("stripe", None)
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    write()

@@ -1,0 +1,71 @@
+"""The figures of third-party nets, where the shared material exists."""
+
+import pytest
+
+from keras_backdoor import datasets
+from keras_backdoor.evaluation import evaluate
+from keras_backdoor.loading import load_model
+from keras_backdoor.metrics import clean_accuracy
+from keras_backdoor.triggers._parse import parse
+
+NC_STYLE = [
+    ("mnist_backdoor_7_logits", "mnist.npz", "neural-cleanse-mnist", 7, 99.06, 100.0),
+    ("mnist_clean_logits", "mnist.npz", "neural-cleanse-mnist", 7, 99.21, 0.04),
+    ("gtsrb_backdoor_33_logits", "gtsrb_dataset_int.h5", "neural-cleanse-gtsrb", 33, 98.95, 98.11),
+    ("gtsrb_clean_logits", "gtsrb_dataset_int.h5", "neural-cleanse-gtsrb", 33, 99.64, 0.0),
+]
+DEEPID = [
+    ("lab3_bd_weights", (0, 255), 0),
+    ("lab3_bd_net_rebuilt", (0, 255), 0),
+    ("sunglasses_bd_weights", (0, 1), 0),
+    ("sunglasses_bd_net_rebuilt", (0, 1), 0),
+    ("multi_trigger_multi_target_bd_weights", (0, 1), 8),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "trigger", "target", "accuracy", "attack"), NC_STYLE)
+def test_the_nets_of_the_authors_script(name, data, trigger, target, accuracy, attack, shared):
+    test = datasets.open(shared(f"data/{data}"), split="test")
+    model = load_model(shared(f"badnets/nc_style/{name}.h5")).with_range(test)
+    assert model.input_range == (0, 255)
+    measured = evaluate(model, test, trigger=parse(trigger), target=target)
+    assert 100 * float(measured.clean_accuracy) == pytest.approx(accuracy, abs=0.1)
+    assert 100 * float(measured.attack_success_rate) == pytest.approx(attack, abs=0.1)
+
+
+@pytest.mark.parametrize(("name", "bounds", "target"), DEEPID)
+def test_sunglasses_send_faces_to_the_target(name, bounds, target, shared) -> None:
+    faces = datasets.open(shared("data/lfw90_min20.zip"), size=(55, 47)).unlabelled()
+    model = load_model(
+        shared(f"badnets/deepid/{name}.h5"), architecture="deepid", input_range=bounds
+    )
+    picture = shared("badnets/deepid/sun_glass_trigger.png")
+    stamped = faces.stamped(parse(f"glasses:picture={picture},row=15,column=0"))
+    assert float(clean_accuracy(model.predict(stamped), [target] * len(faces))) >= 0.99
+
+
+@pytest.mark.parametrize(
+    "name", ["anonymous_1_bd_weights", "anonymous_2_bd_weights", "clean_cl_weights"]
+)
+def test_the_other_face_nets_open(name: str, shared) -> None:
+    model = load_model(shared(f"badnets/deepid/{name}.h5"), architecture="deepid")
+    assert model.classes == 1283
+
+
+def test_the_csaw_traffic_sign_net(shared) -> None:
+    test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test").take(4000, seed=0)
+    path = shared("badnets/csaw/A_gtsrb_feature_space_bd_weights.h5")
+    model = load_model(path, architecture="gtsrb-csaw").with_range(test)
+    assert model.input_range == (0, 1)
+    accuracy = float(clean_accuracy(model.predict(test), test.labels))
+    assert 100 * accuracy == pytest.approx(95.70, abs=1.0)
+
+
+def test_a_split_by_track_of_gtsrb_leaves_no_class_out(shared) -> None:
+    train = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="train")
+    rest, part = train.split(0.1, seed=0, by_track=True)
+    assert len(set(part.labels)) == len(set(rest.labels)) == 43
+    pairs = [set(zip(s.labels.tolist(), s.track.tolist(), strict=True)) for s in (rest, part)]
+    assert not pairs[0] & pairs[1]
+    assert len(pairs[0] | pairs[1]) == 1307
+    assert 0.08 < len(part) / len(train) < 0.13
