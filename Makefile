@@ -13,14 +13,15 @@ install: $(INSTALLED)
 # kerassurgeon 0.2.0 declares keras<3 and pytest<7, which it does not need: it is installed
 # without its declared dependencies.
 $(INSTALLED): setup.cfg setup.py constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --upgrade pip setuptools wheel
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[test]"
-	$(PIP) install --quiet --no-deps kerassurgeon==0.2.0
-	touch $@
+	@echo "Installing into $(VENV) (about 3 GB; a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -qq --upgrade pip setuptools wheel
+	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[test]"
+	@$(PIP) install -qq --no-deps kerassurgeon==0.2.0
+	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/keras-backdoor demo --out demo --force
+	@$(BIN)/keras-backdoor demo --out demo --force
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

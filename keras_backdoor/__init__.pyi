@@ -1,34 +1,28 @@
 # Written by `python -m keras_backdoor._stubs`; do not edit.
 from keras_backdoor import (
     bundled as bundled,
-)
-from keras_backdoor import (
     datasets as datasets,
-)
-from keras_backdoor import (
     metrics as metrics,
-)
-from keras_backdoor import (
     triggers as triggers,
 )
-from keras_backdoor.activations import split as split
+from keras_backdoor.classifier import Classifier as Classifier
+from keras_backdoor.evaluation import Evaluation as Evaluation
 from keras_backdoor.answers import FlaggedClasses as FlaggedClasses
 from keras_backdoor.answers import FlaggedSamples as FlaggedSamples
 from keras_backdoor.answers import Heatmaps as Heatmaps
+from keras_backdoor.training import Recipe as Recipe
 from keras_backdoor.answers import RepairedModel as RepairedModel
-from keras_backdoor.answers import load_answer as load_answer
-from keras_backdoor.classifier import Classifier as Classifier
-from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
-from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
-from keras_backdoor.defenses.goodnet import goodnet as goodnet
-from keras_backdoor.evaluation import Evaluation as Evaluation
+from keras_backdoor.samples import Samples as Samples
 from keras_backdoor.evaluation import evaluate as evaluate
+from keras_backdoor.serving import export as export
+from keras_backdoor.training import fit as fit
+from keras_backdoor.defenses.goodnet import goodnet as goodnet
 from keras_backdoor.inspection import inspect_model as inspect_model
+from keras_backdoor.answers import load_answer as load_answer
 from keras_backdoor.loading import load_model as load_model
 from keras_backdoor.poisoning import poison as poison
-from keras_backdoor.samples import Samples as Samples
-from keras_backdoor.serving import export as export
-from keras_backdoor.training import Recipe as Recipe
-from keras_backdoor.training import fit as fit
+from keras_backdoor.activations import split as split
+from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
+from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
 
 __version__: str
