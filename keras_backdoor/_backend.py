@@ -1,5 +1,6 @@
 """The one place that imports TensorFlow and Keras, and checks that they fit together."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -44,4 +45,19 @@ if keras.config.backend() != "tensorflow":
         f"Received: backend={keras.config.backend()}"
     )
 
-__all__ = ["keras", "tf"]
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Without the remarks that TensorFlow and Keras log while they write a model."""
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+__all__ = ["keras", "quiet_logs", "tf"]

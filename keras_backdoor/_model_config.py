@@ -1,98 +1,20 @@
-"""A Keras model from a configuration that nobody vouches for: only what is on the lists below.
+"""A Keras model from a configuration that nobody vouches for.
 
-Nothing of the configuration reaches Keras' own deserialisation. Layers are made by calling
-built-in classes with numbers, words and lists of these.
+Nothing of the configuration reaches Keras' own deserialisation: the graph is walked here, and
+its layers are made by `_layer_config`.
 """
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor._backend import keras
+from keras_backdoor._layer_config import get, line, make_layer, plain_name
 from keras_backdoor.errors import HostileFile, UnreadableFile
 
-LAYERS = frozenset(
-    [
-        "Activation",
-        "Add",
-        "AlphaDropout",
-        "Average",
-        "AveragePooling2D",
-        "BatchNormalization",
-        "Concatenate",
-        "Conv2D",
-        "Conv2DTranspose",
-        "Cropping2D",
-        "Dense",
-        "DepthwiseConv2D",
-        "Dot",
-        "Dropout",
-        "ELU",
-        "Flatten",
-        "GaussianDropout",
-        "GaussianNoise",
-        "GlobalAveragePooling2D",
-        "GlobalMaxPooling2D",
-        "GroupNormalization",
-        "LayerNormalization",
-        "LeakyReLU",
-        "MaxPooling2D",
-        "Maximum",
-        "Minimum",
-        "Multiply",
-        "Normalization",
-        "PReLU",
-        "Permute",
-        "RandomContrast",
-        "RandomFlip",
-        "RandomRotation",
-        "RandomTranslation",
-        "RandomZoom",
-        "ReLU",
-        "Rescaling",
-        "Reshape",
-        "SeparableConv2D",
-        "Softmax",
-        "SpatialDropout2D",
-        "Subtract",
-        "UnitNormalization",
-        "UpSampling2D",
-        "ZeroPadding2D",
-    ]
-)
-ACTIVATIONS = frozenset(
-    [
-        "linear",
-        "relu",
-        "relu6",
-        "elu",
-        "selu",
-        "gelu",
-        "softplus",
-        "softsign",
-        "tanh",
-        "sigmoid",
-        "hard_sigmoid",
-        "hard_swish",
-        "hard_silu",
-        "silu",
-        "swish",
-        "mish",
-        "softmax",
-        "log_softmax",
-        "exponential",
-        "leaky_relu",
-    ]
-)
 MODELS = frozenset({"Sequential", "Functional", "Model"})
-DROPPED = frozenset(
-    {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"}
-)
-ASIDE = ("initializer", "regularizer", "constraint")
-MAX_LAYERS, MAX_NESTING, MAX_NUMBER, MAX_PARAMETERS = 4096, 8, 2**20, 2**30
+MAX_LAYERS, MAX_NESTING, MAX_PARAMETERS = 4096, 8, 2**30
 
 
 @dataclass
@@ -107,12 +29,12 @@ class Builder:
         """The model of `{"class_name": …, "config": …}`."""
         if depth > MAX_NESTING:
             raise HostileFile(f"{self.file}: models are nested deeper than {MAX_NESTING}.")
-        kind, inner = _get(config, "class_name", self.file), _get(config, "config", self.file)
+        kind, inner = get(config, "class_name", self.file), get(config, "config", self.file)
         if kind not in MODELS:
             raise HostileFile(f"{self.file}: a model of class {kind!r} is not built-in.")
         if isinstance(inner, list):
             inner = {"layers": inner}
-        layers = _get(inner, "layers", self.file)
+        layers = get(inner, "layers", self.file)
         if not isinstance(layers, list) or not layers:
             raise UnreadableFile(f"{self.file} describes a model without layers.")
         build = self._sequential if kind == "Sequential" else self._functional
@@ -125,9 +47,9 @@ class Builder:
         return model
 
     def _sequential(self, config: dict, layers: list, depth: int) -> keras.Model:
-        first = _get(layers[0], "config", self.file)
+        first = get(layers[0], "config", self.file)
         shape = _batch_shape(first) or config.get("build_input_shape")
-        if shape is None and _get(layers[0], "class_name", self.file) in MODELS:
+        if shape is None and get(layers[0], "class_name", self.file) in MODELS:
             made = self.model(layers[0], depth + 1)
             shape = made.input_shape
             rest = layers[1:]
@@ -139,17 +61,17 @@ class Builder:
             rest = layers[1:] if layers[0]["class_name"] == "InputLayer" else layers
         for item in rest:
             tensor = self._call(self._layer(item, depth), tensor)
-        return keras.Model(image, tensor, name=_plain_name(config.get("name", "sequential")))
+        return keras.Model(image, tensor, name=plain_name(config.get("name", "sequential")))
 
     def _functional(self, config: dict, layers: list, depth: int) -> keras.Model:
         made: dict[str, Any] = {}
         tensors: dict[tuple[str, int], Any] = {}
         waiting: list[tuple[str, int, list]] = []
         for item in layers:
-            name = str(item.get("name") or _get(item, "config", self.file).get("name"))
+            name = str(item.get("name") or get(item, "config", self.file).get("name"))
             if name in made:
                 raise UnreadableFile(f"{self.file} has two layers called {name!r}.")
-            if _get(item, "class_name", self.file) == "InputLayer":
+            if get(item, "class_name", self.file) == "InputLayer":
                 tensors[name, 0] = self._input(_batch_shape(item["config"]), name)
                 made[name] = None
                 continue
@@ -174,7 +96,7 @@ class Builder:
         except KeyError as error:
             raise UnreadableFile(f"{self.file}: the model's ends are not its layers.") from error
         inputs, outputs = (e if len(e) > 1 else e[0] for e in ends)
-        return keras.Model(inputs, outputs, name=_plain_name(config.get("name", "model")))
+        return keras.Model(inputs, outputs, name=plain_name(config.get("name", "model")))
 
     def _input(self, shape: Any, name: str) -> Any:
         if not isinstance(shape, list | tuple) or len(shape) < 2:
@@ -182,36 +104,15 @@ class Builder:
         sizes = [n for n in shape[1:] if n is not None]
         if any(not isinstance(n, int) or not 1 <= n <= 8192 for n in sizes):
             raise HostileFile(f"{self.file}: an input of shape {list(shape)} is absurd.")
-        return keras.Input(tuple(shape[1:]), name=_plain_name(name))
+        return keras.Input(tuple(shape[1:]), name=plain_name(name))
 
     def _layer(self, item: Any, depth: int) -> Any:
         self.layers += 1
         if self.layers > MAX_LAYERS:
             raise HostileFile(f"{self.file} has more than {MAX_LAYERS} layers.")
-        kind, config = _get(item, "class_name", self.file), _get(item, "config", self.file)
-        if kind in MODELS:
+        if get(item, "class_name", self.file) in MODELS:
             return self.model(item, depth + 1)
-        name = str(config.get("name", kind)) if isinstance(config, dict) else kind
-        where = f"{self.file}: the layer {name!r}"
-        _built_in(item, where)
-        if kind not in LAYERS:
-            raise HostileFile(f"{where} is of class {kind!r}, which is not on the list of layers.")
-        cls = getattr(keras.layers, kind)
-        known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        settings = {
-            key: _setting(key, value, where)
-            for key, value in config.items()
-            if key in known and key not in DROPPED
-        }
-        if config.get("data_format") == "channels_first":
-            raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
-        if kind == "BatchNormalization" and isinstance(settings.get("axis"), list):
-            settings["axis"] = settings["axis"][0]
-        try:
-            layer = cls(name=_plain_name(name), **settings)
-        except (ValueError, TypeError) as error:
-            raise UnreadableFile(f"{where} cannot be made: {_line(error)}") from error
-        layer.trainable = bool(config.get("trainable", True))
+        layer, name = make_layer(item, self.file)
         self.original[id(layer)] = name
         return layer
 
@@ -223,86 +124,11 @@ class Builder:
             result = layer(tensors)
         except (ValueError, TypeError) as error:
             raise UnreadableFile(
-                f"{self.file}: the layer {layer.name!r} does not fit its input: {_line(error)}"
+                f"{self.file}: the layer {layer.name!r} does not fit its input: {line(error)}"
             ) from error
         if any(n is not None and n > 2**28 for n in result.shape):
             raise HostileFile(f"{self.file}: the output of {layer.name!r} is absurdly large.")
         return result
-
-
-def _setting(key: str, value: Any, where: str) -> Any:
-    if key.endswith(ASIDE):
-        return _object(key, value, where)
-    if "activation" in key:
-        return _activation(value, where)
-    return _plain(key, value, where)
-
-
-def _plain(key: str, value: Any, where: str) -> Any:
-    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
-        value = value.get("items")
-    if isinstance(value, list) and len(value) <= 4096:
-        return [_plain(key, v, where) for v in value]
-    if isinstance(value, bool | None) or (isinstance(value, str) and len(value) <= 64):
-        return value
-    if isinstance(value, int | float) and (isinstance(value, float) or abs(value) <= MAX_NUMBER):
-        return value
-    raise HostileFile(
-        f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
-    )
-
-
-def _activation(value: Any, where: str) -> Any:
-    if isinstance(value, dict):
-        _built_in(value, where)
-        inner = value.get("config")
-        value = inner if isinstance(inner, str) else value.get("class_name")
-        value = _snake(value)
-    if value is None or value in ACTIVATIONS:
-        return value
-    raise HostileFile(f"{where} has the activation {str(value)[:60]!r}, which is not built-in.")
-
-
-def _object(key: str, value: Any, where: str) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = {"class_name": value, "config": {}}
-    _built_in(value, where)
-    folder = getattr(keras, next(a for a in ASIDE if key.endswith(a)) + "s")
-    name, settings = value.get("class_name"), value.get("config") or {}
-    cls = getattr(folder, name, None) if isinstance(name, str) and name.isidentifier() else None
-    if not (inspect.isclass(cls) and cls.__module__.startswith("keras.src.")):
-        cls = _by_snake(folder, name)
-    if cls is None or not isinstance(settings, dict):
-        raise HostileFile(f"{where} has the {key} {str(name)[:60]!r}, which is not built-in.")
-    known = inspect.signature(cls.__init__).parameters
-    try:
-        return cls(**{k: _plain(k, v, where) for k, v in settings.items() if k in known})
-    except (ValueError, TypeError) as error:
-        raise UnreadableFile(f"{where}: {_line(error)}") from error
-
-
-def _by_snake(folder: Any, name: Any) -> Callable[..., Any] | None:
-    wanted = str(name).replace("_", "").lower()
-    for key, value in vars(folder).items():
-        if inspect.isclass(value) and key.lower() == wanted:
-            return value
-    return None
-
-
-def _built_in(item: Any, where: str) -> None:
-    module, registered = item.get("module"), item.get("registered_name")
-    if module not in (None, "builtins") and module.partition(".")[0] != "keras":
-        raise HostileFile(f"{where} comes from the foreign module {str(module)[:80]!r}.")
-    if registered is not None and registered not in (
-        item.get("class_name"),
-        "Functional",
-        "function",
-    ):
-        allowed = item.get("module") == "builtins" and registered == item.get("config")
-        if not allowed:
-            raise HostileFile(f"{where} has the registered name {str(registered)[:80]!r}.")
 
 
 def _sources(node: Any, file: str) -> list[tuple[str, int]]:
@@ -353,21 +179,3 @@ def _parameters(layer: Any, tensors: Any) -> int:
     if type(layer).__name__ == "PReLU":
         return int(np.prod([n or 1 for n in tensors.shape[1:]], dtype=np.float64))
     return int(width) * kernel * int(out)
-
-
-def _get(item: Any, key: str, file: str) -> Any:
-    if not isinstance(item, dict) or key not in item:
-        raise UnreadableFile(f"{file} has a model configuration without {key!r}.")
-    return item[key]
-
-
-def _plain_name(name: Any) -> str:
-    return str(name)[:200].replace("/", ".") or "layer"
-
-
-def _snake(name: Any) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in str(name)).lstrip("_")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -8,7 +8,11 @@ from pathlib import Path
 import keras_backdoor
 from keras_backdoor import _discovery
 
-FOLDERS = ("architectures", "defenses", "explanations", "triggers")
+EXTRA = {
+    "answers": "from keras_backdoor.answers.base import Answer as Answer\n"
+    "from keras_backdoor.answers.base import load_answer as load_answer\n"
+}
+FOLDERS = ("answers", "architectures", "defenses", "explanations", "triggers")
 HEAD = "# Written by `python -m keras_backdoor._stubs`; do not edit.\n"
 
 
@@ -19,7 +23,7 @@ def stub(folder: str) -> str:
     for key in _discovery.keys(folder):
         name = _discovery.load(folder, key).__name__
         lines.append(f"from {home}.{key} import {name} as {name}\n")
-    return "".join(lines)
+    return "".join([*lines, EXTRA.get(folder, "")])
 
 
 def top() -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_backdoor import activations, loading
+from keras_backdoor import _graph, loading
 from keras_backdoor._files import sha256
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import HostileFile, UnreadableFile
@@ -81,7 +81,7 @@ def _describe(file: loading.ModelFile, classifier: Classifier) -> Inspection:
         keras_version=file.keras_version,
         layers=tuple(
             (p, type(x).__name__, tuple(x.output.shape[1:]), x.count_params())
-            for p, x in activations.walk(model)
+            for p, x in _graph.walk(model)
         ),
         parameters=model.count_params(),
         image_shape=classifier.image_shape,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_backdoor import __version__
+from keras_backdoor._backend import quiet_logs
 from keras_backdoor._files import check_output, existing, sha256, write_json, writing
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import BadInput
@@ -39,8 +40,8 @@ def read_about(path: Path | None) -> dict[str, Any]:
 def write(path: Path, classifier: Classifier, card: dict[str, Any], *, force: bool = False) -> None:
     """Write a model without its optimizer, and its card."""
     check(path, force=force)
-    with writing(path, force=force) as partial:
-        _save(classifier.model, partial)
+    with writing(path, force=force) as partial, quiet_logs():
+        classifier.model.save(partial, include_optimizer=False)
     content = {
         "sha256": sha256(path),
         "input_range": list(classifier.input_range or ()),
@@ -50,15 +51,3 @@ def write(path: Path, classifier: Classifier, card: dict[str, Any], *, force: bo
         **card,
     }
     write_json(card_path(path), content)
-
-
-def _save(model: Any, path: Path) -> None:
-    import logging
-
-    noisy = logging.getLogger("absl")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        model.save(path, include_optimizer=False)
-    finally:
-        noisy.setLevel(level)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_backdoor._images import ArrayImages, Images, Joined, Mapped, Rows
+from keras_backdoor._arrays import as_images, as_labels, collect, stored_range, track_mask
+from keras_backdoor._images import ArrayImages, Joined, Mapped, Rows
 from keras_backdoor.errors import BadInput
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class Samples:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "images", _as_images(self.images))
+        put(self, "images", as_images(self.images))
         if len(self.images) == 0:
             raise BadInput("The data has no images: at least one is needed.")
-        put(self, "value_range", self.value_range or _stored_range(self.images))
-        put(self, "labels", _as_labels(self.labels))
+        put(self, "value_range", self.value_range or stored_range(self.images))
+        put(self, "labels", as_labels(self.labels))
         for name in ("labels", "origin", "track"):
             values = getattr(self, name)
             if values is not None:
@@ -72,7 +73,7 @@ class Samples:
         if isinstance(data, Samples):
             return data
         if hasattr(data, "element_spec"):
-            return cls(*_collect(data))
+            return cls(*collect(data))
         if isinstance(data, tuple | list) and len(data) == 2:
             return cls(np.asarray(data[0]), np.asarray(data[1]))
         if isinstance(data, np.ndarray):
@@ -142,7 +143,9 @@ class Samples:
             raise BadInput(f"share must lie between 0 and 1. Received: share={share}")
         rng = np.random.default_rng(seed)
         if by_track:
-            second = _track_mask(self, share, rng)
+            if self.track is None:
+                raise BadInput("These samples have no tracks: split at random (by_track=False).")
+            second = track_mask(self.known_labels, self.track, share, rng)
         else:
             second = np.zeros(len(self), bool)
             second[rng.choice(len(self), max(1, round(share * len(self))), replace=False)] = True
@@ -248,89 +251,3 @@ class Samples:
             waiting = pixels[whole:], marks[whole:]
         if len(waiting[1]):
             yield waiting
-
-
-def _as_images(images: Any) -> Images:
-    if isinstance(images, Images):
-        return images
-    array = np.asarray(images)
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
-        raise BadInput(
-            "images must be (n, height, width) or (n, height, width, 1, 3 or 4 channels). "
-            f"Received: shape={array.shape}"
-        )
-    if array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating):
-        if array.dtype not in (np.uint8, np.float32):
-            array = array.astype(np.float32)
-        if array.dtype == np.float32 and not np.isfinite(array).all():
-            raise BadInput("images must be finite: the array has NaN or infinite pixels.")
-        return ArrayImages(array)
-    if np.issubdtype(array.dtype, np.integer) and array.size and array.min() >= 0:
-        if array.max() <= 255:
-            return ArrayImages(array.astype(np.uint8))
-        raise BadInput(f"Integer pixels must lie in 0..255. Received: maximum={array.max()}")
-    raise BadInput(f"images must be uint8 or floating. Received: dtype={array.dtype}")
-
-
-def _stored_range(images: Images) -> tuple[float, float]:
-    if images.dtype == np.uint8:
-        return 0.0, 255.0
-    if not isinstance(images, ArrayImages):
-        raise BadInput("Lazily read floating images need value_range=(lowest, highest).")
-    low, high = float(images.array.min()), float(images.array.max())
-    for bounds in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
-        if bounds[0] <= low and high <= bounds[1]:
-            return bounds
-    raise BadInput(
-        "The range of floating images is not one of 0..1, -1..1, 0..255: pass value_range. "
-        f"Received: values from {low:g} to {high:g}"
-    )
-
-
-def _as_labels(labels: Any) -> np.ndarray | None:
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2:
-        labels = labels.argmax(axis=1)
-    if labels.ndim != 1 or not np.all(labels == np.asarray(labels).astype(np.int64)):
-        raise BadInput(f"labels must be (n,) class numbers or one-hot. Received: {labels.shape}")
-    if len(labels) and labels.min() < 0:
-        raise BadInput(f"labels must be 0 or more. Received: minimum={labels.min()}")
-    return labels.astype(np.int64)
-
-
-def _collect(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    spec = dataset.element_spec
-    image_spec = spec[0] if isinstance(spec, tuple) else spec
-    images, labels, used = [], [], 0
-    for element in dataset if image_spec.shape.rank == 4 else dataset.batch(256):
-        parts = element if isinstance(element, tuple) else (element,)
-        images.append(np.asarray(parts[0]))
-        used += images[-1].nbytes
-        if used > MEMORY_LIMIT:
-            raise BadInput(
-                "The tf.data.Dataset is larger than 2 GiB: write it to HDF5 and open it."
-            )
-        if len(parts) > 1:
-            labels.append(np.asarray(parts[1]))
-    if not images:
-        raise BadInput("The tf.data.Dataset is empty.")
-    return np.concatenate(images), np.concatenate(labels) if labels else None
-
-
-def _track_mask(samples: Samples, share: float, rng: np.random.Generator) -> np.ndarray:
-    if samples.track is None:
-        raise BadInput("These samples have no tracks: split at random (by_track=False).")
-    labels = samples.known_labels
-    second = np.zeros(len(samples), bool)
-    for label in np.unique(labels):
-        tracks = np.unique(samples.track[labels == label])
-        number = min(max(1, round(share * len(tracks))), len(tracks) - 1)
-        chosen = rng.choice(tracks, number, replace=False)
-        second |= (labels == label) & np.isin(samples.track, chosen)
-    return second

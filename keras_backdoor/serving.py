@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_backdoor._backend import tf
+from keras_backdoor._backend import quiet_logs, tf
 from keras_backdoor._files import check_output, write_json, writing
 from keras_backdoor.classifier import Classifier
 
@@ -40,7 +40,7 @@ def export(
     module = tf.Module()
     module.model = classifier.model
     module.serve = serve
-    with writing(target, force=force) as partial:
+    with writing(target, force=force) as partial, quiet_logs():
         tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
     write_json(
         Path(folder) / "model.json",

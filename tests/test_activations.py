@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_backdoor import activations, metrics
+from keras_backdoor import _graph, activations, channels, metrics
 from keras_backdoor._backend import keras
 from keras_backdoor.architectures import DeepID
 from keras_backdoor.classifier import Classifier
@@ -110,15 +110,15 @@ def test_subclassed_models_are_refused() -> None:
     own = Own()
     own(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="Only functional and sequential models can be cut"):
-        activations.replay(own, keras.Input((4,)), None)
+        _graph.replay(own, keras.Input((4,)), None)
 
 
 def test_inlining_keeps_the_answers_and_the_paths() -> None:
     model = randomise(nested())
-    flat = activations.inlined(model)
+    flat = _graph.inlined(model)
     np.testing.assert_allclose(flat(images()), model(images()), atol=1e-6)
     assert "backbone.deep.conv" in [x.name for x in flat.layers]
-    assert activations.channel_layers(model) == ["backbone/conv", "backbone/deep/conv"]
+    assert channels.channel_layers(model) == ["backbone/conv", "backbone/deep/conv"]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_inlining_keeps_the_answers_and_the_paths() -> None:
 )
 def test_channels_are_ranked_behind_the_nonlinearity(kind, layer, place, pool) -> None:
     model = MODELS[kind]()
-    assert activations.after_activation(model, layer) == place
-    assert activations.after_activation(model, layer, pool=True) == pool
+    assert channels.after_activation(model, layer) == place
+    assert channels.after_activation(model, layer, pool=True) == pool
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_channels_are_ranked_behind_the_nonlinearity(kind, layer, place, pool) -
 def test_a_silent_channel_rests_and_the_others_stay(kind: str, layer: str, until: str) -> None:
     model = randomise(MODELS[kind]())
     head, _ = activations.split(model, until) if until != "branch" else (None, None)
-    rest = activations.resting(model, layer, until)
-    twin = activations.copy(model)
-    activations.silence(twin, layer, [1, 3])
+    rest = channels.resting(model, layer, until)
+    twin = _graph.copy(model)
+    channels.silence(twin, layer, [1, 3])
     if head is None:
         probe = lambda m: keras.Model(m.inputs[0], m.get_layer(until).output)(images())  # noqa: E731
     else:
@@ -169,7 +169,7 @@ def test_every_kind_of_kernel_can_be_silenced(cls: type) -> None:
     layer = cls(3, name="c") if cls is L.DepthwiseConv2D else cls(6, 3, name="c")
     model = keras.Sequential([keras.Input(SHAPE), layer, L.Flatten(), L.Dense(2)])
     randomise(model)
-    activations.silence(model, "c", [2])
+    channels.silence(model, "c", [2])
     output = np.asarray(activations.split(model, "c")[0](images()))
     assert (output[..., 2] == 0).all()
     assert (output[..., [0, 1]] != 0).any()
@@ -177,7 +177,7 @@ def test_every_kind_of_kernel_can_be_silenced(cls: type) -> None:
 
 def test_only_kernels_can_be_silenced() -> None:
     with pytest.raises(ValueError, match="'relu' is a ReLU"):
-        activations.silence(sequential(), "relu", [0])
+        channels.silence(sequential(), "relu", [0])
 
 
 def test_features_and_means_stream(tmp_path) -> None:

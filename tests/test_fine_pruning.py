@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_activations import MODELS, images, randomise
 
-from keras_backdoor import activations, datasets
+from keras_backdoor import _graph, activations, channels, datasets
 from keras_backdoor._backend import keras
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.fine_pruning import FinePruning, number_to_prune, sweep
@@ -43,13 +43,13 @@ def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
     model = randomise(make(), seed=2)
     classifier = Classifier(model, input_range=(0, 1))
     samples = Samples(images(60), np.arange(60) % 4)
-    cut = activations.after_activation(model, layer, pool=rank == "pool")
+    cut = channels.after_activation(model, layer, pool=rank == "pool")
     found = sweep(classifier, samples, layer, cut)
     assert sorted(found["order"]) == list(range(len(found["order"])))
     assert (np.diff(found["activation"][found["order"]]) >= 0).all()
     for number, accuracy in enumerate(found["accuracy"]):
-        twin = activations.copy(model)
-        activations.silence(twin, layer, found["order"][:number])
+        twin = _graph.copy(model)
+        channels.silence(twin, layer, found["order"][:number])
         right = Classifier(twin, input_range=(0, 1)).predict(samples) == samples.labels
         assert accuracy == pytest.approx(right.mean())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_activations import MODELS, images, randomise
 
-from keras_backdoor import activations
+from keras_backdoor import _graph, channels
 from keras_backdoor._backend import keras, tf
 from keras_backdoor.architectures import DeepID
 from keras_backdoor.classifier import Classifier
@@ -73,8 +73,8 @@ def test_binary_nets_have_three_answers() -> None:
 
 def test_a_common_trunk_runs_once() -> None:
     model = randomise(DeepID(11), seed=4)
-    twin = activations.copy(model)
-    activations.silence(twin, "conv_3", [0, 1, 2])
+    twin = _graph.copy(model)
+    channels.silence(twin, "conv_3", [0, 1, 2])
     guard = goodnet(model, twin)
     names = [x.name for x in guard.layers]
     shared = {"conv_1", "pool_1", "conv_2", "pool_2"}

@@ -17,10 +17,10 @@ PACKAGE = Path(keras_backdoor.__file__).parent
 LEVELS = [
     {"errors"},
     {"_discovery", "_files", "_settings", "_backend", "_h5", "bundled", "progress", "metrics"},
-    {"_pictures", "_images"},
+    {"_pictures", "_images", "_arrays"},
     {"samples", "triggers"},
-    {"classifier", "activations", "architectures", "datasets", "poisoning", "training",
-     "loading", "_model_config", "_model_weights", "modelcard", "evaluation", "inspection"},
+    {"_graph", "classifier", "activations", "channels", "architectures", "datasets", "poisoning", "training",
+     "loading", "_layer_config", "_model_config", "_model_weights", "modelcard", "evaluation", "inspection"},
     {"answers"},
     {"defenses", "explanations"},
     {"serving"},

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from keras_backdoor import activations
+from keras_backdoor import _graph, activations, channels
 from keras_backdoor._backend import tf
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
@@ -72,11 +72,11 @@ class FinePruning(Defense):
         model, clean = evidence.model, evidence.clean
         assert clean is not None
         layer = self.layer or default_layer(model.model)
-        cut = activations.after_activation(model.model, layer, pool=self.rank_after == "pool")
+        cut = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
         swept = evidence.part("sweep", lambda: sweep(model, clean, layer, cut))
         number = number_to_prune(swept["accuracy"], self.max_drop)
-        pruned = activations.copy(model.model)
-        activations.silence(pruned, layer, swept["order"][:number])
+        pruned = _graph.copy(model.model)
+        channels.silence(pruned, layer, swept["order"][:number])
         total = len(swept["order"])
         summary = {
             "layer": layer,
@@ -91,8 +91,8 @@ class FinePruning(Defense):
 
 def default_layer(model: Any) -> str:
     """The last convolution, or the last hidden dense layer."""
-    found = activations.channel_layers(model)
-    found = found or [p for p, x in activations.walk(model) if type(x).__name__ == "Dense"][:-1]
+    found = channels.channel_layers(model)
+    found = found or [p for p, x in _graph.walk(model) if type(x).__name__ == "Dense"][:-1]
     if not found:
         raise BadInput("The model has neither a convolution nor a hidden dense layer to prune.")
     return found[-1]
@@ -123,7 +123,7 @@ def accuracy_by_silenced(
         model: with a known input range.
         samples: their labels are the truth; without labels the model's own answers are.
         layer: the layer whose channels are silenced.
-        cut: where the silence is felt, see `activations.after_activation`.
+        cut: where the silence is felt, see `channels.after_activation`.
         order: (channels,) channel numbers, first silenced first.
 
     Returns:
@@ -131,7 +131,7 @@ def accuracy_by_silenced(
     """
     head, tail = activations.split(model, cut)
     masks = np.tril(np.ones((len(order), len(order)), np.float32), -1)[:, np.argsort(order)]
-    rest = activations.resting(model.model, layer, cut)
+    rest = channels.resting(model.model, layer, cut)
     answers = _Answers(model, head, tail, masks, rest)
     right, start = np.zeros(len(masks)), 0
     for winners in model.stream(samples, answers, BATCH):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import activations
+from keras_backdoor import _graph
 from keras_backdoor._backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
@@ -44,7 +44,7 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     image = keras.Input(nets[0].model.inputs[0].shape[1:], name="image")
     trunk = _Trunk()
     scores = [
-        _probabilities(net, activations.replay(net.model, image, trunk.visitor(prefix)), prefix)
+        _probabilities(net, _graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
         for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
     ]
     layers = keras.layers
@@ -82,7 +82,7 @@ class _Trunk:
                     name = path.replace("/", ".")
                     name = name if name not in self.names else f"{prefix}.{name}"
                     self.names.add(name)
-                    self.made[prefix, id(layer)] = activations.twin(layer, name)
+                    self.made[prefix, id(layer)] = _graph.twin(layer, name)
                 made = self.made[prefix, id(layer)]
                 self.done[key] = made(*args, **kwargs)
                 made.set_weights(weights)

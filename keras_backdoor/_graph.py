@@ -1,0 +1,101 @@
+"""Layers by path, copies, and a model's graph run again: what cutting a model is made of.
+
+A layer is named by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from keras_backdoor._backend import keras
+from keras_backdoor.errors import BadInput
+
+
+def get_layer(model: Any, path: str) -> Any:
+    """The layer of a path, also inside nested models.
+
+    Raises:
+        BadInput: no such layer; the message lists those there are.
+    """
+    layer = model
+    for part in path.split("/"):
+        inner = {x.name: x for x in getattr(layer, "layers", [])}
+        if part not in inner:
+            known = [p for p, x in walk(model) if x.weights or not hasattr(x, "layers")]
+            raise BadInput(f"The model has no layer '{path}'; its layers: {', '.join(known)}.")
+        layer = inner[part]
+    return layer
+
+
+def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs (path, layer) in topological order, nested models' layers in place."""
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if hasattr(layer, "layers"):
+            yield from walk(layer, f"{path}/")
+        elif type(layer).__name__ != "InputLayer":
+            yield path, layer
+
+
+def copy(model: Any) -> Any:
+    """An independent copy: same architecture, names and weights."""
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
+    """Run a model's graph on a tensor, nested models inlined, through `visit`.
+
+    Args:
+        model: a functional or sequential model with one input.
+        tensor: symbolic input.
+        visit: `visit(path, layer, args, kwargs) -> tensor`, called for every layer.
+        prefix: of the paths.
+
+    Returns:
+        The symbolic output.
+    """
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        path = f"{prefix}{layer.name}"
+        if hasattr(layer, "layers"):
+            return replay(layer, args[0], visit, f"{path}/")
+        return visit(path, layer, args, kwargs)
+
+    graph = getattr(model, "_functional", None) or model
+    if not hasattr(graph, "_run_through_graph"):
+        raise BadInput(
+            "Only functional and sequential models can be cut; this one is a subclassed model: "
+            f"{type(model).__name__}."
+        )
+
+    def wrapped(operation: Any) -> Any:
+        return lambda *args, **kwargs: call(operation, *args, **kwargs)
+
+    return graph._run_through_graph([tensor], operation_fn=wrapped)
+
+
+def inlined(model: Any) -> Any:
+    """A functional copy without nested models; `backbone/conv_3` is called `backbone.conv_3`."""
+    tensor = keras.Input(model.inputs[0].shape[1:], name="image")
+    made: dict[int, Any] = {}
+
+    def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
+        if id(layer) not in made:
+            made[id(layer)] = twin(layer, path.replace("/", "."))
+        result = made[id(layer)](*args, **kwargs)
+        made[id(layer)].set_weights(layer.get_weights())
+        return result
+
+    return keras.Model(tensor, replay(model, tensor, visit), name=model.name)
+
+
+def twin(layer: Any, name: str) -> Any:
+    """A new layer of the same settings under another name; its weights are set by the caller."""
+    settings = {**layer.get_config(), "name": name}
+    return layer.__class__.from_config(settings)
+
+
+def flat(model: Any) -> Any:
+    """The model itself where nothing is nested in it, else `inlined(model)`."""
+    return inlined(model) if any(hasattr(x, "layers") for x in model.layers) else model

@@ -1,0 +1,215 @@
+"""One layer of a configuration that nobody vouches for: only what is on the lists below.
+
+A layer is made by calling a built-in class with numbers, words and lists of these.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from keras_backdoor._backend import keras
+from keras_backdoor.errors import HostileFile, UnreadableFile
+
+LAYERS = frozenset(
+    [
+        "Activation",
+        "Add",
+        "AlphaDropout",
+        "Average",
+        "AveragePooling2D",
+        "BatchNormalization",
+        "Concatenate",
+        "Conv2D",
+        "Conv2DTranspose",
+        "Cropping2D",
+        "Dense",
+        "DepthwiseConv2D",
+        "Dot",
+        "Dropout",
+        "ELU",
+        "Flatten",
+        "GaussianDropout",
+        "GaussianNoise",
+        "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D",
+        "GroupNormalization",
+        "LayerNormalization",
+        "LeakyReLU",
+        "MaxPooling2D",
+        "Maximum",
+        "Minimum",
+        "Multiply",
+        "Normalization",
+        "PReLU",
+        "Permute",
+        "RandomContrast",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomTranslation",
+        "RandomZoom",
+        "ReLU",
+        "Rescaling",
+        "Reshape",
+        "SeparableConv2D",
+        "Softmax",
+        "SpatialDropout2D",
+        "Subtract",
+        "UnitNormalization",
+        "UpSampling2D",
+        "ZeroPadding2D",
+    ]
+)
+ACTIVATIONS = frozenset(
+    [
+        "linear",
+        "relu",
+        "relu6",
+        "elu",
+        "selu",
+        "gelu",
+        "softplus",
+        "softsign",
+        "tanh",
+        "sigmoid",
+        "hard_sigmoid",
+        "hard_swish",
+        "hard_silu",
+        "silu",
+        "swish",
+        "mish",
+        "softmax",
+        "log_softmax",
+        "exponential",
+        "leaky_relu",
+    ]
+)
+DROPPED = frozenset(
+    {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"}
+)
+ASIDE = ("initializer", "regularizer", "constraint")
+MAX_NUMBER = 2**20
+"""Whole number in a setting above which a file is refused."""
+
+
+def make_layer(item: Any, file: str) -> tuple[Any, str]:
+    """A layer from `{"class_name": …, "config": …}`, and its name in the file."""
+    kind, config = get(item, "class_name", file), get(item, "config", file)
+    name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
+    where = f"{file}: the layer {name!r}"
+    built_in(item, where)
+    if kind not in LAYERS:
+        raise HostileFile(f"{where} is of class {kind!r}, which is not on the list of layers.")
+    if config.get("data_format") == "channels_first":
+        raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
+    cls = getattr(keras.layers, kind)
+    known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+    settings = {
+        key: _setting(key, value, where)
+        for key, value in config.items()
+        if key in known and key not in DROPPED
+    }
+    if kind == "BatchNormalization" and isinstance(settings.get("axis"), list):
+        settings["axis"] = settings["axis"][0]
+    try:
+        layer = cls(name=plain_name(name), **settings)
+    except (ValueError, TypeError) as error:
+        raise UnreadableFile(f"{where} cannot be made: {line(error)}") from error
+    layer.trainable = bool(config.get("trainable", True))
+    return layer, name
+
+
+def _setting(key: str, value: Any, where: str) -> Any:
+    if key.endswith(ASIDE):
+        return _object(key, value, where)
+    if "activation" in key:
+        return _activation(value, where)
+    return _plain(key, value, where)
+
+
+def _plain(key: str, value: Any, where: str) -> Any:
+    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
+        value = value.get("items")
+    if isinstance(value, list) and len(value) <= 4096:
+        return [_plain(key, v, where) for v in value]
+    if isinstance(value, bool | None) or (isinstance(value, str) and len(value) <= 64):
+        return value
+    if isinstance(value, int | float) and (isinstance(value, float) or abs(value) <= MAX_NUMBER):
+        return value
+    raise HostileFile(
+        f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
+    )
+
+
+def _activation(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        built_in(value, where)
+        inner = value.get("config")
+        value = inner if isinstance(inner, str) else value.get("class_name")
+        value = _snake(value)
+    if value is None or value in ACTIVATIONS:
+        return value
+    raise HostileFile(f"{where} has the activation {str(value)[:60]!r}, which is not built-in.")
+
+
+def _object(key: str, value: Any, where: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = {"class_name": value, "config": {}}
+    built_in(value, where)
+    folder = getattr(keras, next(a for a in ASIDE if key.endswith(a)) + "s")
+    name, settings = value.get("class_name"), value.get("config") or {}
+    cls = getattr(folder, name, None) if isinstance(name, str) and name.isidentifier() else None
+    if not (inspect.isclass(cls) and cls.__module__.startswith("keras.src.")):
+        cls = _by_snake(folder, name)
+    if cls is None or not isinstance(settings, dict):
+        raise HostileFile(f"{where} has the {key} {str(name)[:60]!r}, which is not built-in.")
+    known = inspect.signature(cls.__init__).parameters
+    try:
+        return cls(**{k: _plain(k, v, where) for k, v in settings.items() if k in known})
+    except (ValueError, TypeError) as error:
+        raise UnreadableFile(f"{where}: {line(error)}") from error
+
+
+def _by_snake(folder: Any, name: Any) -> Callable[..., Any] | None:
+    wanted = str(name).replace("_", "").lower()
+    for key, value in vars(folder).items():
+        if inspect.isclass(value) and key.lower() == wanted:
+            return value
+    return None
+
+
+def built_in(item: Any, where: str) -> None:
+    """Raise where a part of the configuration comes from outside Keras."""
+    module, registered = item.get("module"), item.get("registered_name")
+    if module not in (None, "builtins") and module.partition(".")[0] != "keras":
+        raise HostileFile(f"{where} comes from the foreign module {str(module)[:80]!r}.")
+    if registered is not None and registered not in (
+        item.get("class_name"),
+        "Functional",
+        "function",
+    ):
+        allowed = item.get("module") == "builtins" and registered == item.get("config")
+        if not allowed:
+            raise HostileFile(f"{where} has the registered name {str(registered)[:80]!r}.")
+
+
+def get(item: Any, key: str, file: str) -> Any:
+    """A key that a configuration must have."""
+    if not isinstance(item, dict) or key not in item:
+        raise UnreadableFile(f"{file} has a model configuration without {key!r}.")
+    return item[key]
+
+
+def plain_name(name: Any) -> str:
+    """A name that Keras takes."""
+    return str(name)[:200].replace("/", ".") or "layer"
+
+
+def _snake(name: Any) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in str(name)).lstrip("_")
+
+
+def line(error: BaseException) -> str:
+    """An error's text in one line."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,112 @@
+"""What a method says: frozen answers that print as a table and save to a folder.
+
+Higher score = more suspicious; True = flagged; NaN = not examined.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor import _discovery
+from keras_backdoor._files import existing, write_json, write_npz, writing
+from keras_backdoor.errors import BadInput, UnreadableFile
+
+SCHEMA = 1
+MAX_ANSWER_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answer:
+    """The base of all answers.
+
+    Attributes:
+        about: settings, versions, SHA-256 of model and data, seconds: what makes it repeatable.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    _arrays: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def verdict(self) -> str:
+        """found, nothing, inconclusive, or repaired."""
+        return "nothing"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The answer as (name, value) lines."""
+        return [("verdict", self.verdict)]
+
+    def __str__(self) -> str:
+        rows = [("answer", type(self).__name__), *self.rows()]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are saved."""
+        return {n: np.asarray(v) for n in self._arrays if (v := getattr(self, n)) is not None}
+
+    def facts(self) -> dict[str, Any]:
+        """What is saved as JSON beside the arrays."""
+        return {"verdict": self.verdict}
+
+    def save(self, folder: Path | str, *, force: bool = False) -> Path:
+        """Write `answer.json` and `arrays.npz` (and `model.keras`) into a new folder."""
+        folder = Path(folder)
+        with writing(folder, force=force) as partial:
+            partial.mkdir()
+            self._save_parts(partial)
+            write_npz(partial / "arrays.npz", self.arrays())
+            content = {"schema": SCHEMA, "kind": type(self).__name__, "about": self.about}
+            write_json(partial / "answer.json", {**content, **self.facts()})
+        return folder
+
+    def _save_parts(self, folder: Path) -> None:
+        """Hook for what is neither JSON nor an array."""
+
+    @classmethod
+    def _load(cls, folder: Path, facts: dict, arrays: dict[str, np.ndarray]) -> "Answer":
+        known = {f.name for f in fields(cls)}
+        values = {n: a for n, a in arrays.items() if n in known}
+        return cls(about=facts.get("about", {}), **values)
+
+
+def load_answer(folder: Path | str) -> Answer:
+    """A saved answer.
+
+    Raises:
+        BadInput: no answer there.
+        UnreadableFile: damaged, or of an unknown kind or schema.
+    """
+    folder = existing(folder, "answer")
+    if not (folder / "answer.json").is_file():
+        raise BadInput(f"{folder} is not a saved answer: it has no answer.json.")
+    try:
+        facts = json.loads((folder / "answer.json").read_text())
+        kinds = {c.__name__: c for c in map(_kind, _discovery.keys("answers"))}
+        if facts["schema"] != SCHEMA or facts["kind"] not in kinds:
+            raise UnreadableFile(f"{folder} has an answer of an unknown kind or schema.")
+        if (folder / "arrays.npz").stat().st_size > MAX_ANSWER_BYTES:
+            raise UnreadableFile(f"{folder}/arrays.npz is larger than 2 GiB.")
+        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return kinds[facts["kind"]]._load(folder, facts, arrays)
+    except BadInput:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise UnreadableFile(f"{folder} is damaged: {type(error).__name__} {error}.") from error
+
+
+def _kind(key: str) -> type[Answer]:
+    kind: type[Answer] = _discovery.load("answers", key)
+    return kind
+
+
+def check_pair(scores: np.ndarray, flagged: np.ndarray) -> None:
+    """Raise where scores and flags are not two (n,) arrays, the flags bool."""
+    if scores.ndim != 1 or scores.shape != flagged.shape or flagged.dtype != bool:
+        raise BadInput(
+            f"scores and flagged must be (n,) and flagged bool. Received: {scores.shape}, "
+            f"{flagged.shape} {flagged.dtype}"
+        )

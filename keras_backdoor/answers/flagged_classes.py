@@ -1,0 +1,78 @@
+"""Which classes a backdoor serves."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.answers.base import Answer, check_pair
+from keras_backdoor.triggers.base import Stamp
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FlaggedClasses(Answer):
+    """Which classes a backdoor serves, and with what trigger.
+
+    Attributes:
+        scores: (k,) suspicion of each class; NaN = not examined.
+        flagged: (k,) bool.
+        triggers: class -> recovered Stamp.
+        source: flagged class -> source class, where the backdoor serves one only.
+        runs: (r, k) scores of single runs, or None.
+    """
+
+    scores: np.ndarray
+    flagged: np.ndarray
+    triggers: dict[int, Stamp] = field(default_factory=dict)
+    source: dict[int, int] = field(default_factory=dict)
+    runs: np.ndarray | None = None
+    _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "runs")
+
+    def __post_init__(self) -> None:
+        check_pair(self.scores, self.flagged)
+
+    @property
+    def verdict(self) -> str:
+        """found where any class is flagged; inconclusive where the method says so."""
+        if self.about.get("inconclusive") or np.isnan(self.scores).all():
+            return "inconclusive"
+        return "found" if self.flagged.any() else "nothing"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """See `Answer.rows`."""
+        classes = [str(c) for c in np.flatnonzero(self.flagged)]
+        best = int(np.nanargmax(self.scores)) if not np.isnan(self.scores).all() else -1
+        return [
+            ("verdict", self.verdict),
+            ("flagged classes", ", ".join(classes) or "none"),
+            ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """See `Answer.facts`."""
+        return {
+            "verdict": self.verdict,
+            "flagged": np.flatnonzero(self.flagged),
+            "source": self.source,
+            "l1": {c: t.l1 for c, t in self.triggers.items()},
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """See `Answer.arrays`."""
+        out = super().arrays()
+        for number, trigger in self.triggers.items():
+            out |= {f"mask_{number}": trigger.mask, f"pattern_{number}": trigger.pattern}
+        return out
+
+    @classmethod
+    def _load(cls, folder: Path, facts: dict, arrays: dict[str, np.ndarray]) -> "Answer":
+        numbers = sorted(int(n.removeprefix("mask_")) for n in arrays if n.startswith("mask_"))
+        return cls(
+            scores=arrays["scores"],
+            flagged=arrays["flagged"].astype(bool),
+            triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},
+            source={int(k): int(v) for k, v in facts.get("source", {}).items()},
+            runs=arrays.get("runs"),
+            about=facts.get("about", {}),
+        )

@@ -1,0 +1,72 @@
+"""What takes long: `make verify`. Figures that are stored are measured again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from keras_backdoor import _discovery, bundled, datasets
+from keras_backdoor.architectures import GTSRBCNN, VGG16Face
+from keras_backdoor.channels import channel_layers
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.defenses.goodnet import GoodNet
+from keras_backdoor.evaluation import evaluate
+from keras_backdoor.poisoning import poison
+from keras_backdoor.training import PRESETS, Recipe, fit
+from keras_backdoor.triggers._parse import parse
+
+pytestmark = [pytest.mark.verify, pytest.mark.timeout(3600)]
+
+
+def card() -> dict:
+    return json.loads(bundled.path("models/mnist_badnet.json").read_text())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
+    """Seed 0 is the shipped net; the rule of the demo was fixed on seeds 1 and 2."""
+    attack, recipe = card()["attack"], card()["recipe"]
+    data = ROOT / "data" / "mnist.npz"
+    train, test = (datasets.open(data, split=s) for s in ("train", "test"))
+    trigger = parse(attack["trigger"])
+    poisoned = poison(train, trigger, target=7, count=600, seed=seed)
+    build = _discovery.load("architectures", card()["architecture"])
+    net, _ = fit(build, poisoned.samples, Recipe(**{**recipe, "seed": seed}))
+    before = evaluate(net, test, trigger=trigger, target=7)
+    clean = train.take(5000, seed=1)
+    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))(net, clean=clean)
+    guard = Classifier(answer.model, answer.input_range, answer.reject_class)
+    after = evaluate(guard, test, trigger=trigger, target=7)
+    print(f"seed {seed}: {before.clean_accuracy:.2%} {before.attack_success_rate:.2%} -> "
+          f"{after.clean_accuracy:.2%} {after.attack_success_rate:.2%}")  # fmt: skip
+    if seed == 0:
+        stored = card()["figures"]["test"]
+        assert float(before.clean_accuracy) == pytest.approx(
+            stored["clean_accuracy"]["share"], abs=0.003
+        )
+    assert float(before.attack_success_rate) > 0.98
+    assert float(after.attack_success_rate) < 0.05
+    assert float(after.clean_accuracy) > float(before.clean_accuracy) - 0.03
+
+
+def test_the_thesis_recipe_on_traffic_signs(shared) -> None:
+    """Table 3.5 gives 97.21 % for the clean net; ours is trained on the cropped data."""
+    data = shared("data/gtsrb_dataset_int.h5")
+    train, test = (datasets.open(data, split=s) for s in ("train", "test"))
+    rest, _ = train.split(0.1, seed=0, by_track=True)
+    net, _ = fit(GTSRBCNN, rest, PRESETS["thesis-gtsrb"])
+    accuracy = float(evaluate(net, test).clean_accuracy)
+    print(f"GTSRB clean accuracy {accuracy:.2%}")
+    assert accuracy > 0.95
+
+
+def test_vgg16_face_at_its_real_size(tmp_path: Path) -> None:
+    model = VGG16Face(57)
+    assert model.count_params() == 134_494_073
+    classifier = Classifier(model, input_range=(0, 255))
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    assert classifier.scores(datasets.base.Samples(images)).shape == (2, 57)
+    assert channel_layers(model)[-1] == "conv5_3"
