@@ -14,6 +14,9 @@ MAX_DECLARED_BYTES = 8 * 2**30
 MAX_OBJECTS = 100_000
 """Groups and arrays of a file above which it is refused."""
 MAX_DEPTH = 32
+FILTERS = frozenset({1, 2, 3, 32000})
+"""Deflate, shuffle, Fletcher32 and LZF."""
+MAX_CHUNK = 2**28
 MAX_EXPANSION = 200
 """Times that stored bytes may expand, beyond 16 MiB."""
 
@@ -83,6 +86,7 @@ def _check_dataset(data: Any, here: str, name: str) -> int:
     if data.dtype.kind not in "uifb" and not here.startswith("/optimizer_weights"):
         kind = "text" if data.dtype.kind in "SU" else "objects"
         raise HostileFile(f"{name}: '{here}' holds {kind} ({data.dtype}), not numbers.")
+    _check_filters(data, here, name)
     stored = data.id.get_storage_size()
     size = int(np.prod(data.shape, dtype=np.float64)) * data.dtype.itemsize
     if size > 2**24 + MAX_EXPANSION * stored:
@@ -90,6 +94,32 @@ def _check_dataset(data: Any, here: str, name: str) -> int:
             f"{name}: '{here}' expands from {stored} to {size} bytes (a decompression bomb)."
         )
     return size
+
+
+def _check_filters(data: Any, here: str, name: str) -> None:
+    """Only the filters that HDF5 itself brings, and no chunk that is larger than it need be."""
+    properties = data.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code = properties.get_filter(number)[0]
+        if code not in FILTERS:
+            raise HostileFile(f"{name}: '{here}' needs the foreign HDF5 filter {code}.")
+    chunk = int(np.prod(data.chunks or (0,), dtype=np.float64)) * data.dtype.itemsize
+    if chunk > MAX_CHUNK:
+        raise HostileFile(f"{name}: '{here}' is stored in chunks of {chunk} bytes.")
+
+
+def numbers(file: Any) -> int:
+    """How many numbers the arrays of a checked file hold."""
+    import h5py
+
+    total, waiting = 0, [file]
+    while waiting:
+        for child in waiting.pop().values():
+            if isinstance(child, h5py.Dataset):
+                total += int(np.prod(child.shape, dtype=np.float64))
+            else:
+                waiting.append(child)
+    return total
 
 
 def text(value: Any, name: str) -> str:

@@ -3,8 +3,11 @@
 A layer is made by calling a built-in class with numbers, words and lists of these.
 """
 
+import importlib
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from keras_backdoor._backend import keras
@@ -86,9 +89,35 @@ ACTIVATIONS = frozenset(
 DROPPED = frozenset(
     {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"}
 )
+APPLICATION_LAYERS = {
+    "LayerScale": "convnext",
+    "StochasticDepth": "convnext",
+    "CustomScaleLayer": "inception_resnet_v2",
+}
+"""Layers that `keras.applications` defines for itself, and the module of each."""
 ASIDE = ("initializer", "regularizer", "constraint")
 MAX_NUMBER = 2**20
 """Whole number in a setting above which a file is refused."""
+
+
+def make_operation(item: Any, constant: float | None, file: str) -> Any:
+    """A layer that does what `x + y`, `x * 3` or `x - y` did in a functional model.
+
+    It stands for no layer of the file, so it has no place among the stored weights.
+    """
+    kind = get(item, "class_name", file)
+    name = plain_name(item.get("name") or get(item, "config", file).get("name"))
+    if kind not in ("Add", "Subtract", "Multiply"):
+        raise HostileFile(f"{file}: the operation {str(kind)[:60]!r} is not on the list.")
+    if constant is None:
+        layer = getattr(keras.layers, kind)(name=name)
+    elif kind == "Multiply":
+        layer = keras.layers.Rescaling(constant, name=name)
+    else:
+        offset = constant if kind == "Add" else -constant
+        layer = keras.layers.Rescaling(1.0, offset=offset, name=name)
+    layer._stored_class = ""
+    return layer
 
 
 def make_layer(item: Any, file: str) -> tuple[Any, str]:
@@ -97,11 +126,11 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
     name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
     where = f"{file}: the layer {name!r}"
     built_in(item, where)
-    if kind not in LAYERS:
+    if kind not in LAYERS and kind not in APPLICATION_LAYERS:
         raise HostileFile(f"{where} is of class {kind!r}, which is not on the list of layers.")
     if config.get("data_format") == "channels_first":
         raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
-    cls = getattr(keras.layers, kind)
+    cls = _application_layer(kind) if kind in APPLICATION_LAYERS else getattr(keras.layers, kind)
     known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
     settings = {
         key: _setting(key, value, where)
@@ -112,7 +141,7 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
         settings["axis"] = settings["axis"][0]
     try:
         layer = cls(name=plain_name(name), **settings)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise UnreadableFile(f"{where} cannot be made: {line(error)}") from error
     layer.trainable = bool(config.get("trainable", True))
     return layer, name
@@ -133,7 +162,9 @@ def _plain(key: str, value: Any, where: str) -> Any:
         return [_plain(key, v, where) for v in value]
     if isinstance(value, bool | None) or (isinstance(value, str) and len(value) <= 64):
         return value
-    if isinstance(value, int | float) and (isinstance(value, float) or abs(value) <= MAX_NUMBER):
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int) and abs(value) <= MAX_NUMBER:
         return value
     raise HostileFile(
         f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
@@ -213,3 +244,24 @@ def _snake(name: Any) -> str:
 def line(error: BaseException) -> str:
     """An error's text in one line."""
     return " ".join(str(error).split())[:300]
+
+
+def _application_layer(kind: str) -> Any:
+    module = importlib.import_module(f"keras.src.applications.{APPLICATION_LAYERS[kind]}")
+    return getattr(module, kind)
+
+
+@contextmanager
+def at_rest(layer: Any) -> Iterator[None]:
+    """Build with zeros: the weights follow from the file, and some initializers take minutes.
+
+    Afterwards the layer has its own initializers again, for those who train it anew.
+    """
+    kept = {} if layer.built else {k: v for k, v in vars(layer).items() if k.endswith(ASIDE[0])}
+    for key in kept:
+        setattr(layer, key, keras.initializers.Zeros())
+    try:
+        yield
+    finally:
+        for key, initializer in kept.items():
+            setattr(layer, key, initializer)

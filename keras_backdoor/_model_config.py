@@ -4,26 +4,57 @@ Nothing of the configuration reaches Keras' own deserialisation: the graph is wa
 its layers are made by `_layer_config`.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_backdoor._backend import keras
-from keras_backdoor._layer_config import get, line, make_layer, plain_name
+from keras_backdoor._layer_config import (
+    at_rest,
+    get,
+    line,
+    make_layer,
+    make_operation,
+    plain_name,
+)
 from keras_backdoor.errors import HostileFile, UnreadableFile
 
 MODELS = frozenset({"Sequential", "Functional", "Model"})
-MAX_LAYERS, MAX_NESTING, MAX_PARAMETERS = 4096, 8, 2**30
+MAX_LAYERS, MAX_CALLS, MAX_NESTING = 4096, 8192, 8
+MAX_SIDE, MAX_OUTPUT = 8192, 2**26
+"""Numbers of an input's side, and of one image's activations, above which a file is refused."""
+SPARE = 2**16
+"""Weights that a model may have beyond those in its file (Normalization's constants)."""
+Place = tuple[str, int]
+
+
+class Call(NamedTuple):
+    """One use of a layer: (layer, node) of its inputs, and the number of an operation."""
+
+    sources: list[Place]
+    constant: float | None
+    is_operation: bool
 
 
 @dataclass
 class Builder:
-    """Builds a model and remembers what every layer was called in the file."""
+    """Builds a model and remembers what every layer was called in the file.
+
+    Attributes:
+        file: what the file is called in messages.
+        stored: numbers that the file holds as weights; a configuration that asks for more is
+            refused before memory is taken.
+        original: id of a layer -> its name in the file.
+    """
 
     file: str
+    stored: int
     original: dict[int, str] = field(default_factory=dict)
     layers: int = 0
+    calls: int = 0
+    asked: int = 0
 
     def model(self, config: Any, depth: int = 0) -> keras.Model:
         """The model of `{"class_name": …, "config": …}`."""
@@ -31,7 +62,7 @@ class Builder:
             raise HostileFile(f"{self.file}: models are nested deeper than {MAX_NESTING}.")
         kind, inner = get(config, "class_name", self.file), get(config, "config", self.file)
         if kind not in MODELS:
-            raise HostileFile(f"{self.file}: a model of class {kind!r} is not built-in.")
+            raise HostileFile(f"{self.file}: a model of class {str(kind)[:60]!r} is not built-in.")
         if isinstance(inner, list):
             inner = {"layers": inner}
         layers = get(inner, "layers", self.file)
@@ -49,45 +80,32 @@ class Builder:
     def _sequential(self, config: dict, layers: list, depth: int) -> keras.Model:
         first = get(layers[0], "config", self.file)
         shape = _batch_shape(first) or config.get("build_input_shape")
-        if shape is None and get(layers[0], "class_name", self.file) in MODELS:
-            made = self.model(layers[0], depth + 1)
-            shape = made.input_shape
-            rest = layers[1:]
-            tensor = image = self._input(shape, "input")
-            tensor = made(tensor)
-        else:
-            named = str(first.get("name")) if layers[0]["class_name"] == "InputLayer" else "input"
-            tensor = image = self._input(shape, named)
-            rest = layers[1:] if layers[0]["class_name"] == "InputLayer" else layers
-        for item in rest:
-            tensor = self._call(self._layer(item, depth), tensor)
+        has_input = layers[0]["class_name"] == "InputLayer"
+        made: dict[int, Any] = {}
+        if shape is None and layers[0]["class_name"] in MODELS:
+            made[0] = self.model(layers[0], depth + 1)
+            shape = made[0].input_shape
+        tensor = image = self._input(shape, str(first.get("name")) if has_input else "input")
+        for number, item in enumerate(layers):
+            if number or not has_input:
+                tensor = self._apply(made.get(number) or self._layer(item, depth), tensor)
         return keras.Model(image, tensor, name=plain_name(config.get("name", "sequential")))
 
     def _functional(self, config: dict, layers: list, depth: int) -> keras.Model:
-        made: dict[str, Any] = {}
-        tensors: dict[tuple[str, int], Any] = {}
-        waiting: list[tuple[str, int, list]] = []
+        items: dict[str, Any] = {}
+        tensors: dict[Place, Any] = {}
+        calls: dict[Place, Call] = {}
         for item in layers:
             name = str(item.get("name") or get(item, "config", self.file).get("name"))
-            if name in made:
+            if name in items:
                 raise UnreadableFile(f"{self.file} has two layers called {name!r}.")
+            items[name] = item
             if get(item, "class_name", self.file) == "InputLayer":
                 tensors[name, 0] = self._input(_batch_shape(item["config"]), name)
-                made[name] = None
                 continue
-            made[name] = self._layer(item, depth)
             for number, node in enumerate(item.get("inbound_nodes") or []):
-                waiting.append((name, number, _sources(node, self.file)))
-        while waiting:
-            ready = [w for w in waiting if all(s in tensors for s in w[2])]
-            if not ready:
-                raise UnreadableFile(f"{self.file}: the layer {waiting[0][0]!r} has no input.")
-            for name, number, sources in ready:
-                given = [tensors[s] for s in sources]
-                tensors[name, number] = self._call(
-                    made[name], given if len(given) > 1 else given[0]
-                )
-            waiting = [w for w in waiting if w not in ready]
+                calls[name, number] = _call(node, self.file)
+        self._run(calls, items, tensors, depth)
         try:
             ends = [
                 [tensors[e] for e in _ends(config[key])]
@@ -98,11 +116,52 @@ class Builder:
         inputs, outputs = (e if len(e) > 1 else e[0] for e in ends)
         return keras.Model(inputs, outputs, name=plain_name(config.get("name", "model")))
 
+    def _run(self, calls: dict[Place, Call], items: dict, tensors: dict, depth: int) -> None:
+        """Make every call as soon as its inputs are there."""
+        self.calls += len(calls)
+        if self.calls > MAX_CALLS:
+            raise HostileFile(f"{self.file} uses its layers more than {MAX_CALLS} times.")
+        missing = {place: len(set(call.sources)) for place, call in calls.items()}
+        users: dict[Place, list[Place]] = {}
+        for place, call in calls.items():
+            for source in set(call.sources):
+                users.setdefault(source, []).append(place)
+        made: dict[str, Any] = {}
+        ready = deque(tensors)
+        ready.extend(place for place, number in missing.items() if number == 0)
+        while ready:
+            place = ready.popleft()
+            if place in calls:
+                tensors[place] = self._make(place, calls[place], items, tensors, made, depth)
+            for user in users.get(place, []):
+                missing[user] -= 1
+                if missing[user] == 0:
+                    ready.append(user)
+        lost = [place[0] for place in calls if place not in tensors]
+        if lost:
+            raise UnreadableFile(f"{self.file}: the layer {lost[0]!r} has no input.")
+
+    def _make(
+        self, place: Place, call: Call, items: dict, tensors: dict, made: dict, depth: int
+    ) -> Any:
+        name = place[0]
+        if name not in made:
+            if call.is_operation:
+                made[name] = make_operation(items[name], call.constant, self.file)
+            else:
+                made[name] = self._layer(items[name], depth)
+        given = [tensors[s] for s in call.sources]
+        if not given:
+            raise UnreadableFile(f"{self.file}: the layer {name!r} has no input.")
+        return self._apply(made[name], given if len(given) > 1 else given[0])
+
     def _input(self, shape: Any, name: str) -> Any:
         if not isinstance(shape, list | tuple) or len(shape) < 2:
             raise UnreadableFile(f"{self.file} does not say the shape of its input.")
         sizes = [n for n in shape[1:] if n is not None]
-        if any(not isinstance(n, int) or not 1 <= n <= 8192 for n in sizes):
+        if any(not isinstance(n, int) or not 1 <= n <= MAX_SIDE for n in sizes):
+            raise HostileFile(f"{self.file}: an input of shape {str(list(shape))[:80]} is absurd.")
+        if np.prod(sizes, dtype=np.float64) > MAX_OUTPUT:
             raise HostileFile(f"{self.file}: an input of shape {list(shape)} is absurd.")
         return keras.Input(tuple(shape[1:]), name=plain_name(name))
 
@@ -116,35 +175,45 @@ class Builder:
         self.original[id(layer)] = name
         return layer
 
-    def _call(self, layer: Any, tensors: Any) -> Any:
-        size = _parameters(layer, tensors)
-        if size > MAX_PARAMETERS:
-            raise HostileFile(f"{self.file}: the layer {layer.name!r} asks for {size:,} weights.")
+    def _apply(self, layer: Any, tensors: Any) -> Any:
+        self.asked += _weights_of(layer, tensors)
+        if self.asked > self.stored + SPARE:
+            raise HostileFile(
+                f"{self.file}: up to the layer {layer.name!r} the architecture asks for "
+                f"{self.asked:,} weights, and the file holds {self.stored:,}."
+            )
         try:
-            result = layer(tensors)
-        except (ValueError, TypeError) as error:
+            with at_rest(layer):
+                result = layer(tensors)
+        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
             raise UnreadableFile(
                 f"{self.file}: the layer {layer.name!r} does not fit its input: {line(error)}"
             ) from error
-        if any(n is not None and n > 2**28 for n in result.shape):
+        size = np.prod([n or 1 for n in result.shape], dtype=np.float64)
+        if size > MAX_OUTPUT:
             raise HostileFile(f"{self.file}: the output of {layer.name!r} is absurdly large.")
         return result
 
 
-def _sources(node: Any, file: str) -> list[tuple[str, int]]:
+def _call(node: Any, file: str) -> Call:
     if isinstance(node, dict):
-        found: list[tuple[str, int]] = []
-        _tensors(node.get("args"), found, file)
+        args = node.get("args") or []
         extra = {k: v for k, v in (node.get("kwargs") or {}).items() if v not in (None, False)}
         if extra:
             raise HostileFile(f"{file}: a layer is called with {str(sorted(extra))[:60]}.")
-        return found
+        numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
+        found: list[Place] = []
+        _tensors([a for a in args if not isinstance(a, int | float)], found, file)
+        is_operation = len(args) > 1
+        if len(numbers) > 1 or (numbers and not (is_operation and np.isfinite(numbers[0]))):
+            raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
+        return Call(found, float(numbers[0]) if numbers else None, is_operation)
     if node and isinstance(node[0], str):
         node = [node]
-    return [(str(entry[0]), int(entry[1])) for entry in node]
+    return Call([(str(entry[0]), int(entry[1])) for entry in node], None, False)
 
 
-def _tensors(args: Any, found: list[tuple[str, int]], file: str) -> None:
+def _tensors(args: Any, found: list[Place], file: str) -> None:
     for argument in args or []:
         if isinstance(argument, list):
             _tensors(argument, found, file)
@@ -155,7 +224,7 @@ def _tensors(args: Any, found: list[tuple[str, int]], file: str) -> None:
             raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
 
 
-def _ends(entries: Any) -> list[tuple[str, int]]:
+def _ends(entries: Any) -> list[Place]:
     if isinstance(entries, dict):
         entries = list(entries.values())
     if entries and isinstance(entries[0], str):
@@ -168,14 +237,26 @@ def _batch_shape(config: Any) -> Any:
     return shape["items"] if isinstance(shape, dict) and "items" in shape else shape
 
 
-def _parameters(layer: Any, tensors: Any) -> int:
-    """Weights that calling a layer will allocate, or 0 for layers whose weights are few."""
-    if isinstance(tensors, list) or getattr(layer, "built", False):
+def _weights_of(layer: Any, tensors: Any) -> int:
+    """Weights that calling a layer for the first time will allocate, at least."""
+    if isinstance(tensors, list) or layer.built:
         return 0
-    width = tensors.shape[-1] or 1
-    kernel = int(np.prod(getattr(layer, "kernel_size", 1), dtype=np.float64))
-    out = getattr(layer, "units", None) or getattr(layer, "filters", None)
-    out = out or getattr(layer, "depth_multiplier", 1) or 1
-    if type(layer).__name__ == "PReLU":
-        return int(np.prod([n or 1 for n in tensors.shape[1:]], dtype=np.float64))
-    return int(width) * kernel * int(out)
+    shape = [n or 1 for n in tensors.shape[1:]]
+    width, kind = shape[-1], type(layer).__name__
+    window = int(np.prod(getattr(layer, "kernel_size", 1), dtype=np.float64))
+    multiplier = int(getattr(layer, "depth_multiplier", 1) or 1)
+    if kind == "Dense":
+        return int(width * layer.units)
+    if kind == "SeparableConv2D":
+        return int(width * multiplier * (window + layer.filters))
+    if kind == "DepthwiseConv2D":
+        return int(width * multiplier * window)
+    if kind in ("Conv2D", "Conv2DTranspose"):
+        return int(width * window * layer.filters) // int(getattr(layer, "groups", 1) or 1)
+    if kind == "PReLU":
+        shared = layer.shared_axes or []
+        return int(np.prod([1 if i + 1 in shared else n for i, n in enumerate(shape)]))
+    if kind == "LayerNormalization":
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        return int(np.prod([([1, *shape])[a] for a in axes], dtype=np.float64))
+    return 0

@@ -68,6 +68,8 @@ def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()
     used: dict[str, int] = {}
     for layer in model.layers:
         kind = _container_name(layer)
+        if not kind:
+            continue
         number = used.setdefault(kind, -1) + 1
         used[kind] = number
         key = f"layers/{kind}_{number}" if number else f"layers/{kind}"

@@ -18,7 +18,7 @@ from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
 
 MAX_FILE = 4 * 2**30
-MAX_JSON = 32 * 2**20
+MAX_JSON = 16 * 2**20
 MAX_JSON_DEPTH = 64
 
 
@@ -32,6 +32,7 @@ class ModelFile:
         keras_version: as the file says it, or None.
         config: the model's configuration, or None for a weights-only file.
         sha256: of the file.
+        stored: numbers that it holds as weights.
         ignored: what is in the file and not used.
     """
 
@@ -40,6 +41,7 @@ class ModelFile:
     keras_version: str | None
     config: dict[str, Any] | None
     sha256: str
+    stored: int
     ignored: tuple[str, ...] = field(default=())
 
 
@@ -94,21 +96,22 @@ def read_file(path: Path | str) -> ModelFile:
         if version is None and "model_weights" in file:
             version = file["model_weights"].attrs.get("keras_version")
         version = None if version is None else _h5.text(version, str(path))
+        stored = _h5.numbers(file.get("model_weights", file))
         ignored = tuple(
             k for k in ("training_config", "optimizer_weights") if k in file.attrs or k in file
         )
         if "model_config" not in file.attrs:
             if "layer_names" not in file.attrs and "layers" not in file:
                 raise UnreadableFile(f"{path} is an HDF5 file without a Keras model.")
-            return ModelFile(path, "weights", version, None, sha256(path), ignored)
+            return ModelFile(path, "weights", version, None, sha256(path), stored, ignored)
         config = parse_json(_h5.text(file.attrs["model_config"], str(path)), str(path))
-    return ModelFile(path, "h5", version, config, sha256(path), ignored)
+    return ModelFile(path, "h5", version, config, sha256(path), stored, ignored)
 
 
 def parse_json(text: str, name: str) -> Any:
     """JSON of bounded size and depth."""
     if len(text) > MAX_JSON:
-        raise HostileFile(f"{name}: the configuration is longer than 32 MiB.")
+        raise HostileFile(f"{name}: the configuration is longer than 16 MiB.")
     depth = deepest = 0
     for character in text:
         if character in "[{":
@@ -163,7 +166,9 @@ def _read_keras(path: Path) -> ModelFile:
         raise UnreadableFile(f"{path} has no model.weights.h5.")
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     ignored = ("compile_config",) if isinstance(config, dict) and "compile_config" in config else ()
-    return ModelFile(path, "keras", str(version), config, sha256(path), ignored)
+    with _h5.checked(io.BytesIO(members["model.weights.h5"]), str(path)) as file:
+        stored = _h5.numbers(file)
+    return ModelFile(path, "keras", str(version), config, sha256(path), stored, ignored)
 
 
 def _members(path: Path) -> dict[str, bytes]:
@@ -185,7 +190,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 
 def _from_config(file: ModelFile) -> Any:
-    builder = Builder(str(file.path))
+    builder = Builder(str(file.path), file.stored)
     try:
         model = builder.model(file.config)
     except (HostileFile, UnreadableFile):
