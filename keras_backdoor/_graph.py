@@ -3,6 +3,7 @@
 A layer is named by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,25 @@ def copy(model: Any) -> Any:
     """An independent copy: same architecture, names and weights."""
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
+    settle(twin)
     return twin
+
+
+def settle(model: Any) -> None:
+    """Let layers that keep something computed from their weights (Normalization) renew it."""
+    for _, layer in walk(model):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def architecture_digest(model: Any) -> str:
+    """SHA-256 of the layers, their settings and shapes; names do not count."""
+    digest = hashlib.sha256()
+    for _, layer in walk(model):
+        settings = {k: v for k, v in layer.get_config().items() if k != "name"}
+        shape = getattr(getattr(layer, "output", None), "shape", None)
+        digest.update(f"{type(layer).__name__}{settings}{shape}".encode())
+    return digest.hexdigest()
 
 
 def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
@@ -87,7 +106,9 @@ def inlined(model: Any) -> Any:
         made[id(layer)].set_weights(layer.get_weights())
         return result
 
-    return keras.Model(tensor, replay(model, tensor, visit), name=model.name)
+    flat_model = keras.Model(tensor, replay(model, tensor, visit), name=model.name)
+    settle(flat_model)
+    return flat_model
 
 
 def twin(layer: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor import _h5
+from keras_backdoor._graph import settle
 from keras_backdoor.errors import UnreadableFile
 
 
@@ -61,6 +62,7 @@ def fill(
         variables = [*layers[key].trainable_weights, *layers[key].non_trainable_weights]
         arrays = [group[places[key]][n] for n in stored[key]]
         _assign(variables, arrays, f"{name}: the layer {key!r}", skip=key in optional)
+    settle(model)
 
 
 def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
@@ -85,6 +87,7 @@ def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()
         arrays = [stored[str(i)] for i in range(len(stored))]
         where = f"{name}: the layer {layer.name!r}"
         _assign(variables, arrays, where, skip=layer.name in optional)
+    settle(model)
 
 
 def _assign(variables: list, arrays: list, where: str, *, skip: bool = False) -> None:

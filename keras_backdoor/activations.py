@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_backdoor._backend import keras
 from keras_backdoor._files import writing
-from keras_backdoor._graph import flat, get_layer
+from keras_backdoor._graph import flat, get_layer, replay, settle, twin
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
@@ -30,10 +30,7 @@ def split(model: Any, layer: str) -> tuple[Any, Any]:
     Raises:
         BadInput: no such layer, or a branch of the model runs past it.
     """
-    model = model.model if isinstance(model, Classifier) else model
-    get_layer(model, layer)
-    graph = flat(model)
-    cut = get_layer(graph, layer.replace("/", ".") if graph is not model else layer).output
+    graph, cut = _find(model, layer)
     head = keras.Model(graph.inputs[0], cut, name="head")
     if cut is graph.outputs[0]:
         return head, keras.Sequential([keras.Input(cut.shape[1:]), keras.layers.Identity()])
@@ -43,6 +40,60 @@ def split(model: Any, layer: str) -> tuple[Any, Any]:
             "that every path goes through."
         )
     return head, keras.Model(cut, graph.outputs[0], name="tail")
+
+
+def head_of(model: Any, layer: str) -> Any:
+    """The part of a model up to a layer, also where another branch runs past it."""
+    graph, cut = _find(model, layer)
+    return keras.Model(graph.inputs[0], cut, name="head")
+
+
+def with_silence(model: Any, layer: str) -> Any:
+    """A copy of a model with two more inputs that silence channels behind a layer.
+
+    Args:
+        model: a Keras model or Classifier.
+        layer: path of the layer.
+
+    Returns:
+        A model of (images, mask, rest): behind the layer h becomes (1 - mask) h + mask rest,
+        with mask and rest of shape (batch or 1, …, channels). It shares no weights.
+    """
+    model = model.model if isinstance(model, Classifier) else model
+    width = int(get_layer(model, layer).output.shape[-1])
+    image = keras.Input(model.inputs[0].shape[1:])
+    mask, rest = keras.Input((width,)), keras.Input((width,))
+    made: dict[int, Any] = {}
+
+    def visit(path: str, one: Any, args: Any, kwargs: Any) -> Any:
+        if id(one) not in made:
+            made[id(one)] = twin(one, path.replace("/", "."))
+        hidden = made[id(one)](*args, **kwargs)
+        made[id(one)].set_weights(one.get_weights())
+        if path != layer:
+            return hidden
+        shape = (*(1,) * (len(hidden.shape) - 2), width)
+        m, r = (keras.layers.Reshape(shape)(x) for x in (mask, rest))
+        kept = keras.layers.Multiply()([hidden, keras.layers.Rescaling(-1.0, offset=1.0)(m)])
+        return keras.layers.Add()([kept, keras.layers.Multiply()([r, m])])
+
+    silenced = keras.Model([image, mask, rest], replay(model, image, visit))
+    settle(silenced)
+    return silenced
+
+
+def can_be_cut(model: Any, layer: str) -> bool:
+    """Whether every path of the model goes through a layer."""
+    graph, cut = _find(model, layer)
+    return cut is graph.outputs[0] or not _reaches_input(graph, cut)
+
+
+def _find(model: Any, layer: str) -> tuple[Any, Any]:
+    """The model without nesting, and the tensor behind a layer in it."""
+    model = model.model if isinstance(model, Classifier) else model
+    get_layer(model, layer)
+    graph = flat(model)
+    return graph, get_layer(graph, layer.replace("/", ".") if graph is not model else layer).output
 
 
 def _reaches_input(graph: Any, cut: Any) -> bool:
@@ -82,7 +133,7 @@ def features(
     Returns:
         (n, …) float32.
     """
-    head = _head(classifier, layer)
+    head = head_of(classifier, layer)
     shape = (len(samples), *(int(s) for s in head.outputs[0].shape[1:]))
     batches = classifier.stream(samples, head, batch_size)
     if out is None:
@@ -99,19 +150,12 @@ def features(
 
 def mean_activation(classifier: Classifier, samples: Samples, layer: str) -> np.ndarray:
     """(channels,) mean activation of every channel behind a layer, in one streaming pass."""
-    head = _head(classifier, layer)
+    head = head_of(classifier, layer)
     total, count = 0.0, 0
     for batch in classifier.stream(samples, head):
         total = total + batch.sum(axis=tuple(range(batch.ndim - 1)), dtype=np.float64)
         count += int(np.prod(batch.shape[:-1]))
     return np.asarray(total) / count
-
-
-def _head(classifier: Classifier, layer: str) -> Any:
-    key = ("head", layer)
-    if key not in classifier._compiled:
-        classifier._compiled[key] = split(classifier, layer)[0]
-    return classifier._compiled[key]
 
 
 def _fill(array: np.ndarray, batches: Any) -> np.ndarray:

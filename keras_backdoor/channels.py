@@ -71,8 +71,24 @@ def after_activation(model: Any, layer: str, *, pool: bool = False) -> str:
     return place
 
 
+def silent_place(model: Any, layer: str, place: str) -> str:
+    """Where a silenced channel is at rest: behind `place` and the last BatchNormalization.
+
+    `silence` also silences the BatchNormalizations that follow a layer, so what it does is seen
+    behind the last of them.
+    """
+    paths = [path for path, _ in following(model, layer)]
+    normalised = [p for p, x in following(model, layer) if type(x).__name__ == "BatchNormalization"]
+    if normalised and (place == layer or paths.index(normalised[-1]) > paths.index(place)):
+        return normalised[-1]
+    return place
+
+
 def resting(model: Any, layer: str, until: str) -> np.ndarray:
-    """(channels,) output at `until` of a channel of `layer` that has been silenced."""
+    """(channels,) output at `until` of a channel of `layer` that has been silenced.
+
+    PReLU, pools and dropout leave a constant 0 as it is.
+    """
     start = get_layer(model, layer)
     activation = getattr(start, "activation", None)
     value = tf.zeros((1, 1, 1, width(start)))
@@ -81,7 +97,7 @@ def resting(model: Any, layer: str, until: str) -> np.ndarray:
         kind = type(follower).__name__
         if kind == "BatchNormalization":
             value = tf.zeros_like(value)
-        elif kind in NONLINEAR:
+        elif kind in NONLINEAR and kind != "PReLU":
             value = follower(value)
         if path == until:
             break

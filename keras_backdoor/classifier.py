@@ -2,23 +2,28 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from keras_backdoor._backend import keras, tf
+from keras_backdoor._graph import architecture_digest
+from keras_backdoor._units import (
+    RANGES,
+    TIE,
+    Output,
+    Range,
+    at_chance,
+    output_kind,
+    rescaling_range,
+)
 from keras_backdoor.errors import BadInput
+from keras_backdoor.metrics import Rate, clean_accuracy
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
-Range = tuple[float, float]
-RANGES: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Input ranges that are tried where nothing tells the range.
-
-A net with small biases answers much the same on larger inputs, and not on smaller ones: so the
-first one within `TIE` of the best accuracy is taken.
-"""
-TIE = 0.01
+GUARD = "goodnet"
+"""Name of a model whose last class means rejected, so that its bare file still tells."""
 PROBE = 1000
 """Clean images that a range is judged by."""
 
@@ -44,7 +49,7 @@ class Classifier:
     reject_class: int | None = None
     source: str | None = None
     file_sha256: str | None = None
-    _compiled: dict = field(default_factory=dict, repr=False)
+    _compiled: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, keras.Model):
@@ -61,6 +66,8 @@ class Classifier:
             )
         if self.input_range is None:
             object.__setattr__(self, "input_range", rescaling_range(self.model))
+        if self.reject_class is None and self.model.name == GUARD:
+            object.__setattr__(self, "reject_class", int(self.model.outputs[0].shape[-1]) - 1)
         if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
             raise BadInput(f"input_range must be (low, high). Received: {self.input_range}")
 
@@ -85,11 +92,11 @@ class Classifier:
         return height, width, channels
 
     @property
-    def output(self) -> Literal["probabilities", "logits", "sigmoid"]:
+    def output(self) -> Output:
         """What the model's output means."""
         if "output" not in self._compiled:
-            self._compiled["output"] = _output_kind(self.model)
-        kind: Literal["probabilities", "logits", "sigmoid"] = self._compiled["output"]
+            self._compiled["output"] = output_kind(self.model)
+        kind: Output = self._compiled["output"]
         return kind
 
     @property
@@ -99,10 +106,13 @@ class Classifier:
         return 2 if width == 1 else width
 
     def sha256(self) -> str:
-        """SHA-256 of the file, or of the architecture and weights where there is no file."""
+        """SHA-256 of the file, or of the architecture and weights where there is no file.
+
+        The names of layers do not count.
+        """
         if self.file_sha256 is not None:
             return self.file_sha256
-        digest = hashlib.sha256(self.model.to_json().encode())
+        digest = hashlib.sha256(architecture_digest(self.model).encode())
         for weight in self.model.get_weights():
             digest.update(np.ascontiguousarray(weight).tobytes())
         return digest.hexdigest()
@@ -124,16 +134,24 @@ class Classifier:
         self.check(samples)
         probe = samples.take(min(PROBE, len(samples)), seed=0).in_memory()
         candidates = dict.fromkeys((*RANGES, self.input_range or RANGES[0]))
-        found = {r: replace(self, input_range=r, _compiled={})._accuracy(probe) for r in candidates}
-        best = next(r for r in found if found[r] >= max(found.values()) - TIE)
+        found = {r: replace(self, input_range=r)._accuracy(probe) for r in candidates}
+        highest = max(float(rate) for rate in found.values())
+        best = next(r for r in found if float(found[r]) >= highest - TIE)
+        blind = at_chance(found[best], probe.known_labels, self.classes)
         if self.input_range is None:
-            return replace(self, input_range=best, _compiled={})
-        chance = max(1.5 / self.classes, 0.02)
-        if found[self.input_range] <= chance and found[best] > 2 * chance:
+            if blind:
+                raise BadInput(
+                    "The model's input range is not known, and under none that was tried does it "
+                    f"beat chance on the labelled images (best {found[best]:.1%}): pass "
+                    "--input-range, or --unlabelled where the labels are not the model's classes."
+                )
+            return replace(self, input_range=best)
+        given = found[self.input_range]
+        if not blind and at_chance(given, probe.known_labels, self.classes):
             raise BadInput(
                 "The model answers at random with the input range {:g}:{:g} ({:.1%} right) and "
                 "not with {:g}:{:g} ({:.1%}): pass --input-range {:g}:{:g}.".format(
-                    *self.input_range, found[self.input_range], *best, found[best], *best
+                    *self.input_range, given, *best, found[best], *best
                 )
             )
         return self
@@ -184,8 +202,8 @@ class Classifier:
         """(n,) predicted classes, int64."""
         return np.concatenate(list(self.stream(samples, self._winner, batch_size)))
 
-    def _accuracy(self, samples: Samples) -> float:
-        return float((self.predict(samples) == samples.known_labels).mean())
+    def _accuracy(self, samples: Samples) -> Rate:
+        return clean_accuracy(self.predict(samples), samples.known_labels)
 
     def _winner(self, images: Any) -> Any:
         return tf.argmax(self.probabilities(images), axis=-1)
@@ -195,7 +213,7 @@ class Classifier:
 
         Args:
             samples: what is passed through, without labels.
-            function: tensor (b, h, w, c) -> tensor (b, …); compiled once.
+            function: tensor (b, h, w, c) -> tensor (b, …); compiled.
             batch_size: images in a batch.
 
         Yields:
@@ -203,42 +221,17 @@ class Classifier:
         """
         self.check(samples.unlabelled())
         key = (function, samples.value_range, samples.image_shape, samples.images.dtype.str)
-        if key not in self._compiled:
-            value_range = samples.value_range or (0.0, 255.0)
-            self._compiled[key] = tf.function(
-                lambda images: function(self.scaled(images, value_range)),
-                input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
-                autograph=False,
-            ).get_concrete_function()
-        run = self._compiled[key]
+        run = self._compiled.get(key) or self._compile(samples, function)
+        if getattr(function, "__self__", None) is self:
+            self._compiled[key] = run
         total = -(-len(samples) // batch_size)
         for images, _ in track(samples.feed(batch_size), "images", total):
             yield run(images).numpy()
 
-
-def rescaling_range(model: Any) -> Range | None:
-    """The input range that a first layer `Rescaling` implies, or None.
-
-    Its output is taken to be 0..1 or -1..1: input = (output - offset) / scale.
-    """
-    first: Any = next((x for x in model.layers if type(x).__name__ != "InputLayer"), None)
-    if type(first).__name__ != "Rescaling" or not np.isscalar(first.scale):
-        return None
-    low = (0.0 - first.offset) / first.scale
-    high = (1.0 - first.offset) / first.scale
-    if first.offset < 0:
-        low = (-1.0 - first.offset) / first.scale
-    return float(np.round(low, 4)), float(np.round(high, 4))
-
-
-def _output_kind(model: Any) -> Literal["probabilities", "logits", "sigmoid"]:
-    """By the values on noise: probabilities lie in 0..1 and sum to 1."""
-    shape = [n or 64 for n in model.inputs[0].shape[1:]]
-    noise = np.random.default_rng(0).uniform(0, 255, (8, *shape)).astype(np.float32)
-    with tf.init_scope():
-        outputs = np.concatenate([model(x, training=False) for x in (noise, noise / 255)])
-    inside = bool((outputs >= 0).all() and (outputs <= 1 + 1e-5).all())
-    if outputs.shape[-1] == 1:
-        activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
-        return "sigmoid" if activation == "sigmoid" else "logits"
-    return "probabilities" if inside and np.allclose(outputs.sum(-1), 1, atol=1e-3) else "logits"
+    def _compile(self, samples: Samples, function: Any) -> Any:
+        value_range = samples.value_range or (0.0, 255.0)
+        return tf.function(
+            lambda images: function(self.scaled(images, value_range)),
+            input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
+            autograph=False,
+        ).get_concrete_function()

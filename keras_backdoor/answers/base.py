@@ -3,6 +3,7 @@
 Higher score = more suspicious; True = flagged; NaN = not examined.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor import _discovery
-from keras_backdoor._files import existing, write_json, write_npz, writing
+from keras_backdoor._files import existing, plain, write_json, write_npz, writing
 from keras_backdoor.errors import BadInput, UnreadableFile
 
 SCHEMA = 1
@@ -50,6 +51,13 @@ class Answer:
     def facts(self) -> dict[str, Any]:
         """What is saved as JSON beside the arrays."""
         return {"verdict": self.verdict}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the answer says."""
+        digest = hashlib.sha256(f"{type(self).__name__}{plain(self.facts())}".encode())
+        for name, values in sorted(self.arrays().items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path | str, *, force: bool = False) -> Path:
         """Write `answer.json` and `arrays.npz` (and `model.keras`) into a new folder."""

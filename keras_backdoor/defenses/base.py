@@ -115,6 +115,10 @@ class Defense(ABC):
         classifier = classifier.with_range(shown)
         other = None if reference is None else Classifier.wrap(reference).with_range(shown)
         about = self._about(classifier, samples)
+        if other is not None:
+            about["reference_sha256"] = other.sha256()
+        if found is not None:
+            about["found"] = found.fingerprint()
         folder = None if workdir is None else Path(workdir) / _key(about)
         if folder is not None and (folder / "answer" / "answer.json").exists():
             return load_answer(folder / "answer")
@@ -150,7 +154,8 @@ class Defense(ABC):
 
 
 def repaired(evidence: Evidence, model: Any, **parts: Any) -> RepairedModel:
-    """A RepairedModel in the units of the examined model."""
+    """A RepairedModel in the units of the examined model; a guard stays a guard."""
+    parts = {"reject_class": evidence.model.reject_class, **parts}
     return RepairedModel(model=model, input_range=evidence.model.input_range or (0.0, 1.0), **parts)
 
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from keras_backdoor import _graph, activations, channels
 from keras_backdoor._backend import tf
+from keras_backdoor._units import at_chance
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
+from keras_backdoor.metrics import Rate
 from keras_backdoor.samples import Samples
 
 BATCH = 256
@@ -72,8 +74,15 @@ class FinePruning(Defense):
         model, clean = evidence.model, evidence.clean
         assert clean is not None
         layer = self.layer or default_layer(model.model)
-        cut = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
-        swept = evidence.part("sweep", lambda: sweep(model, clean, layer, cut))
+        place = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
+        swept = evidence.part("sweep", lambda: sweep(model, clean, layer, place))
+        start = Rate(round(swept["accuracy"][0] * len(clean)), len(clean))
+        if clean.labels is not None and at_chance(start, clean.labels, model.classes):
+            raise BadInput(
+                f"The model is right on {start:.1%} of the clean images, which is no better than "
+                "chance: check --input-range, or pass --unlabelled where the labels are not the "
+                "model's classes."
+            )
         number = number_to_prune(swept["accuracy"], self.max_drop)
         pruned = _graph.copy(model.model)
         channels.silence(pruned, layer, swept["order"][:number])
@@ -98,26 +107,27 @@ def default_layer(model: Any) -> str:
     return found[-1]
 
 
-def sweep(model: Classifier, clean: Samples, layer: str, cut: str) -> dict[str, np.ndarray]:
-    """Rank the channels on clean images and measure what silencing them one by one costs.
+def sweep(model: Classifier, clean: Samples, layer: str, place: str) -> dict[str, np.ndarray]:
+    """Rank the channels of a layer behind `place` and measure what silencing them costs.
 
     Returns:
         `order` (channels,) least active first; `activation` (channels,) mean activation;
         `accuracy` (channels,) for 0 to channels - 1 silenced channels.
     """
-    activation = activations.mean_activation(model, clean, cut)
+    activation = activations.mean_activation(model, clean, place)
     order = np.argsort(activation, kind="stable")
-    accuracy = accuracy_by_silenced(model, clean, layer, cut, order)
+    accuracy = accuracy_by_silenced(model, clean, layer, place, order)
     return {"order": order, "activation": activation, "accuracy": accuracy}
 
 
 def accuracy_by_silenced(
-    model: Classifier, samples: Samples, layer: str, cut: str, order: np.ndarray
+    model: Classifier, samples: Samples, layer: str, place: str, order: np.ndarray
 ) -> np.ndarray:
     """Accuracy with 0, 1, 2, … channels silenced, in one pass over the samples.
 
-    The head of the model runs once an image; only what follows the cut runs for every number of
-    silenced channels. Memory does not grow with the data.
+    Where every path of the model goes through the layer, what comes before runs once an image;
+    only what follows runs for every number of silenced channels. Memory does not grow with the
+    data.
 
     Args:
         model: with a known input range.
@@ -129,10 +139,11 @@ def accuracy_by_silenced(
     Returns:
         (channels,) shares; the last one has a single channel left.
     """
-    head, tail = activations.split(model, cut)
+    cut = channels.silent_place(model.model, layer, place)
     masks = np.tril(np.ones((len(order), len(order)), np.float32), -1)[:, np.argsort(order)]
     rest = channels.resting(model.model, layer, cut)
-    answers = _Answers(model, head, tail, masks, rest)
+    kind = _Cut if activations.can_be_cut(model, cut) else _Whole
+    answers = kind(model, cut, masks, rest)
     right, start = np.zeros(len(masks)), 0
     for winners in model.stream(samples, answers, BATCH):
         stop = start + len(winners)
@@ -145,19 +156,56 @@ def accuracy_by_silenced(
 class _Answers:
     """(b, masks) winning classes of a batch under every mask."""
 
-    def __init__(
-        self, model: Classifier, head: Any, tail: Any, masks: np.ndarray, rest: np.ndarray
-    ) -> None:
-        self.model, self.head, self.tail = model, head, tail
+    def __init__(self, model: Classifier, cut: str, masks: np.ndarray, rest: np.ndarray) -> None:
+        self.model = model
         self.masks, self.rest = tf.constant(masks), tf.constant(rest, tf.float32)
+        self.prepare(cut)
+
+    def prepare(self, cut: str) -> None:
+        """Build what `start` and `finish` need."""
+        raise NotImplementedError
+
+    def start(self, images: Any) -> Any:
+        """What is the same under every mask."""
+        raise NotImplementedError
+
+    def finish(self, started: Any, mask: Any) -> Any:
+        """The scores under one mask."""
+        raise NotImplementedError
 
     def __call__(self, images: Any) -> Any:
-        hidden = self.head(images, training=False)
+        started = self.start(images)
 
         def winner(mask: Any) -> Any:
-            scores = self.tail(hidden * (1.0 - mask) + self.rest * mask, training=False)
+            scores = self.finish(started, mask)
             if scores.shape[-1] > 1:
                 return tf.argmax(scores, axis=-1, output_type=tf.int32)
             return tf.cast(scores[:, 0] > (0.0 if self.model.output == "logits" else 0.5), tf.int32)
 
         return tf.transpose(tf.map_fn(winner, self.masks, fn_output_signature=tf.int32))
+
+
+class _Cut(_Answers):
+    """For a layer that every path goes through: the head runs once."""
+
+    def prepare(self, cut: str) -> None:
+        self.head, self.tail = activations.split(self.model, cut)
+
+    def start(self, images: Any) -> Any:
+        return self.head(images, training=False)
+
+    def finish(self, started: Any, mask: Any) -> Any:
+        return self.tail(started * (1.0 - mask) + self.rest * mask, training=False)
+
+
+class _Whole(_Answers):
+    """For a layer in a branch: the whole model runs under every mask."""
+
+    def prepare(self, cut: str) -> None:
+        self.silenced = activations.with_silence(self.model, cut)
+
+    def start(self, images: Any) -> Any:
+        return images
+
+    def finish(self, started: Any, mask: Any) -> Any:
+        return self.silenced([started, mask[None], self.rest[None]], training=False)

@@ -9,7 +9,7 @@ import numpy as np
 from keras_backdoor import _graph
 from keras_backdoor._backend import keras
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.classifier import GUARD, Classifier
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import BadInput
@@ -58,7 +58,10 @@ def goodnet(b: Any, b_prime: Any) -> Any:
         layers.Rescaling(-1.0, offset=1.0, name="disagreement")(agree)
     )
     accepted = layers.Multiply(name="accepted")([scores[0], agree])
-    return keras.Model(image, layers.Concatenate(name="scores")([accepted, reject]), name="goodnet")
+    scores_and_reject = layers.Concatenate(name="scores")([accepted, reject])
+    guard = keras.Model(image, scores_and_reject, name=GUARD)
+    _graph.settle(guard)
+    return guard
 
 
 class _Trunk:
@@ -127,6 +130,8 @@ class GoodNet(Defense):
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
+        if evidence.model.reject_class is not None:
+            raise BadInput("The model is a guard already: its last class means rejected.")
         inner: Any = self.repair.run(evidence)
         guard = goodnet(evidence.model, inner.model)
         classes = evidence.model.classes
