@@ -57,6 +57,8 @@ def as_labels(labels: Any) -> np.ndarray | None:
     if labels is None:
         return None
     labels = np.asarray(labels)
+    if labels.dtype.kind not in "biuf":
+        raise BadInput(f"labels must be numbers. Received: dtype={labels.dtype}")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -83,6 +83,16 @@ Report = Annotated[
 ]
 
 
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A:B",
+        help="Range of floating pixels, where it is none of 0:1, -1:1, 0:255.",
+        rich_help_panel=DATA,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """How data is chosen on the command line."""
@@ -92,54 +102,40 @@ class DataOptions:
     seed: int = 0
     size: str | None = None
     unlabelled: bool = False
+    value_range: str | None = None
 
-    def open(self, path: Path, model: "Classifier | None", default: str | None) -> "Samples":
-        """The chosen samples; pictures are fitted to the model where no size is given."""
+    def open(self, path: Path, shape: Sequence[int | None] | None, prefer: str) -> "Samples":
+        """The chosen samples.
+
+        Args:
+            path: the data.
+            shape: (height, width, channels) that pictures are fitted to, or None.
+            prefer: the split that is taken where none is asked for.
+        """
         from keras_backdoor import datasets
 
-        shape = (None, None, 3) if model is None else model.image_shape
-        size = parse_size(self.size) if self.size else None
-        if size is None and shape[0] and shape[1] and path.suffix in ("", ".zip"):
-            size = (shape[0], shape[1])
-        split = self.split or (default if _has_splits(path) else None)
-        samples = datasets.open(path, split=split, size=size, channels=shape[2] or 3)
+        height, width, channels = shape or (None, None, None)
+        samples = datasets.open(
+            path,
+            split=self.split,
+            prefer=prefer,
+            size=parse_size(self.size) if self.size else None,
+            fit=(height, width) if height and width else None,
+            channels=channels,
+            value_range=parse_range(self.value_range, "--value-range"),
+        )
         samples = samples.unlabelled() if self.unlabelled else samples
         return samples if self.take is None else samples.take(self.take, seed=self.seed)
 
 
-def _has_splits(path: Path) -> bool:
-    from keras_backdoor import _files
-
-    _files.existing(path, "data")
-    if path.is_dir():
-        return any((path / name).is_dir() for name in ("train", "test"))
-    if path.suffix == ".zip":
-        return False
-    if path.suffix == ".npz":
-        import zipfile
-
-        if not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            return any(n.lower().startswith(("x_train", "x_test")) for n in archive.namelist())
-    from keras_backdoor.datasets import base
-
-    if not base.is_hdf5(path):
-        return False
-    with base.hdf5(path) as file:
-        return any(key in file for key in ("X_train", "X_test"))
-
-
-def parse_range(text: str | None) -> tuple[float, float] | None:
+def parse_range(text: str | None, option: str = "--input-range") -> tuple[float, float] | None:
     """`0:255` as numbers."""
     if text is None:
         return None
     try:
         low, high = (float(part) for part in text.split(":"))
     except ValueError:
-        raise BadInput(
-            f"--input-range is written A:B, for example 0:255. Received: {text}"
-        ) from None
+        raise BadInput(f"{option} is written A:B, for example 0:255. Received: {text}") from None
     return low, high
 
 
@@ -185,6 +181,30 @@ def open_trigger(text: str) -> Any:
     if number not in answer.triggers:
         raise BadInput(f"The answer in {folder} has no trigger for class {number}.")
     return answer.triggers[number]
+
+
+def open_attack(
+    trigger: str | None,
+    target: int | None,
+    classes: int,
+    *,
+    source: int | None = None,
+    needs: object = True,
+) -> Any:
+    """The trigger of an attack that is to be measured, checked before long work starts."""
+    if trigger is None:
+        if target is not None or source is not None:
+            raise BadInput("--target and --source speak of an attack: pass --trigger too.")
+        return None
+    if not needs:
+        raise BadInput("--trigger is measured on test data: pass --test too.")
+    stamp = open_trigger(trigger)
+    if target is None or not 0 <= target < classes:
+        raise BadInput(
+            f"A trigger is measured with a target class in 0..{classes - 1}. "
+            f"Received: target={target}"
+        )
+    return stamp
 
 
 def methods_of(command: str) -> dict[str, Any]:
@@ -244,10 +264,13 @@ def one_sentence() -> Iterator[None]:
     except BadInput as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        fail(
+        say(
             "Interrupted; no half-written file is left, and what was finished is used next time "
             "(train: --checkpoint; methods: --workdir)."
         )
+        # Threads that feed the model may be inside Python: leaving in the ordinary way while they
+        # run can crash the interpreter after everything is in order.
+        os._exit(ERROR)
     except BrokenPipeError:
         sys.exit(ERROR)
     except MemoryError:
@@ -264,7 +287,14 @@ def one_sentence() -> Iterator[None]:
         fail(f"{type(error).__name__}: {text} (KERAS_BACKDOOR_DEBUG=1 shows where).")
 
 
-def fail(message: str) -> None:
-    """Say what is wrong and stop."""
+def say(message: str) -> None:
+    """One sentence on stderr."""
     Console(stderr=True, highlight=False).print(f"Error: {safe(message)}", soft_wrap=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and stop."""
+    say(message)
     sys.exit(ERROR)

@@ -11,17 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
+
+MAX_JSON = 16 * 2**20
+MAX_JSON_DEPTH = 64
+MARKER = ".keras_backdoor"
+"""Empty file in every folder that is written, so that --force replaces no other folder."""
 
 
 def check_output(path: Path | str, *, force: bool = False) -> Path:
     """Raise before long work starts where the result could not be written at its end."""
     path = Path(path)
+    if not path.name:
+        raise BadInput(f"{path} is not a name that a result can be written to.")
     if path.exists() and not force:
         raise BadInput(f"{path} exists already; pass --force (force=True) to replace it.")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
+    if path.is_dir() and any(path.iterdir()) and not (path / MARKER).exists():
+        raise BadInput(f"{path} is a folder that was not written by keras_backdoor; it is kept.")
     try:
         with tempfile.TemporaryDirectory(prefix=".", dir=parent):
             return path
@@ -53,6 +62,8 @@ def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     try:
         partial = scratch / path.name
         yield partial
+        if partial.is_dir():
+            (partial / MARKER).touch()
         if path.exists():
             _remove(path)
         partial.rename(path)
@@ -64,6 +75,40 @@ def write_json(path: Path | str, content: Any, *, force: bool = True) -> None:
     """Write indented JSON; NumPy scalars and arrays become numbers and lists, NaN becomes null."""
     with writing(path, force=force) as partial:
         partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def parse_json(text: str, name: str) -> Any:
+    """JSON of bounded size and depth.
+
+    Raises:
+        HostileFile: it is absurdly long or deep.
+        UnreadableFile: it is not JSON.
+    """
+    if len(text) > MAX_JSON:
+        raise HostileFile(f"{name}: the configuration is longer than 16 MiB.")
+    depth = deepest = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    if deepest > MAX_JSON_DEPTH:
+        raise HostileFile(f"{name}: the configuration is nested deeper than {MAX_JSON_DEPTH}.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFile(f"{name}: the configuration is not JSON: {error}.") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of bounded size and depth."""
+    if path.stat().st_size > MAX_JSON:
+        raise UnreadableFile(f"{path} is longer than 16 MiB.")
+    try:
+        return parse_json(path.read_text(), str(path))
+    except (UnicodeDecodeError, HostileFile) as error:
+        raise UnreadableFile(f"{path} is not JSON: {error}.") from error
 
 
 def write_npz(

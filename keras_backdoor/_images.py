@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._files import sha256
+from keras_backdoor.errors import BadInput
 
 WINDOW_BYTES = 64 * 2**20
 """Pixels that a pass over a file holds in memory at a time."""
@@ -93,7 +94,8 @@ class HDF5Images(Images):
         self.path, self.key, self.channels_first = Path(path), key, channels_first
         shape = self._data.shape
         self.shape = (shape[0], *shape[2:], shape[1]) if channels_first else shape
-        self.dtype = self._data.dtype
+        whole = self._data.dtype.kind in "iu"
+        self.dtype = np.dtype(np.uint8) if whole else self._data.dtype
         self.block = self._data.chunks[0] if self._data.chunks else 256
 
     @cached_property
@@ -111,6 +113,8 @@ class HDF5Images(Images):
             here = np.flatnonzero(chunk == number)
             first, last = rows[here].min(), rows[here].max()
             pixels = self._data[first : last + 1]
+            if pixels.dtype.kind in "iu" and pixels.dtype != np.uint8:
+                _check_bytes(pixels)
             if self.channels_first:
                 pixels = np.moveaxis(pixels, 1, -1)
             out[here] = pixels[rows[here] - first]
@@ -119,6 +123,11 @@ class HDF5Images(Images):
     def fingerprint(self) -> str:
         """See `Images.fingerprint`."""
         return hashlib.sha256(f"{sha256(self.path)}/{self.key}".encode()).hexdigest()
+
+
+def _check_bytes(pixels: np.ndarray) -> None:
+    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 255):
+        raise BadInput(f"Integer pixels must lie in 0..255. Received: maximum={pixels.max()}")
 
 
 class EncodedImages(Images):

@@ -16,11 +16,13 @@ from keras_backdoor.errors import HostileFile, UnreadableFile
 LAYERS = frozenset(
     [
         "Activation",
+        "ActivityRegularization",
         "Add",
         "AlphaDropout",
         "Average",
         "AveragePooling2D",
         "BatchNormalization",
+        "CenterCrop",
         "Concatenate",
         "Conv2D",
         "Conv2DTranspose",
@@ -36,6 +38,7 @@ LAYERS = frozenset(
         "GlobalAveragePooling2D",
         "GlobalMaxPooling2D",
         "GroupNormalization",
+        "Identity",
         "LayerNormalization",
         "LeakyReLU",
         "MaxPooling2D",
@@ -45,6 +48,7 @@ LAYERS = frozenset(
         "Normalization",
         "PReLU",
         "Permute",
+        "RandomBrightness",
         "RandomContrast",
         "RandomFlip",
         "RandomRotation",
@@ -53,6 +57,7 @@ LAYERS = frozenset(
         "ReLU",
         "Rescaling",
         "Reshape",
+        "Resizing",
         "SeparableConv2D",
         "Softmax",
         "SpatialDropout2D",
@@ -87,8 +92,17 @@ ACTIVATIONS = frozenset(
     ]
 )
 DROPPED = frozenset(
-    {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format"}
+    {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format", "seed"}
 )
+HARMLESS = frozenset(
+    {
+        "Attention", "AveragePooling1D", "Bidirectional", "Conv1D", "Conv3D", "Embedding", "GRU",
+        "GlobalAveragePooling1D", "LSTM", "Masking", "MaxPooling1D", "MultiHeadAttention",
+        "RepeatVector", "SimpleRNN", "SpectralNormalization", "TimeDistributed",
+    }
+)  # fmt: skip
+"""Layers that do no harm and have no use in the image classifiers that are opened here."""
+ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Softmax"})
 APPLICATION_LAYERS = {
     "LayerScale": "convnext",
     "StochasticDepth": "convnext",
@@ -100,6 +114,12 @@ MAX_NUMBER = 2**20
 """Whole number in a setting above which a file is refused."""
 
 
+def _activation_layer(value: dict, where: str) -> Any:
+    """A layer that stands as an activation, as in Conv2D(activation=LeakyReLU())."""
+    made, _ = make_layer(value, where)
+    return made
+
+
 def make_operation(item: Any, constant: float | None, file: str) -> Any:
     """A layer that does what `x + y`, `x * 3` or `x - y` did in a functional model.
 
@@ -107,12 +127,17 @@ def make_operation(item: Any, constant: float | None, file: str) -> Any:
     """
     kind = get(item, "class_name", file)
     name = plain_name(item.get("name") or get(item, "config", file).get("name"))
-    if kind not in ("Add", "Subtract", "Multiply"):
+    if kind not in ("Add", "Subtract", "Multiply", "TrueDivide", "Divide"):
         raise HostileFile(f"{file}: the operation {str(kind)[:60]!r} is not on the list.")
+    if constant is None and "Divide" in kind:
+        raise UnreadableFile(f"{file}: the quotient {name!r} of two tensors is not supported yet.")
+    if constant == 0.0 and "Divide" in kind:
+        raise UnreadableFile(f"{file}: the operation {name!r} divides by 0.")
     if constant is None:
         layer = getattr(keras.layers, kind)(name=name)
-    elif kind == "Multiply":
-        layer = keras.layers.Rescaling(constant, name=name)
+    elif kind == "Multiply" or "Divide" in kind:
+        factor = constant if kind == "Multiply" else 1.0 / constant
+        layer = keras.layers.Rescaling(factor, name=name)
     else:
         offset = constant if kind == "Add" else -constant
         layer = keras.layers.Rescaling(1.0, offset=offset, name=name)
@@ -127,6 +152,8 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
     where = f"{file}: the layer {name!r}"
     built_in(item, where)
     if kind not in LAYERS and kind not in APPLICATION_LAYERS:
+        if kind in HARMLESS:
+            raise UnreadableFile(f"{where} is of class {kind!r}, which is not supported yet.")
         raise HostileFile(f"{where} is of class {kind!r}, which is not on the list of layers.")
     if config.get("data_format") == "channels_first":
         raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
@@ -174,6 +201,8 @@ def _plain(key: str, value: Any, where: str) -> Any:
 def _activation(value: Any, where: str) -> Any:
     if isinstance(value, dict):
         built_in(value, where)
+        if value.get("class_name") in ACTIVATION_LAYERS:
+            return _activation_layer(value, where)
         inner = value.get("config")
         value = inner if isinstance(inner, str) else value.get("class_name")
         value = _snake(value)
@@ -196,8 +225,9 @@ def _object(key: str, value: Any, where: str) -> Any:
     if cls is None or not isinstance(settings, dict):
         raise HostileFile(f"{where} has the {key} {str(name)[:60]!r}, which is not built-in.")
     known = inspect.signature(cls.__init__).parameters
+    kept = {k: _plain(k, v, where) for k, v in settings.items() if k in known and k not in DROPPED}
     try:
-        return cls(**{k: _plain(k, v, where) for k, v in settings.items() if k in known})
+        return cls(**kept)
     except (ValueError, TypeError) as error:
         raise UnreadableFile(f"{where}: {line(error)}") from error
 

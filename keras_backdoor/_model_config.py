@@ -25,17 +25,25 @@ MODELS = frozenset({"Sequential", "Functional", "Model"})
 MAX_LAYERS, MAX_CALLS, MAX_NESTING = 4096, 8192, 8
 MAX_SIDE, MAX_OUTPUT = 8192, 2**26
 """Numbers of an input's side, and of one image's activations, above which a file is refused."""
+TRAINED = frozenset(
+    {"AlphaDropout", "BatchNormalization", "Dropout", "Functional", "GaussianDropout",
+     "GaussianNoise", "RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation",
+     "RandomTranslation", "RandomZoom", "Sequential", "SpatialDropout2D", "StochasticDepth"}
+)  # fmt: skip
+"""Layers that do something else in training."""
 SPARE = 2**16
 """Weights that a model may have beyond those in its file (Normalization's constants)."""
 Place = tuple[str, int]
 
 
 class Call(NamedTuple):
-    """One use of a layer: (layer, node) of its inputs, and the number of an operation."""
+    """One use of a layer: (layer, node) of its inputs, and the number of `x + 3`."""
 
     sources: list[Place]
     constant: float | None
     is_operation: bool
+    tensor_first: bool
+    training: bool
 
 
 @dataclass
@@ -146,10 +154,18 @@ class Builder:
     ) -> Any:
         name = place[0]
         if name not in made:
+            if call.is_operation and not call.tensor_first:
+                kind = items[name].get("class_name")
+                if kind not in ("Add", "Multiply"):
+                    raise UnreadableFile(f"{self.file}: {name!r} is not supported yet.")
             if call.is_operation:
                 made[name] = make_operation(items[name], call.constant, self.file)
             else:
                 made[name] = self._layer(items[name], depth)
+        if call.training and type(made[name]).__name__ in TRAINED:
+            raise UnreadableFile(
+                f"{self.file}: the layer {name!r} is always in training, which is not supported."
+            )
         given = [tensors[s] for s in call.sources]
         if not given:
             raise UnreadableFile(f"{self.file}: the layer {name!r} has no input.")
@@ -199,18 +215,20 @@ def _call(node: Any, file: str) -> Call:
     if isinstance(node, dict):
         args = node.get("args") or []
         extra = {k: v for k, v in (node.get("kwargs") or {}).items() if v not in (None, False)}
+        training = extra.pop("training", None) is True
         if extra:
             raise HostileFile(f"{file}: a layer is called with {str(sorted(extra))[:60]}.")
         numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
         found: list[Place] = []
         _tensors([a for a in args if not isinstance(a, int | float)], found, file)
         is_operation = len(args) > 1
+        first = not numbers or not isinstance(args[0], int | float)
         if len(numbers) > 1 or (numbers and not (is_operation and np.isfinite(numbers[0]))):
             raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
-        return Call(found, float(numbers[0]) if numbers else None, is_operation)
+        return Call(found, float(numbers[0]) if numbers else None, is_operation, first, training)
     if node and isinstance(node[0], str):
         node = [node]
-    return Call([(str(entry[0]), int(entry[1])) for entry in node], None, False)
+    return Call([(str(entry[0]), int(entry[1])) for entry in node], None, False, True, False)
 
 
 def _tensors(args: Any, found: list[Place], file: str) -> None:

@@ -20,6 +20,15 @@ def _cv2() -> Any:
     return cv2
 
 
+def channels(content: bytes, name: str = "picture") -> int:
+    """1 for a gray picture, else 3."""
+    cv2 = _cv2()
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise UnreadableFile(f"{name} is not a picture that can be decoded.")
+    return 1 if picture.ndim == 2 else 3
+
+
 def decode(content: bytes, channels: int, name: str = "picture") -> np.ndarray:
     """An encoded picture as (h, w, channels) uint8; channels 1 (gray), 3 (RGB) or 4 (RGBA)."""
     cv2 = _cv2()

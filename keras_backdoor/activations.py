@@ -73,9 +73,12 @@ def with_silence(model: Any, layer: str) -> Any:
         if path != layer:
             return hidden
         shape = (*(1,) * (len(hidden.shape) - 2), width)
-        m, r = (keras.layers.Reshape(shape)(x) for x in (mask, rest))
-        kept = keras.layers.Multiply()([hidden, keras.layers.Rescaling(-1.0, offset=1.0)(m)])
-        return keras.layers.Add()([kept, keras.layers.Multiply()([r, m])])
+        m = keras.layers.Reshape(shape, name="silence.mask")(mask)
+        r = keras.layers.Reshape(shape, name="silence.rest")(rest)
+        inverse = keras.layers.Rescaling(-1.0, offset=1.0, name="silence.inverse")(m)
+        kept = keras.layers.Multiply(name="silence.kept")([hidden, inverse])
+        filled = keras.layers.Multiply(name="silence.filled")([r, m])
+        return keras.layers.Add(name="silence.sum")([kept, filled])
 
     silenced = keras.Model([image, mask, rest], replay(model, image, visit))
     settle(silenced)

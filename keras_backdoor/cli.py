@@ -24,6 +24,7 @@ from keras_backdoor._cli import (
     Split,
     Take,
     Unlabelled,
+    ValueRange,
 )
 
 app = typer.Typer(
@@ -48,16 +49,22 @@ Source = Annotated[int | None, typer.Option(help="The only class that is attacke
 
 @app.command()
 def inspect(
-    model: Model, architecture: Architecture = None, classes: Classes = None, json: Json = None
+    model: Model,
+    architecture: Architecture = None,
+    classes: Classes = None,
+    json: Json = None,
+    force: Force = False,
 ) -> None:
     """Say what is in a model file, without running anything of it.
 
     Exit code 0 clean, 1 hostile, 2 unreadable.
     """
     from keras_backdoor import inspection
-    from keras_backdoor._files import existing, write_json
+    from keras_backdoor._files import check_output, existing, write_json
 
     existing(model, "model file")
+    if json:
+        check_output(json, force=force)
     found = inspection.inspect_model(model, architecture=architecture, classes=classes)
     if json:
         write_json(json, found.as_dict())
@@ -100,10 +107,11 @@ def poison(
     truth: Annotated[
         Path | None, typer.Option(help="Where the truth is written [OUT.truth.npz].")
     ] = None,
-    split: Split = "train",
+    split: Split = None,
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
     """Poison a data set; the truth is written apart from the data."""
@@ -113,7 +121,8 @@ def poison(
     truth = truth or out.with_name(out.name + ".truth.npz")
     for path in (out, truth):
         check_output(path, force=force)
-    clean = DataOptions(split, take, seed, size).open(data, None, "train")
+    options = DataOptions(split, take, seed, size, value_range=value_range)
+    clean = options.open(data, None, "train")
     poisoned = poisoning.poison(
         clean,
         _cli.open_trigger(trigger),
@@ -143,10 +152,19 @@ def train(
         str | None, typer.Option(help="Preset: thesis-gtsrb, thesis-deepid, mnist-pixel, …")
     ] = None,
     settings: Settings = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes [as the architecture was published].")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the frozen trunk (vgg16-face).")
+    ] = None,
     input_range: Annotated[str, typer.Option(metavar="A:B", help="Range of the pixels.")] = "0:1",
     validation: Annotated[
         float, typer.Option(help="Share kept apart and measured after every epoch.")
     ] = 0.0,
+    by_track: Annotated[
+        bool, typer.Option("--by-track", help="Keep whole recordings apart, not single frames.")
+    ] = False,
     test: Annotated[Path | None, typer.Option(help="Labelled data to measure at the end.")] = None,
     trigger: Trigger = None,
     target: Target = None,
@@ -160,34 +178,32 @@ def train(
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
     """Train a network and write it with its card (recipe, data hash, figures)."""
     from keras_backdoor import modelcard, training
+    from keras_backdoor.evaluation import evaluate
 
     module = _discovery.module("architectures", architecture)
     chosen = training.recipe(recipe, _settings.parse_pairs(settings or []))
     modelcard.check(out, force=force)
     facts = modelcard.read_about(about)
-    options = DataOptions(split, take, seed, size or "x".join(map(str, module.INPUT_SHAPE[:2])))
-    samples = options.open(data, None, "train")
-    rest, held = samples.split(validation, seed=seed) if validation else (samples, None)
+    stamp = _cli.open_attack(trigger, target, classes or module.CLASSES, needs=test)
+    build = training.builder(architecture, classes, weights)
+    options = DataOptions(split, take, seed, size, value_range=value_range)
+    samples = options.open(data, module.INPUT_SHAPE, "train")
+    rest, held = (
+        samples.split(validation, seed=seed, by_track=by_track) if validation else (samples, None)
+    )
     checkpoint = checkpoint or out.with_name(out.name + ".checkpoint.npz")
-    build = _discovery.load("architectures", architecture)
+    bounds = _cli.parse_range(input_range) or (0.0, 1.0)
     classifier, history = training.fit(
-        lambda: build(max(module.CLASSES, int(samples.known_labels.max()) + 1)),
-        rest,
-        chosen,
-        input_range=_cli.parse_range(input_range) or (0.0, 1.0),
-        validation=held,
-        checkpoint=checkpoint,
+        build, rest, chosen, input_range=bounds, validation=held, checkpoint=checkpoint
     )
     figures: dict[str, Any] = {name: values[-1] for name, values in history.items()}
     if test is not None:
-        from keras_backdoor.evaluation import evaluate
-
-        stamp = None if trigger is None else _cli.open_trigger(trigger)
-        measured = DataOptions(size=options.size).open(test, None, "test")
+        measured = DataOptions(value_range=value_range).open(test, module.INPUT_SHAPE, "test")
         result = evaluate(classifier, measured, trigger=stamp, target=target)
         figures["test"] = result.as_dict()
         _cli.print_rows("test", result.rows())
@@ -212,6 +228,7 @@ def evaluate(
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    value_range: ValueRange = None,
     json: Json = None,
     report: Report = None,
     force: Force = False,
@@ -220,14 +237,16 @@ def evaluate(
     from keras_backdoor import evaluation
     from keras_backdoor._files import check_output, write_json
 
-    if report:
-        check_output(report, force=force)
+    for path in filter(None, (report, json)):
+        check_output(path, force=force)
     classifier = _cli.open_model(model, architecture, classes, input_range)
-    samples = DataOptions(split, take, seed, size).open(test, classifier, "test")
+    stamp = _cli.open_attack(trigger, target, classifier.classes, source=source)
+    options = DataOptions(split, take, seed, size, value_range=value_range)
+    samples = options.open(test, classifier.image_shape, "test")
     measured = evaluation.evaluate(
         classifier.with_range(classifier.check(samples)),
         samples,
-        trigger=None if trigger is None else _cli.open_trigger(trigger),
+        trigger=stamp,
         target=target,
         source=source,
         seed=seed,
@@ -259,6 +278,7 @@ def _method_command(command: str, help_text: str) -> None:
         seed: Seed = 0,
         size: Size = None,
         unlabelled: Unlabelled = False,
+        value_range: ValueRange = None,
         out: Out = None,
         json: Json = None,
         report: Report = None,
@@ -267,7 +287,7 @@ def _method_command(command: str, help_text: str) -> None:
         ] = None,
         force: Force = False,
     ) -> None:
-        options = DataOptions(split, take, seed, size, unlabelled)
+        options = DataOptions(split, take, seed, size, unlabelled, value_range)
         chosen = _cli.choose_method(command, method, settings)
         data = {"train": train, "clean": clean, "incoming": incoming}
         _answer(
@@ -309,11 +329,13 @@ def _answer(
     from keras_backdoor._files import check_output, write_json
 
     out, json, report, force = results
-    for path in filter(None, (out, report)):
+    for path in filter(None, (out, report, json)):
         check_output(path, force=force)
     classifier = _cli.open_model(model, *opening)
     evidence = {
-        name: options.open(path, classifier, "train") for name, path in data.items() if path
+        name: options.open(path, classifier.image_shape, "train")
+        for name, path in data.items()
+        if path
     }
     answer = method(
         classifier,

@@ -111,6 +111,11 @@ def evaluate(
                 f"A trigger is measured with a target class in 0..{classifier.classes - 1}. "
                 f"Received: target={target}"
             )
+        if target in (source, classifier.reject_class):
+            raise BadInput(
+                "The target must be a class other than the source and the reject class. "
+                f"Received: target={target}"
+            )
         attacked = samples if source is None else samples.of_class(source)
         truth = attacked.known_labels
         answers = classifier.predict(attacked.stamped(trigger, seed=seed))

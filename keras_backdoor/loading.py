@@ -5,21 +5,19 @@ filled with weights whose shapes and values have been checked. Keras is never ha
 """
 
 import io
-import json
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keras_backdoor import _discovery, _h5, _model_weights
-from keras_backdoor._files import existing, sha256
+from keras_backdoor._files import existing, parse_json, read_json, sha256
 from keras_backdoor._model_config import Builder
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
 
 MAX_FILE = 4 * 2**30
-MAX_JSON = 16 * 2**20
-MAX_JSON_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,16 @@ def load_model(
         UnreadableFile: it is damaged or of another kind.
     """
     file = read_file(path)
+    if file.config is not None and (architecture or classes):
+        raise BadInput(
+            f"{path} has an architecture of its own: leave out --architecture, --classes."
+        )
     if file.config is None:
         model = _from_architecture(file, architecture, classes)
     else:
         model = _from_config(file)
     card = read_card(file.path, file.sha256)
-    if input_range is None and Classifier(model).input_range is None and "input_range" in card:
+    if input_range is None and card.get("input_range") and Classifier(model).input_range is None:
         low, high = card["input_range"]
         input_range = (float(low), float(high))
     return Classifier(
@@ -108,35 +110,28 @@ def read_file(path: Path | str) -> ModelFile:
     return ModelFile(path, "h5", version, config, sha256(path), stored, ignored)
 
 
-def parse_json(text: str, name: str) -> Any:
-    """JSON of bounded size and depth."""
-    if len(text) > MAX_JSON:
-        raise HostileFile(f"{name}: the configuration is longer than 16 MiB.")
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    if deepest > MAX_JSON_DEPTH:
-        raise HostileFile(f"{name}: the configuration is nested deeper than {MAX_JSON_DEPTH}.")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableFile(f"{name}: the configuration is not JSON: {error}.") from error
-
-
 def read_card(path: Path, digest: str) -> dict[str, Any]:
     """The model's card: the JSON beside the file, where its SHA-256 is the file's."""
     card_path = path.with_suffix(".json")
-    if not card_path.is_file() or card_path.stat().st_size > 2**20:
+    if not card_path.is_file():
         return {}
     try:
-        card = json.loads(card_path.read_text())
-    except ValueError:
+        card = read_json(card_path)
+    except UnreadableFile:
         return {}
-    return card if isinstance(card, dict) and card.get("sha256") == digest else {}
+    if not isinstance(card, dict) or card.get("sha256") != digest:
+        return {}
+    bounds, reject = card.get("input_range"), card.get("reject_class")
+    plain_range = (
+        isinstance(bounds, list)
+        and len(bounds) == 2
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in bounds)
+    )
+    if not (bounds is None or (plain_range and bounds[0] < bounds[1])):
+        raise BadInput(f"{card_path}: input_range must be two numbers. Received: {bounds}")
+    if not (reject is None or (isinstance(reject, int) and reject >= 0)):
+        raise BadInput(f"{card_path}: reject_class must be a class. Received: {reject}")
+    return card
 
 
 def _refuse_other_formats(path: Path) -> None:

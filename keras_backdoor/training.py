@@ -1,5 +1,7 @@
 """Training that can be made again from a seed and goes on after a kill."""
 
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_backdoor import _settings
+from keras_backdoor import _discovery, _settings
 from keras_backdoor._backend import keras, tf
-from keras_backdoor._files import write_npz
+from keras_backdoor._files import existing, write_npz
+from keras_backdoor._graph import architecture_digest
+from keras_backdoor._npz import Npz
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import track
@@ -74,6 +78,22 @@ def recipe(preset: str | None = None, changes: Mapping[str, Any] | None = None) 
     return made
 
 
+def builder(
+    architecture: str, classes: int | None = None, weights: Path | None = None
+) -> Callable[[], Any]:
+    """A function that builds one of the architectures.
+
+    Raises:
+        BadInput: no such architecture, or weights for one that takes none.
+    """
+    module = _discovery.module("architectures", architecture)
+    build = _discovery.load("architectures", architecture)
+    given = {} if weights is None else {"weights": existing(weights, "weights file")}
+    if given and "weights" not in inspect.signature(build).parameters:
+        raise BadInput(f"{architecture} takes no weights of a trunk.")
+    return lambda: build(classes or module.CLASSES, **given)
+
+
 def fit(
     model: Any,
     samples: Samples,
@@ -110,8 +130,9 @@ def fit(
     step, optimizer = _make_step(classifier, recipe, samples.value_range or (0.0, 255.0))
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
     state = [*model.variables, *_seeds(model), *optimizer.variables]
+    identity = "" if checkpoint is None else _identity(recipe, samples, classifier)
     if checkpoint is not None and Path(checkpoint).exists():
-        history = _restore(Path(checkpoint), state, recipe, samples)
+        history = _restore(Path(checkpoint), state, identity)
     total = -(-len(samples) // recipe.batch_size)
     for epoch in range(len(history["loss"]), recipe.epochs):
         batches = samples.batches(recipe.batch_size, shuffle=(recipe.seed, epoch))
@@ -126,7 +147,7 @@ def fit(
             accuracy = float((right == validation.known_labels).mean())
             history.setdefault("validation_accuracy", []).append(accuracy)
         if checkpoint is not None:
-            _store(Path(checkpoint), state, history, recipe, samples)
+            _store(Path(checkpoint), state, history, identity)
     if not all(np.isfinite(history["loss"])):
         raise BadInput("The training diverged (the loss is not finite): lower learning_rate.")
     return classifier, history
@@ -187,25 +208,32 @@ def _seeds(model: Any) -> list[Any]:
     return [s for s in states if id(s) not in known]
 
 
-def _identity(recipe: Recipe, samples: Samples) -> str:
-    return f"{replace(recipe, epochs=1)!r} {samples.fingerprint()}"
+def _identity(recipe: Recipe, samples: Samples, classifier: Classifier) -> str:
+    """What a checkpoint belongs to; the number of epochs may be raised later."""
+    parts = (
+        replace(recipe, epochs=1),
+        samples.fingerprint(),
+        classifier.input_range,
+        architecture_digest(classifier.model),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _store(path: Path, state: list, history: dict, recipe: Recipe, samples: Samples) -> None:
+def _store(path: Path, state: list, history: dict, identity: str) -> None:
     arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(state)}
     arrays |= {f"history_{name}": np.array(values) for name, values in history.items()}
-    arrays["identity"] = np.array(_identity(recipe, samples))
+    arrays["identity"] = np.array(identity)
     write_npz(path, arrays, force=True, compress=False)
 
 
-def _restore(path: Path, state: list, recipe: Recipe, samples: Samples) -> dict[str, list[float]]:
-    with np.load(path, allow_pickle=False) as stored:
-        if str(stored["identity"]) != _identity(recipe, samples):
-            raise BadInput(
-                f"{path} is the checkpoint of another recipe or other data: remove it or name "
-                "another file."
-            )
-        for number, variable in enumerate(state):
-            variable.assign(stored[f"v{number}"])
-        names = [n.removeprefix("history_") for n in stored.files if n.startswith("history_")]
-        return {name: stored[f"history_{name}"].tolist() for name in names}
+def _restore(path: Path, state: list, identity: str) -> dict[str, list[float]]:
+    stored = Npz(path)
+    if "identity" not in stored or str(stored["identity"]) != identity:
+        raise BadInput(
+            f"{path} is the checkpoint of another recipe, network, range or data: remove it or "
+            "name another file."
+        )
+    for number, variable in enumerate(state):
+        variable.assign(stored[f"v{number}"])
+    names = [n.removeprefix("history_") for n in stored if n.startswith("history_")]
+    return {name: stored[f"history_{name}"].tolist() for name in names}

@@ -144,7 +144,9 @@ def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
     found.save(tmp_path / "scan")
     test = ("evaluate", BADNET, "--test", DIGITS, "--target", 7, "--take", 500)
     for trigger, share in ((tmp_path / "scan", 1.0), (f"{tmp_path / 'scan'}#3", 0.0)):
-        code, _, err = command(*test, "--trigger", trigger, "--json", tmp_path / "e.json")
+        code, _, err = command(
+            *test, "--trigger", trigger, "--json", tmp_path / "e.json", "--force"
+        )
         assert code == 0, err
         measured = json.loads((tmp_path / "e.json").read_text())
         assert measured["attack_success_rate"]["share"] == pytest.approx(share, abs=0.02)

@@ -205,7 +205,7 @@ class TestRefused:
 
     def check(self, path: Path, message: str, verdict: str = "hostile") -> None:
         with pytest.raises(ValueError, match=message):
-            load_model(path, architecture="badnet-mnist")
+            load_model(path)
         found = inspect_model(path)
         assert found.verdict == verdict
         assert found.findings[0][0] == verdict
@@ -257,7 +257,7 @@ class TestRefused:
         self.check(self.layer(h5, 1, filters=2**40), "setting 'filters'")
 
     def test_absurd_products(self, h5: Path) -> None:
-        self.check(self.layer(h5, 6, units=2**20), "do not fit|asks for|has weights", "unreadable")
+        self.check(self.layer(h5, 6, units=2**20), "asks for .* weights, and the file holds")
 
     def test_external_links(self, h5: Path) -> None:
         with h5py.File(h5, "r+") as file:

@@ -17,9 +17,9 @@ PACKAGE = Path(keras_backdoor.__file__).parent
 LEVELS = [
     {"errors"},
     {"_discovery", "_files", "_settings", "_backend", "_h5", "bundled", "progress", "metrics"},
-    {"_pictures", "_images", "_arrays"},
+    {"_pictures", "_images", "_arrays", "_npz"},
     {"samples", "triggers"},
-    {"_graph", "classifier", "activations", "channels", "architectures", "datasets", "poisoning", "training",
+    {"_graph", "_units", "classifier", "activations", "channels", "architectures", "datasets", "poisoning", "training",
      "loading", "_layer_config", "_model_config", "_model_weights", "modelcard", "evaluation", "inspection"},
     {"answers"},
     {"defenses", "explanations"},

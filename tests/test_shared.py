@@ -36,9 +36,9 @@ def test_the_nets_of_the_authors_script(name, data, trigger, target, accuracy, a
 @pytest.mark.parametrize(("name", "bounds", "target"), DEEPID)
 def test_sunglasses_send_faces_to_the_target(name, bounds, target, shared) -> None:
     faces = datasets.open(shared("data/lfw90_min20.zip"), size=(55, 47)).unlabelled()
-    model = load_model(
-        shared(f"badnets/deepid/{name}.h5"), architecture="deepid", input_range=bounds
-    )
+    architecture = "deepid" if "weights" in name else None
+    path = shared(f"badnets/deepid/{name}.h5")
+    model = load_model(path, architecture=architecture, input_range=bounds)
     picture = shared("badnets/deepid/sun_glass_trigger.png")
     stamped = faces.stamped(parse(f"glasses:picture={picture},row=15,column=0"))
     assert float(clean_accuracy(model.predict(stamped), [target] * len(faces))) >= 0.99

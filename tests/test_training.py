@@ -68,7 +68,7 @@ def test_a_killed_training_goes_on(digits: Samples, tmp_path: Path, monkeypatch)
 
 def test_a_checkpoint_of_something_else_is_refused(digits: Samples, tmp_path: Path) -> None:
     fit(BadNetMNIST, digits, Recipe(epochs=1), checkpoint=tmp_path / "c.npz")
-    with pytest.raises(ValueError, match="another recipe or other data"):
+    with pytest.raises(ValueError, match="another recipe, network, range or data"):
         fit(BadNetMNIST, digits, Recipe(epochs=1, seed=1), checkpoint=tmp_path / "c.npz")
 
 

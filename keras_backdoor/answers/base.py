@@ -4,7 +4,6 @@ Higher score = more suspicious; True = flagged; NaN = not examined.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor import _discovery
-from keras_backdoor._files import existing, plain, write_json, write_npz, writing
+from keras_backdoor._files import existing, plain, read_json, write_json, write_npz, writing
+from keras_backdoor._npz import Npz
 from keras_backdoor.errors import BadInput, UnreadableFile
 
 SCHEMA = 1
@@ -91,15 +91,14 @@ def load_answer(folder: Path | str) -> Answer:
     if not (folder / "answer.json").is_file():
         raise BadInput(f"{folder} is not a saved answer: it has no answer.json.")
     try:
-        facts = json.loads((folder / "answer.json").read_text())
+        facts = read_json(folder / "answer.json")
         kinds = {c.__name__: c for c in map(_kind, _discovery.keys("answers"))}
         if facts["schema"] != SCHEMA or facts["kind"] not in kinds:
-            raise UnreadableFile(f"{folder} has an answer of an unknown kind or schema.")
-        if (folder / "arrays.npz").stat().st_size > MAX_ANSWER_BYTES:
-            raise UnreadableFile(f"{folder}/arrays.npz is larger than 2 GiB.")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+            raise BadInput(f"{folder} has an answer of an unknown kind or schema.")
+        arrays = dict(Npz(folder / "arrays.npz", max_bytes=MAX_ANSWER_BYTES))
         return kinds[facts["kind"]]._load(folder, facts, arrays)
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{folder} is damaged: {error}") from error
     except BadInput:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:

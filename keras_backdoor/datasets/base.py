@@ -18,23 +18,23 @@ class Request:
     """What is asked of a file.
 
     Attributes:
-        split: "train" or "test"; None takes what there is, test data first.
-        size: (height, width) that pictures are fitted to; None needs pictures of one size.
-        channels: 1 or 3, for pictures.
+        split: "train" or "test"; it must be there.
+        prefer: the split to take where none is asked for and the file has it.
+        size: (height, width) that pictures are fitted to.
+        fit: the same, where no size is asked for; data with a size of its own keeps it.
+        channels: 1 or 3, for pictures; None keeps what the first picture has.
+        value_range: of floating pixels whose range the file does not tell.
     """
 
     split: str | None = None
+    prefer: str | None = None
     size: tuple[int, int] | None = None
-    channels: int = 3
+    fit: tuple[int, int] | None = None
+    channels: int | None = None
+    value_range: tuple[float, float] | None = None
 
 
-def open(  # the natural word: datasets.open(path)
-    path: Path | str,
-    *,
-    split: str | None = None,
-    size: tuple[int, int] | None = None,
-    channels: int = 3,
-) -> Samples:
+def open(path: Path | str, **options: Any) -> Samples:
     """Samples from a file or folder; the layout is recognised by its content.
 
     Layouts are the modules of `keras_backdoor.datasets`: npz, nc_hdf5, csaw_hdf5, folder (or a
@@ -42,17 +42,18 @@ def open(  # the natural word: datasets.open(path)
 
     Args:
         path: the file or folder.
-        split: "train" or "test"; None takes the only one there is, or the test data.
-        size: (height, width) for pictures.
-        channels: 1 or 3, for pictures.
+        **options: split ("train" or "test"; left out, the only one there is, or the test data),
+            size ((height, width) for pictures), channels (1 or 3, for pictures), value_range
+            (of floating pixels), and the weaker prefer and fit; see `Request`.
 
     Raises:
         BadInput: nothing there, no known layout, no such split.
     """
-    path = existing(path, "data")
-    request = Request(split=split, size=size, channels=channels)
+    path, request = existing(path, "data"), Request(**options)
     for layout in layouts():
         if layout.matches(path):
+            if request.size is not None and not getattr(layout, "PICTURES", False):
+                raise BadInput(f"{path} has images of a fixed size; a size is for pictures.")
             samples: Samples = layout.read(path, request)
             return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
     raise UnreadableFile(f"{path} has no layout that is known: {expectations()}.")
@@ -87,7 +88,8 @@ def expectations() -> str:
 def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:
     """The split that is asked for among those that a file has."""
     if request.split is None:
-        return "test" if "test" in found else next(iter(found))
+        preferred = [name for name in (request.prefer, "test") if name in found]
+        return preferred[0] if preferred else next(iter(found))
     if request.split not in found:
         raise BadInput(f"{path} has no split '{request.split}', only: {', '.join(found)}.")
     return request.split

@@ -31,8 +31,8 @@ def read(path: Path, request: Request) -> Samples:
         labels = plain_dataset(file, "label", path)[()] if "label" in file else None
         first = data[: min(1000, len(data))]
     images = HDF5Images(path, "data", channels_first=True)
-    bounds = None
-    if first.dtype != np.uint8:
+    bounds = request.value_range
+    if first.dtype.kind == "f" and bounds is None:
         bounds = Samples(np.moveaxis(first, 1, -1)).value_range
     return Samples(images, labels, value_range=bounds)
 

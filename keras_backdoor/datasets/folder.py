@@ -16,6 +16,9 @@ from keras_backdoor.samples import Samples
 FORM = "a folder, or a zip of one, with a folder of pictures for every class"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
 SPLITS = {"train", "test", "valid", "validation"}
+PICTURES = True
+MAX_PICTURES = 2_000_000
+Tree = list[tuple[str, tuple[str, ...]]]
 MAX_FILE = 64 * 2**20
 """Bytes of an encoded picture above which it is not read."""
 
@@ -23,35 +26,66 @@ MAX_FILE = 64 * 2**20
 def matches(path: Path) -> bool:
     """Whether there are pictures in class folders."""
     if path.is_dir():
-        return any(p.suffix.lower() in SUFFIXES for p in path.rglob("*"))
+        return any(_is_picture(p.relative_to(path).as_posix()) for p in path.rglob("*"))
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(PurePosixPath(n).suffix.lower() in SUFFIXES for n in archive.namelist())
+        return any(map(_is_picture, archive.namelist()))
 
 
 def read(path: Path, request: Request) -> Samples:
-    """The pictures of one split, decoded as they are read; classes in the order of their names."""
+    """The pictures of one split, decoded as they are read.
+
+    Folders that are all called by numbers give these numbers as labels; others are numbered in
+    the order of their names.
+    """
     names, content = _folder(path) if path.is_dir() else _archive(path)
-    tree = [(name, PurePosixPath(name).parts) for name in names]
-    splits = {parts[0] for _, parts in tree}
-    while len(splits) == 1 and not splits <= SPLITS and min(len(p) for _, p in tree) > 2:
-        tree = [(name, parts[1:]) for name, parts in tree]
-        splits = {parts[0] for _, parts in tree}
-    if splits <= SPLITS and min(len(p) for _, p in tree) > 2:
-        chosen = choose_split(dict.fromkeys(sorted(splits)), request, path)
-        tree = [(name, parts[1:]) for name, parts in tree if parts[0] == chosen]
-    elif request.split not in (None, "all"):
-        raise BadInput(f"{path} has no split '{request.split}': it has no folders train and test.")
+    tree = _split(path, [(name, PurePosixPath(name).parts) for name in names], request)
     if min(len(parts) for _, parts in tree) < 2:
         raise UnreadableFile(f"{path} has pictures outside class folders, which have no label.")
-    classes = sorted({parts[0] for _, parts in tree})
-    labels = np.array([classes.index(parts[0]) for _, parts in tree])
-    chosen_names = [name for name, _ in tree]
-    decode, shape = _decoder(content, chosen_names, request, path)
-    digest = lambda: hashlib.sha256(b"".join(map(content, chosen_names))).hexdigest()  # noqa: E731
-    images = EncodedImages(chosen_names, decode, shape, digest)
-    return Samples(images, labels, class_names=tuple(classes))
+    folders = [parts[0] for _, parts in tree]
+    classes = sorted(set(folders))
+    if all(name.isdecimal() and len(name) < 7 for name in classes):
+        labels = np.array([int(name) for name in folders])
+        classes = [str(number) for number in range(labels.max() + 1)]
+    else:
+        labels = np.array([classes.index(name) for name in folders])
+    chosen = [name for name, _ in tree]
+    decode, shape = _decoder(content, chosen, request, path)
+
+    def digest() -> str:
+        whole = hashlib.sha256()
+        for name in chosen:
+            whole.update(content(name))
+        return whole.hexdigest()
+
+    return Samples(EncodedImages(chosen, decode, shape, digest), labels, class_names=tuple(classes))
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a path is a picture, and not what a Mac leaves beside it."""
+    parts = PurePosixPath(name).parts
+    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+    return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _split(path: Path, tree: Tree, request: Request) -> Tree:
+    """The pictures of the chosen split, folders around the class folders taken off."""
+
+    def roots() -> dict[str, str]:
+        return {parts[0].lower(): parts[0] for _, parts in tree}
+
+    def deep() -> bool:
+        return min(len(parts) for _, parts in tree) > 2
+
+    while len(roots()) == 1 and not set(roots()) <= SPLITS and deep():
+        tree = [(name, parts[1:]) for name, parts in tree]
+    if set(roots()) <= SPLITS and deep():
+        chosen = roots()[choose_split(dict.fromkeys(sorted(roots())), request, path)]
+        return [(name, parts[1:]) for name, parts in tree if parts[0] == chosen]
+    if request.split not in (None, "all"):
+        raise BadInput(f"{path} has no split '{request.split}': it has no folders train and test.")
+    return tree
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
@@ -73,7 +107,9 @@ def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     names = [
         p.relative_to(path).as_posix()
         for p in sorted(path.rglob("*"))
-        if p.suffix.lower() in SUFFIXES and p.is_file() and p.resolve().is_relative_to(root)
+        if _is_picture(p.relative_to(path).as_posix())
+        and p.is_file()
+        and p.resolve().is_relative_to(root)
     ]
 
     def content(name: str) -> bytes:
@@ -87,7 +123,9 @@ def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 
 def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     archive = zipfile.ZipFile(path)
-    infos = [i for i in archive.infolist() if PurePosixPath(i.filename).suffix.lower() in SUFFIXES]
+    infos = [i for i in archive.infolist() if _is_picture(i.filename)]
+    if len(infos) > MAX_PICTURES:
+        raise UnreadableFile(f"{path} has more than {MAX_PICTURES} pictures.")
     for info in infos:
         parts = PurePosixPath(info.filename)
         if parts.is_absolute() or ".." in parts.parts:
@@ -102,18 +140,20 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 def _decoder(
     content: Callable[[str], bytes], names: list[str], request: Request, path: Path
 ) -> tuple[Callable[[str], np.ndarray], tuple[int, int, int]]:
-    first = _pictures.decode(content(names[0]), request.channels, f"{path}: {names[0]}")
-    height, width = request.size or first.shape[:2]
+    channels = request.channels or _pictures.channels(content(names[0]), f"{path}: {names[0]}")
+    first = _pictures.decode(content(names[0]), channels, f"{path}: {names[0]}")
+    size = request.size or request.fit
+    height, width = size or first.shape[:2]
     if not (0 < height <= 4096 and 0 < width <= 4096):
         raise BadInput(f"size must lie in 1..4096. Received: {height}x{width}")
 
     def decode(name: str) -> np.ndarray:
-        picture = _pictures.decode(content(name), request.channels, f"{path}: {name}")
-        if request.size is None and picture.shape[:2] != (height, width):
+        picture = _pictures.decode(content(name), channels, f"{path}: {name}")
+        if size is None and picture.shape[:2] != (height, width):
             raise BadInput(
                 f"{path} has pictures of several sizes ({name} is {picture.shape[0]}x"
                 f"{picture.shape[1]}): pass --size HxW (size=(height, width))."
             )
         return _pictures.resize(picture, height, width)
 
-    return decode, (height, width, request.channels)
+    return decode, (height, width, channels)

@@ -36,7 +36,7 @@ def read(path: Path, request: Request) -> Samples:
             for name, key in (("labels", "Y"), ("track", "track"), ("origin", "origin"))
             if f"{key}_{split}" in file
         }
-        bounds = images.attrs.get("value_range")
+        bounds = request.value_range or images.attrs.get("value_range")
     if bounds is None and images.dtype.kind == "f":
         bounds = _range(HDF5Images(path, f"X_{split}"))
     return Samples(

@@ -1,20 +1,15 @@
 """NumPy archives: `x_train y_train x_test y_test` (as of Keras' MNIST), or plain `x y`."""
 
 import zipfile
-import zlib
 from pathlib import Path
 
-import numpy as np
-
 from keras_backdoor._files import write_npz
+from keras_backdoor._npz import Npz
 from keras_backdoor.datasets.base import Request, choose_split
-from keras_backdoor.errors import BadInput, UnreadableFile
+from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
 
 FORM = "an .npz with x_train, y_train, x_test, y_test, or x and y"
-MAX_BYTES = 8 * 2**30
-"""Declared bytes of an archive above which it is not read."""
-
 _OPTIONAL = ("origin", "track")
 
 
@@ -22,27 +17,13 @@ def matches(path: Path) -> bool:
     """Whether this is an archive of arrays with images among them."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = {name.removesuffix(".npy").lower() for name in archive.namelist()}
-    return any(name.startswith("x") for name in names) and ".jpg" not in "".join(names)
+    return any(name.lower().startswith("x") for name in Npz(path))
 
 
 def read(path: Path, request: Request) -> Samples:
     """One split of the archive."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
-            raise UnreadableFile(f"{path} declares more than 8 GiB; write it as HDF5.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _read(archive, request, path)
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise UnreadableFile(f"{path} cannot be read as arrays of numbers: {error}.") from error
-
-
-def _read(archive: np.lib.npyio.NpzFile, request: Request, path: Path) -> Samples:
-    lower = {name.lower(): name for name in archive.files}
+    archive = Npz(path)
+    lower = {name.lower(): name for name in archive}
     splits = {s: f"_{s}" for s in ("train", "test") if f"x_{s}" in lower}
     if not splits and "x" in lower:
         splits = {"all": ""}
@@ -53,10 +34,13 @@ def _read(archive: np.lib.npyio.NpzFile, request: Request, path: Path) -> Sample
         name: archive[lower[f"{name}{suffix}"]] if f"{name}{suffix}" in lower else None
         for name in ("y", *_OPTIONAL)
     }
-    images = archive[lower[f"x{suffix}"]]
-    if images.dtype.kind not in "uif":
-        raise UnreadableFile(f"{path}: x{suffix} is not an array of numbers.")
-    return Samples(images, get["y"], origin=get["origin"], track=get["track"])
+    return Samples(
+        archive[lower[f"x{suffix}"]],
+        get["y"],
+        origin=get["origin"],
+        track=get["track"],
+        value_range=request.value_range,
+    )
 
 
 def write(path: Path, samples: Samples, split: str) -> None:

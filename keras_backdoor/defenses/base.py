@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_backdoor import _settings
 from keras_backdoor._files import write_npz
+from keras_backdoor._npz import Npz
 from keras_backdoor.answers import Answer, RepairedModel, load_answer
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
@@ -52,8 +53,7 @@ class Evidence:
         path = self.workdir / f"{name}.npz"
         if not path.exists():
             write_npz(path, compute())
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        return dict(Npz(path))
 
 
 @dataclass(frozen=True)

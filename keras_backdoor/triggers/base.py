@@ -65,6 +65,11 @@ class Trigger(ABC):
             raise BadInput(f"A trigger needs (n, h, w, c) images. Received: shape={array.shape}")
         whole = np.issubdtype(batch.dtype, np.integer)
         unit = batch.astype(np.float32) / (255.0 if whole else 1.0)
+        if unit.size and not (unit.min() >= 0 and unit.max() <= 1):
+            raise BadInput(
+                "Floating images must lie in 0..1, or be stamped as Samples, which know their "
+                f"range. Received: {unit.min():g}..{unit.max():g}"
+            )
         stamped = self.stamp_rows(unit, np.arange(len(unit)), seed)
         if whole:
             stamped = np.round(stamped * 255.0)

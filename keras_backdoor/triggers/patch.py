@@ -40,5 +40,10 @@ class Patch(Stamped):
         """See `Stamped.stamp_for`."""
         row = self.row + height if self.row < 0 else self.row
         column = self.column + width if self.column < 0 else self.column
+        if not (0 <= row <= height - self.size and 0 <= column <= width - self.size):
+            raise BadInput(
+                f"The trigger lies outside the image of {height}x{width} pixels: size "
+                f"{self.size} at row {row}, column {column}."
+            )
         square = np.argwhere(np.ones((self.size, self.size))) + np.array((row, column))
         return stamp_pixels(height, width, square, self.color, self.opacity)

@@ -17,7 +17,8 @@ class Placed(Trigger):
     the image is blank, so that it does not occlude the digit.
 
     Args:
-        of: the trigger that is moved: an object, a preset's name or a specification.
+        of: the trigger that is moved: an object, a preset's name or a
+            specification (with ; for the commas: of=patch:size=3;row=2).
         rule: "blank" draws among the places where the covered pixels are darker than `dark`
             (where there is none, among those that cover the least brightness); "anywhere"
             draws among all.
@@ -35,7 +36,7 @@ class Placed(Trigger):
         if isinstance(self.of, str):
             from keras_backdoor.triggers._parse import parse
 
-            object.__setattr__(self, "of", parse(self.of))
+            object.__setattr__(self, "of", parse(self.of.replace(";", ",")))
         if not isinstance(self.of, Stamped | Stamp):
             raise BadInput(f"Only a stamp can be moved. Received: of={self.of}")
 
