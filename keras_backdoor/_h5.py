@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MAX_DECLARED_BYTES = 8 * 2**30
 """Declared bytes of all arrays of a file above which it is refused."""
@@ -43,10 +43,10 @@ def checked(source: Path | Any, name: str) -> Iterator[Any]:
         try:
             _check_tree(file, name)
             yield file
-        except (HostileFile, UnreadableFile):
+        except BadInput:
             raise
-        except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
-            raise UnreadableFile(f"{name} is damaged: {error}.") from error
+        except Exception as error:  # whatever h5py makes of a damaged file
+            raise UnreadableFile(f"{name} is damaged: {one_line(error)}.") from error
 
 
 def _check_tree(file: Any, name: str) -> None:

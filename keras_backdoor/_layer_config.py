@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from keras_backdoor._backend import keras
-from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.errors import HostileFile, UnreadableFile, one_line
 
 LAYERS = frozenset(
     [
@@ -169,7 +169,7 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
     try:
         layer = cls(name=plain_name(name), **settings)
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise UnreadableFile(f"{where} cannot be made: {line(error)}") from error
+        raise UnreadableFile(f"{where} cannot be made: {one_line(error)}") from error
     layer.trainable = bool(config.get("trainable", True))
     return layer, name
 
@@ -229,7 +229,7 @@ def _object(key: str, value: Any, where: str) -> Any:
     try:
         return cls(**kept)
     except (ValueError, TypeError) as error:
-        raise UnreadableFile(f"{where}: {line(error)}") from error
+        raise UnreadableFile(f"{where}: {one_line(error)}") from error
 
 
 def _by_snake(folder: Any, name: Any) -> Callable[..., Any] | None:
@@ -269,11 +269,6 @@ def plain_name(name: Any) -> str:
 
 def _snake(name: Any) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in str(name)).lstrip("_")
-
-
-def line(error: BaseException) -> str:
-    """An error's text in one line."""
-    return " ".join(str(error).split())[:300]
 
 
 def _application_layer(kind: str) -> Any:

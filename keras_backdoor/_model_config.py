@@ -14,12 +14,11 @@ from keras_backdoor._backend import keras
 from keras_backdoor._layer_config import (
     at_rest,
     get,
-    line,
     make_layer,
     make_operation,
     plain_name,
 )
-from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.errors import HostileFile, UnreadableFile, one_line
 
 MODELS = frozenset({"Sequential", "Functional", "Model"})
 MAX_LAYERS, MAX_CALLS, MAX_NESTING = 4096, 8192, 8
@@ -203,7 +202,7 @@ class Builder:
                 result = layer(tensors)
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
             raise UnreadableFile(
-                f"{self.file}: the layer {layer.name!r} does not fit its input: {line(error)}"
+                f"{self.file}: the layer {layer.name!r} does not fit its input: {one_line(error)}"
             ) from error
         size = np.prod([n or 1 for n in result.shape], dtype=np.float64)
         if size > MAX_OUTPUT:

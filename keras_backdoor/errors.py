@@ -15,3 +15,9 @@ class UnreadableFile(BadInput):
 
 class MissingPackage(BadInput, ImportError):
     """An optional package is needed for what was asked."""
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """An error's text in one line that can be printed."""
+    text = " ".join(str(error).split())[:most]
+    return text.encode("ascii", "backslashreplace").decode()

@@ -15,7 +15,7 @@ from keras_backdoor import _discovery, _h5, _model_weights
 from keras_backdoor._files import existing, parse_json, read_json, sha256
 from keras_backdoor._model_config import Builder
 from keras_backdoor.classifier import Classifier, Range
-from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
+from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MAX_FILE = 4 * 2**30
 
@@ -180,8 +180,10 @@ def _members(path: Path) -> dict[str, bytes]:
             if size > MAX_FILE or size > 2**24 + _h5.MAX_EXPANSION * packed:
                 raise HostileFile(f"{path} expands from {packed} to {size} bytes (a zip bomb).")
             return {n: archive.read(n) for n in wanted & set(infos)}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UnreadableFile(f"{path} is a damaged archive: {error}.") from error
+    except BadInput:
+        raise
+    except Exception as error:  # whatever zipfile makes of a damaged archive
+        raise UnreadableFile(f"{path} is a damaged archive: {one_line(error)}.") from error
 
 
 def _from_config(file: ModelFile) -> Any:
@@ -193,7 +195,7 @@ def _from_config(file: ModelFile) -> Any:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UnreadableFile(
             f"{file.path} has a model configuration that makes no sense: "
-            f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+            f"{type(error).__name__} {one_line(error)}"
         ) from error
     if file.format == "keras":
         content = io.BytesIO(_members(file.path)["model.weights.h5"])

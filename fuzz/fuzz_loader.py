@@ -1,0 +1,109 @@
+"""Open mutated model files: each either opens or is refused in a sentence, soon and small.
+
+`python fuzz/fuzz_loader.py --count 100000` works in processes of its own, so that a crash of the
+HDF5 library is seen and named; a mutation is made again from its number with `--only NUMBER`.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from mutations import mutant
+
+SECONDS, MEGABYTES = 20.0, 3000
+"""What one mutation may take, and what a process may use in all."""
+
+
+def try_one(number: int, folder: Path) -> str:
+    """opened or refused; anything else is raised."""
+    from keras_backdoor.classifier import Classifier
+    from keras_backdoor.errors import BadInput
+    from keras_backdoor.loading import load_model
+
+    name, content = mutant(number)
+    path = folder / name
+    path.write_bytes(content)
+    start = time.perf_counter()
+    try:
+        found = "opened" if isinstance(load_model(path), Classifier) else "strange"
+    except BadInput as error:
+        if not str(error) or len(str(error)) > 2000:
+            raise AssertionError(f"mutation {number}: not a sentence: {error!r:.200}") from error
+        found = "refused"
+    seconds = time.perf_counter() - start
+    assert seconds < SECONDS, f"mutation {number} took {seconds:.1f} seconds"
+    return found
+
+
+def work(start: int, stop: int) -> dict[str, int]:
+    """Try a stretch of numbers in this process."""
+    from keras_backdoor._backend import keras
+
+    counts = {"opened": 0, "refused": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(start, stop):
+            print(number, file=sys.stderr, flush=True)
+            counts[try_one(number, Path(folder))] += 1
+            if number % 100 == 99:
+                keras.backend.clear_session()
+                gc.collect()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    assert peak < MEGABYTES, f"{peak} MB were used"
+    return {**counts, "peak_mb": peak}
+
+
+def main() -> int:
+    """Try all numbers, a stretch a process; print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--stretch", type=int, default=2000)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--work", type=int, nargs=2)
+    options = parser.parse_args()
+    if options.only is not None:
+        options.work = (options.only, options.only + 1)
+    if options.work:
+        print(json.dumps(work(*options.work)))
+        return 0
+    totals: dict[str, int] = {"opened": 0, "refused": 0, "peak_mb": 0, "failed": 0}
+    end = options.start + options.count
+    begin = options.start
+    while begin < end:
+        stop = min(begin + options.stretch, end)
+        done = subprocess.run(
+            [sys.executable, __file__, "--work", str(begin), str(stop)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            lines = done.stderr.splitlines()
+            number = next((int(n) for n in reversed(lines) if n.isdecimal()), begin)
+            print(
+                f"mutation {number} failed ({done.returncode}): {' '.join(lines[-3:])[:500]}",
+                flush=True,
+            )
+            totals["failed"] += 1
+            begin = number + 1
+            continue
+        result = json.loads(done.stdout.splitlines()[-1])
+        for key in ("opened", "refused"):
+            totals[key] += result[key]
+        totals["peak_mb"] = max(totals["peak_mb"], result["peak_mb"])
+        begin = stop
+        print(f"{begin - options.start} of {options.count}: {totals}", flush=True)
+    return 1 if totals["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

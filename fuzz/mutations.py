@@ -1,0 +1,175 @@
+"""Mutated model files: valid `.h5` and `.keras` files with their bytes or configuration changed."""
+
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import h5py
+import numpy as np
+
+from keras_backdoor._backend import keras, quiet_logs
+
+WORDS = (
+    "", "Lambda", "TFSMLayer", "os", "eval", "../../x", "relu", "softmax", "Dense", "Conv2D",
+    "Functional", "Sequential", "InputLayer", "conv", "__lambda__", "\x00", "\u202e", "[" * 40,
+)  # fmt: skip
+NUMBERS = (0, -1, 1, 2, 3, 7, 2**16, 2**31, 2**63, -(2**40), 0.5, 1e308, float("nan"))
+
+
+@cache
+def seeds() -> dict[str, bytes]:
+    """Small valid files, by name."""
+    layers = keras.layers
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(2, 3, activation="relu", name="conv")(image)
+    y = layers.Conv2D(2, 3, padding="same", name="branch")(x)
+    x = layers.BatchNormalization(name="bn")(layers.Add(name="add")([x, y]) * 0.5)
+    inner = keras.Sequential([keras.Input((6, 6, 2)), layers.MaxPooling2D(), layers.Flatten()])
+    output = layers.Dense(3, activation="softmax", name="out")(inner(x))
+    models = {
+        "functional": keras.Model(image, output),
+        "sequential": keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3, name="out")]
+        ),
+    }
+    found = {}
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder, quiet_logs():
+        for name, model in models.items():
+            for suffix in (".h5", ".keras"):
+                path = Path(folder) / f"{name}{suffix}"
+                model.save(path)
+                found[path.name] = path.read_bytes()
+    return found
+
+
+def mutant(number: int) -> tuple[str, bytes]:
+    """The mutation of a number: (file name, content); the same number gives the same file."""
+    rng = random.Random(number)
+    name = rng.choice(sorted(seeds()))
+    content = seeds()[name]
+    change: Callable[[bytes, str, random.Random], bytes] = rng.choice(
+        (_flip, _flip, _cut, _configuration, _configuration, _configuration, _weights)
+    )
+    return name, change(content, name, rng)
+
+
+def _flip(content: bytes, name: str, rng: random.Random) -> bytes:
+    """Change some bytes, more often near the start, where the structure is."""
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 2, 8, 64))):
+        limit = rng.choice((512, 4096, len(changed)))
+        place = rng.randrange(min(limit, len(changed)))
+        changed[place] = rng.choice(
+            (0, 255, rng.randrange(256), changed[place] ^ (1 << rng.randrange(8)))
+        )
+    return bytes(changed)
+
+
+def _cut(content: bytes, name: str, rng: random.Random) -> bytes:
+    """Leave out, repeat or add a stretch."""
+    start = rng.randrange(len(content))
+    stop = min(len(content), start + rng.choice((1, 100, 10_000)))
+    return rng.choice(
+        (content[:start], content[:start] + content[stop:], content[:stop] + content[start:])
+    )
+
+
+def _configuration(content: bytes, name: str, rng: random.Random) -> bytes:
+    """Change the configuration, and keep the file well-formed."""
+
+    def change(text: str) -> str:
+        config = json.loads(text)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            _mutate(config, rng)
+        return json.dumps(config)
+
+    if name.endswith(".h5"):
+        buffer = io.BytesIO(content)
+        with h5py.File(buffer, "r+") as file:
+            file.attrs["model_config"] = change(file.attrs["model_config"])
+        return buffer.getvalue()
+    members = _unzip(content)
+    members["config.json"] = change(members["config.json"].decode()).encode()
+    return _zip(members)
+
+
+def _weights(content: bytes, name: str, rng: random.Random) -> bytes:
+    """Change shapes, values or links of the stored weights."""
+    if name.endswith(".keras"):
+        members = _unzip(content)
+        members["model.weights.h5"] = _weights(members["model.weights.h5"], "x.h5", rng)
+        return _zip(members)
+    buffer = io.BytesIO(content)
+    with h5py.File(buffer, "r+") as file:
+        arrays: list[str] = []
+        file.visititems(lambda n, x: arrays.append(n) if isinstance(x, h5py.Dataset) else None)
+        chosen = rng.choice(arrays)
+        kind = rng.randrange(5)
+        if kind == 0:
+            file[chosen][...] = rng.choice((np.nan, np.inf, 0.0, 1e30))
+        else:
+            values = file[chosen][()]
+            del file[chosen]
+            if kind == 1:
+                file[chosen] = values.ravel()[: rng.randrange(1, values.size + 1)]
+            elif kind == 2:
+                file[chosen] = h5py.SoftLink("/" + rng.choice(arrays))
+            elif kind == 3:
+                file[chosen] = np.array([b"text"])
+    return buffer.getvalue()
+
+
+def _mutate(config: Any, rng: random.Random) -> None:
+    """Change one value somewhere in nested lists and dictionaries."""
+    places: list[tuple[Any, Any]] = []
+    waiting = [config]
+    while waiting:
+        here = waiting.pop()
+        for key in list(here if isinstance(here, dict) else range(len(here))):
+            places.append((here, key))
+            if isinstance(here[key], dict | list):
+                waiting.append(here[key])
+    here, key = rng.choice(places)
+    what = rng.randrange(7)
+    if what == 0:
+        del here[key]
+    elif what == 1 and isinstance(here, list):
+        here.append(here[key])
+    elif what == 2:
+        here[key] = rng.choice(places)[0] if rng.random() < 0.2 else None
+        if here[key] is not None:
+            here[key] = json.loads(json.dumps(here[key], default=str)) if _finite(here[key]) else []
+    elif what == 3:
+        here[key] = [here[key]]
+    elif what == 4:
+        here[key] = {rng.choice(WORDS): here[key]}
+    else:
+        here[key] = rng.choice((*WORDS, *NUMBERS, True, [], {}))
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value is not inside itself."""
+    try:
+        return len(json.dumps(value, default=str)) < 10**6
+    except ValueError:
+        return False
+
+
+def _unzip(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _zip(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
