@@ -1,12 +1,15 @@
 # make demo   install into .venv, then repair a real BadNet and show it
 # make test   everything that runs offline: ruff, mypy, pytest
+# make verify what takes long: stored figures are measured again (about 10 minutes)
+# make bench  benchmarks into results/ (about 10 minutes, 6 GB of disk for a while)
+# make fuzz   100,000 mutated model files through the loader
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test verify bench lint models clean
+.PHONY: install demo test verify bench fuzz lint models clean
 
 install: $(INSTALLED)
 
@@ -36,6 +39,9 @@ verify: $(INSTALLED)
 
 bench: $(INSTALLED)
 	for program in benchmarks/[a-z]*.py; do $(BIN)/python $$program || exit 1; done
+
+fuzz: $(INSTALLED)
+	$(BIN)/python fuzz/fuzz_loader.py --count 100000
 
 # The BadNet of the demo, made again with the project's own commands (about a minute).
 models: $(INSTALLED)

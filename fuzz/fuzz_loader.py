@@ -20,8 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mutations import mutant
 
-SECONDS, MEGABYTES = 20.0, 3000
-"""What one mutation may take, and what a process may use in all."""
+SECONDS, GROWN, MEGABYTES = 20.0, 500, 3000
+"""What one mutation may take and add to the peak, and what a process may use in all."""
+WARM = 700 * 1024
+"""Kilobytes of a process that has TensorFlow in it."""
+
+
+def peak_kilobytes() -> int:
+    """The highest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def try_one(number: int, folder: Path) -> str:
@@ -33,7 +40,7 @@ def try_one(number: int, folder: Path) -> str:
     name, content = mutant(number)
     path = folder / name
     path.write_bytes(content)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), max(peak_kilobytes(), WARM)
     try:
         found = "opened" if isinstance(load_model(path), Classifier) else "strange"
     except BadInput as error:
@@ -41,6 +48,8 @@ def try_one(number: int, folder: Path) -> str:
             raise AssertionError(f"mutation {number}: not a sentence: {error!r:.200}") from error
         found = "refused"
     seconds = time.perf_counter() - start
+    grown = (peak_kilobytes() - before) / 1024
+    assert grown < GROWN, f"mutation {number} took {grown:.0f} MB"
     assert seconds < SECONDS, f"mutation {number} took {seconds:.1f} seconds"
     return found
 
