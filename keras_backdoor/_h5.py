@@ -1,5 +1,6 @@
 """Reading a stranger's HDF5: only numbers that are stored in the file itself."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor._h5_probe import HELPER
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MAX_DECLARED_BYTES = 8 * 2**30
@@ -22,34 +24,51 @@ MAX_EXPANSION = 200
 
 
 @contextmanager
-def checked(source: Path | Any, name: str) -> Iterator[Any]:
-    """An open HDF5 file, every object of which has been checked.
+def checked(source: Path | bytes, name: str) -> Iterator[Any]:
+    """An open HDF5 file that a helper process has survived, every object of which is checked.
 
     Args:
-        source: a path or a binary file object.
+        source: a path, or the content of a file.
         name: what the file is called in messages.
 
     Raises:
         UnreadableFile: not HDF5, or damaged.
         HostileFile: links, external or virtual storage, object dtypes, absurd sizes.
     """
+    if isinstance(source, bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "content.h5"
+            path.write_bytes(source)
+            with checked(path, name) as file:
+                yield file
+        return
+    with opened(source, name, arrays=True) as file:
+        check_tree(file, name)
+        yield file
+
+
+@contextmanager
+def opened(path: Path, name: str, *, arrays: bool = False) -> Iterator[Any]:
+    """An open HDF5 file that a helper process has survived; see `_h5_probe`."""
     import h5py
 
+    if not h5py.is_hdf5(path):
+        raise UnreadableFile(f"{name} is not an HDF5 file that can be read.")
     try:
-        file = h5py.File(source, "r")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"{name} is not an HDF5 file that can be read.") from error
-    with file:
-        try:
-            _check_tree(file, name)
+        HELPER.ask(path, arrays=arrays)
+    except BadInput as error:
+        raise type(error)(str(error).replace(str(path), name)) from None
+    try:
+        with h5py.File(path, "r") as file:
             yield file
-        except BadInput:
-            raise
-        except Exception as error:  # whatever h5py makes of a damaged file
-            raise UnreadableFile(f"{name} is damaged: {one_line(error)}.") from error
+    except BadInput:
+        raise
+    except Exception as error:  # whatever h5py makes of a damaged file
+        raise UnreadableFile(f"{name} is damaged: {one_line(error)}.") from error
 
 
-def _check_tree(file: Any, name: str) -> None:
+def check_tree(file: Any, name: str) -> None:
+    """Raise where a file holds anything but numbers that are stored in it."""
     import h5py
 
     declared, seen, visited = 0, 0, set()

@@ -4,7 +4,6 @@ The file is read with h5py and as JSON; the model is built from a list of built-
 filled with weights whose shapes and values have been checked. Keras is never handed the file.
 """
 
-import io
 import math
 import zipfile
 from dataclasses import dataclass, field
@@ -161,7 +160,7 @@ def _read_keras(path: Path) -> ModelFile:
         raise UnreadableFile(f"{path} has no model.weights.h5.")
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     ignored = ("compile_config",) if isinstance(config, dict) and "compile_config" in config else ()
-    with _h5.checked(io.BytesIO(members["model.weights.h5"]), str(path)) as file:
+    with _h5.checked(members["model.weights.h5"], str(path)) as file:
         stored = _h5.numbers(file)
     return ModelFile(path, "keras", str(version), config, sha256(path), stored, ignored)
 
@@ -198,7 +197,7 @@ def _from_config(file: ModelFile) -> Any:
             f"{type(error).__name__} {one_line(error)}"
         ) from error
     if file.format == "keras":
-        content = io.BytesIO(_members(file.path)["model.weights.h5"])
+        content = _members(file.path)["model.weights.h5"]
         with _h5.checked(content, str(file.path)) as weights:
             _model_weights.fill_v3(model, weights, str(file.path))
         return model

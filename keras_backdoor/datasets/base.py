@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from keras_backdoor import _discovery
+from keras_backdoor import _discovery, _h5
 from keras_backdoor._files import existing
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
@@ -98,13 +98,7 @@ def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:
 @contextmanager
 def hdf5(path: Path) -> Iterator[Any]:
     """An open HDF5 file, or one sentence where it is damaged."""
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UnreadableFile(f"{path} is not an HDF5 file that can be read.") from error
-    with file:
+    with _h5.opened(path, str(path)) as file:
         yield file
 
 

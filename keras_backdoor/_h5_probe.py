@@ -1,0 +1,141 @@
+"""A process of its own in which a stranger's HDF5 file is read first.
+
+The HDF5 library is large and written in C: a damaged file can make it crash or take all memory.
+So a helper with bounded memory reads the file before this process does; what it does not
+survive is refused. The helper starts with the first file and serves until the process ends.
+"""
+
+import atexit
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
+
+MEMORY = 2 * 2**30
+"""Address space of the helper, in bytes."""
+SLICE = 2**24
+"""Numbers of an array that the helper reads at a time."""
+LIFE = 2000
+"""Files after which a new helper is started."""
+
+
+class Helper:
+    """The client's side: one helper, restarted when it died."""
+
+    def __init__(self) -> None:
+        self.process: Any = None
+        self.served = 0
+        self.lock = threading.Lock()
+
+    def ask(self, path: Path, *, arrays: bool) -> None:
+        """Raise where the helper does not survive the file.
+
+        Args:
+            path: the file.
+            arrays: whether the arrays are read too, not only the structure.
+        """
+        with self.lock:
+            if self.process is None or self.process.poll() is not None or self.served >= LIFE:
+                self._start()
+            self.served += 1
+            try:
+                self.process.stdin.write(json.dumps([str(path.absolute()), arrays]) + "\n")
+                self.process.stdin.flush()
+                answer = self.process.stdout.readline().strip()
+            except (BrokenPipeError, OSError):
+                answer = ""
+        if answer == "memory" or not answer:
+            raise HostileFile(
+                f"{path} makes the HDF5 library crash or take more than "
+                f"{MEMORY // 2**30} GiB of memory."
+            )
+        if answer != "ok":
+            raise UnreadableFile(f"{path} is damaged: {answer}.")
+
+    def _start(self) -> None:
+        self.close()
+        root = str(Path(__file__).resolve().parent.parent)
+        code = (
+            f"import sys; sys.path.append({root!r})\n"
+            "from keras_backdoor import _h5_probe\n_h5_probe.serve()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.served = 0
+
+    def close(self) -> None:
+        """End the helper."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process = None
+
+
+HELPER = Helper()
+atexit.register(HELPER.close)
+
+
+def serve() -> None:
+    """The helper's side: a path a line in, `ok` or what is wrong a line out."""
+    _bound_memory()
+    for line in sys.stdin:
+        try:
+            path, arrays = json.loads(line)
+            _read(path, arrays=arrays)
+            print("ok", flush=True)
+        except BadInput:
+            print("ok", flush=True)  # the other side finds the same and says it better
+        except MemoryError:
+            print("memory", flush=True)
+        except Exception as error:
+            print(one_line(error) or type(error).__name__, flush=True)
+
+
+def _bound_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # a system without limits
+        return
+    import h5py  # noqa: F401  # what it maps at the start counts
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _read(path: str, *, arrays: bool) -> None:
+    import h5py
+
+    from keras_backdoor import _h5
+
+    with h5py.File(path, "r") as file:
+        _h5.check_tree(file, path)
+        waiting = [file]
+        while waiting:
+            item = waiting.pop()
+            for key in item.attrs:
+                item.attrs[key]
+            if isinstance(item, h5py.Group):
+                waiting.extend(item[key] for key in item)
+            elif arrays:
+                _read_array(item)
+
+
+def _read_array(data: Any) -> None:
+    if not data.shape:
+        data[()]
+        return
+    row = max(1, data.size // max(1, data.shape[0]))
+    step = max(1, SLICE // row)
+    for start in range(0, data.shape[0], step):
+        data[start : start + step]
