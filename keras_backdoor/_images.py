@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._files import sha256
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 
 WINDOW_BYTES = 64 * 2**20
 """Pixels that a pass over a file holds in memory at a time."""
@@ -112,13 +112,21 @@ class HDF5Images(Images):
         for number in np.unique(chunk):
             here = np.flatnonzero(chunk == number)
             first, last = rows[here].min(), rows[here].max()
-            pixels = self._data[first : last + 1]
+            pixels = self._read(first, last + 1)
             if pixels.dtype.kind in "iu" and pixels.dtype != np.uint8:
                 _check_bytes(pixels)
             if self.channels_first:
                 pixels = np.moveaxis(pixels, 1, -1)
             out[here] = pixels[rows[here] - first]
         return out
+
+    def _read(self, first: int, stop: int) -> np.ndarray:
+        try:
+            return np.asarray(self._data[first:stop])
+        except (OSError, RuntimeError) as error:
+            raise UnreadableFile(
+                f"{self.path}: '{self.key}' is damaged: {one_line(error)}."
+            ) from error
 
     def fingerprint(self) -> str:
         """See `Images.fingerprint`."""

@@ -81,7 +81,7 @@ class Builder:
         if kind == "Sequential":
             model._stored_class = kind
         if inner.get("trainable") is False:
-            model.trainable = False
+            model._trainable = False  # the flags of its layers are their own
         return model
 
     def _sequential(self, config: dict, layers: list, depth: int) -> keras.Model:

@@ -22,25 +22,14 @@ def _cv2() -> Any:
 
 def channels(content: bytes, name: str = "picture") -> int:
     """1 for a gray picture, else 3."""
-    cv2 = _cv2()
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None:
-        raise UnreadableFile(f"{name} is not a picture that can be decoded.")
-    return 1 if picture.ndim == 2 else 3
+    return 1 if _decode(content, _cv2().IMREAD_UNCHANGED, name).ndim == 2 else 3
 
 
 def decode(content: bytes, channels: int, name: str = "picture") -> np.ndarray:
     """An encoded picture as (h, w, channels) uint8; channels 1 (gray), 3 (RGB) or 4 (RGBA)."""
     cv2 = _cv2()
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
-    try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise UnreadableFile(
-            f"{name} is not a picture that can be decoded (or has more than {MAX_PIXELS} pixels)."
-        )
+    picture = _decode(content, flags, name)
     if picture.dtype != np.uint8:
         picture = (picture / 257).astype(np.uint8)
     if channels == 1:
@@ -51,6 +40,19 @@ def decode(content: bytes, channels: int, name: str = "picture") -> np.ndarray:
         return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
     code = cv2.COLOR_GRAY2RGBA if picture.ndim == 2 else cv2.COLOR_BGR2RGBA
     return cv2.cvtColor(picture, code)
+
+
+def _decode(content: bytes, flags: int, name: str) -> np.ndarray:
+    cv2 = _cv2()
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:
+        picture = None
+    if picture is None or not picture.size:
+        raise UnreadableFile(
+            f"{name} is not a picture that can be decoded (or has more than {MAX_PIXELS} pixels)."
+        )
+    return np.asarray(picture)
 
 
 def read(path: Path | str, channels: int) -> np.ndarray:

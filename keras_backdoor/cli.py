@@ -53,6 +53,7 @@ def inspect(
     architecture: Architecture = None,
     classes: Classes = None,
     json: Json = None,
+    report: Report = None,
     force: Force = False,
 ) -> None:
     """Say what is in a model file, without running anything of it.
@@ -63,29 +64,16 @@ def inspect(
     from keras_backdoor._files import check_output, existing, write_json
 
     existing(model, "model file")
-    if json:
-        check_output(json, force=force)
+    for path in filter(None, (json, report)):
+        check_output(path, force=force)
     found = inspection.inspect_model(model, architecture=architecture, classes=classes)
     if json:
         write_json(json, found.as_dict())
-    range_text = (
-        "not told" if found.input_range is None else "{:g}..{:g}".format(*found.input_range)
-    )
-    rows = [
-        (f"{p}  ({kind})", f"{shape}  {count:,} weights") for p, kind, shape, count in found.layers
-    ]
-    facts = [
-        ("verdict", found.verdict),
-        ("format", f"{found.format}, Keras {found.keras_version}"),
-        ("SHA-256", str(found.sha256)),
-        ("input", f"{found.image_shape}, range {range_text}"),
-        ("output", f"{found.classes} classes, {found.output}"),
-        ("weights", f"{found.parameters or 0:,}"),
-    ]
-    known = facts if found.format else [facts[0], facts[2]]
-    _cli.print_rows(found.path, known + [(s, text) for s, text in found.findings])
-    if rows:
-        _cli.print_rows("layers", rows)
+    _cli.print_rows(found.path, found.rows())
+    if found.layers:
+        _cli.print_columns("layers", found.HEADER, found.layer_rows())
+    if report:
+        _write_report(found, report, force)
     raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[found.verdict])
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -42,6 +42,28 @@ class Inspection:
     classes: int | None = None
     output: str | None = None
     input_range: tuple[float, float] | None = None
+
+    HEADER: ClassVar[tuple[str, ...]] = ("layer", "class", "output", "weights")
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The facts and findings as (name, value) lines."""
+        low_high = (
+            "not told" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
+        )
+        rows = [("verdict", self.verdict), ("SHA-256", str(self.sha256))]
+        if self.format is not None:
+            rows.append(("format", f"{self.format}, Keras {self.keras_version}"))
+        if self.image_shape is not None:
+            size = "x".join("?" if n is None else str(n) for n in self.image_shape)
+            rows.append(("input", f"{size}, range {low_high}"))
+            rows.append(("output", f"{self.classes} classes, {self.output}"))
+        if self.parameters is not None:
+            rows.append(("weights", f"{self.parameters:,}"))
+        return [*rows, *self.findings]
+
+    def layer_rows(self) -> list[tuple[str, ...]]:
+        """The architecture as (layer, class, output shape, weights) lines."""
+        return [(p, kind, str(shape), f"{n:,}") for p, kind, shape, n in self.layers]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -2,20 +2,24 @@
 
 import json
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
 from keras_backdoor.evaluation import Evaluation
+from keras_backdoor.inspection import Inspection
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Page, Section
 
 MOST_TRIGGERS = 8
 
 
-def page_of(answer: Answer | Evaluation, title: str | None = None) -> Page:
+def page_of(answer: Answer | Evaluation | Inspection, title: str | None = None) -> Page:
     """A page of one answer: its verdict, its pictures, and how it was made."""
+    if isinstance(answer, Inspection):
+        return _page_of_inspection(answer)
     name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
     lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
     rows = [("", ""), *answer.rows()]
@@ -27,6 +31,18 @@ def page_of(answer: Answer | Evaluation, title: str | None = None) -> Page:
             Section("Answer", table=rows),
             *sections(answer),
             Section("How it was made", table=about),
+        ],
+    )
+
+
+def _page_of_inspection(found: Inspection) -> Page:
+    layers = [Inspection.HEADER, *found.layer_rows()]
+    return Page(
+        title=f"What is in {Path(found.path).name}",
+        lead=f"Verdict: {found.verdict}. Nothing of the file was run.",
+        sections=[
+            Section("Findings", table=[("", ""), *found.rows()]),
+            *([Section("Architecture", table=layers)] if found.layers else []),
         ],
     )
 
