@@ -41,7 +41,7 @@ bench: $(INSTALLED)
 	for program in benchmarks/[a-z]*.py; do $(BIN)/python $$program || exit 1; done
 
 fuzz: $(INSTALLED)
-	$(BIN)/python fuzz/fuzz_loader.py --count 100000
+	$(BIN)/python fuzz/fuzz_loader.py --count 100000 --out results/fuzz.json
 
 # The BadNet of the demo, made again with the project's own commands (about a minute).
 models: $(INSTALLED)

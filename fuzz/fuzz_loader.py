@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
@@ -71,12 +72,38 @@ def work(start: int, stop: int) -> dict[str, int]:
     return {**counts, "peak_mb": peak}
 
 
+def stretch(begin: int, stop: int) -> dict[str, int]:
+    """Try a stretch of numbers in processes of their own; a new one goes on after a failure."""
+    totals = {"opened": 0, "refused": 0, "peak_mb": 0, "failed": 0}
+    while begin < stop:
+        done = subprocess.run(
+            [sys.executable, __file__, "--work", str(begin), str(stop)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode == 0:
+            result = json.loads(done.stdout.splitlines()[-1])
+            totals["opened"] += result["opened"]
+            totals["refused"] += result["refused"]
+            totals["peak_mb"] = max(totals["peak_mb"], result["peak_mb"])
+            return totals
+        lines = done.stderr.splitlines()
+        number = next((int(n) for n in reversed(lines) if n.isdecimal()), begin)
+        text = " ".join(lines[-3:])[:500]
+        print(f"mutation {number} failed ({done.returncode}): {text}", flush=True)
+        totals["failed"] += 1
+        begin = number + 1
+    return totals
+
+
 def main() -> int:
-    """Try all numbers, a stretch a process; print what came of it."""
+    """Try all numbers; print and record what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--stretch", type=int, default=2000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, help="where the totals are written as JSON")
     parser.add_argument("--only", type=int)
     parser.add_argument("--work", type=int, nargs=2)
     options = parser.parse_args()
@@ -85,32 +112,32 @@ def main() -> int:
     if options.work:
         print(json.dumps(work(*options.work)))
         return 0
-    totals: dict[str, int] = {"opened": 0, "refused": 0, "peak_mb": 0, "failed": 0}
     end = options.start + options.count
-    begin = options.start
-    while begin < end:
-        stop = min(begin + options.stretch, end)
-        done = subprocess.run(
-            [sys.executable, __file__, "--work", str(begin), str(stop)],
-            capture_output=True,
-            text=True,
+    begins = range(options.start, end, options.stretch)
+    totals = {"opened": 0, "refused": 0, "failed": 0, "peak_mb": 0}
+    with ThreadPoolExecutor(options.processes) as pool:
+        parts = pool.map(lambda b: stretch(b, min(b + options.stretch, end)), begins)
+        for done, part in enumerate(parts, start=1):
+            for key in ("opened", "refused", "failed"):
+                totals[key] += part[key]
+            totals["peak_mb"] = max(totals["peak_mb"], part["peak_mb"])
+            print(f"{done * options.stretch} of {options.count}: {totals}", flush=True)
+    if options.out:
+        from keras_backdoor._files import write_json
+
+        command = f"python fuzz/fuzz_loader.py --count {options.count} --start {options.start}"
+        text = (
+            f"{totals['opened']:,} opened, {totals['refused']:,} refused in a sentence, "
+            f"{totals['failed']} crashed, hung or took memory"
         )
-        if done.returncode:
-            lines = done.stderr.splitlines()
-            number = next((int(n) for n in reversed(lines) if n.isdecimal()), begin)
-            print(
-                f"mutation {number} failed ({done.returncode}): {' '.join(lines[-3:])[:500]}",
-                flush=True,
-            )
-            totals["failed"] += 1
-            begin = number + 1
-            continue
-        result = json.loads(done.stdout.splitlines()[-1])
-        for key in ("opened", "refused"):
-            totals[key] += result[key]
-        totals["peak_mb"] = max(totals["peak_mb"], result["peak_mb"])
-        begin = stop
-        print(f"{begin - options.start} of {options.count}: {totals}", flush=True)
+        write_json(
+            options.out,
+            {
+                "command": command,
+                "figures": totals,
+                "table": {f"{options.count:,} mutated model files through the loader": text},
+            },
+        )
     return 1 if totals["failed"] else 0
 
 
