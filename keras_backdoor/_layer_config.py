@@ -110,13 +110,21 @@ APPLICATION_LAYERS = {
 }
 """Layers that `keras.applications` defines for itself, and the module of each."""
 ASIDE = ("initializer", "regularizer", "constraint")
+RENAMED = {("LeakyReLU", "alpha"): "negative_slope"}
+"""(class, setting) of older Keras -> the setting's name now."""
+IDLE = frozenset(
+    {"batch_size", "dynamic", "fused", "implementation", "lora_alpha", "lora_rank",
+     "optional", "quantization_config", "ragged", "renorm_momentum", "sparse",
+     "synchronized", "virtual_batch_size"}
+)  # fmt: skip
+"""Settings of other versions that change no answer of a trained net."""
 MAX_NUMBER = 2**20
 """Whole number in a setting above which a file is refused."""
 
 
 def _activation_layer(value: dict, where: str) -> Any:
     """A layer that stands as an activation, as in Conv2D(activation=LeakyReLU())."""
-    made, _ = make_layer(value, where)
+    made, _, _ = make_layer(value, where)
     return made
 
 
@@ -145,8 +153,8 @@ def make_operation(item: Any, constant: float | None, file: str) -> Any:
     return layer
 
 
-def make_layer(item: Any, file: str) -> tuple[Any, str]:
-    """A layer from `{"class_name": …, "config": …}`, and its name in the file."""
+def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
+    """A layer from `{"class_name": …, "config": …}`, its name in the file, unknown settings."""
     kind, config = get(item, "class_name", file), get(item, "config", file)
     name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
     where = f"{file}: the layer {name!r}"
@@ -159,11 +167,15 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
         raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
     cls = _application_layer(kind) if kind in APPLICATION_LAYERS else getattr(keras.layers, kind)
     known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+    if config.get("renorm"):
+        raise UnreadableFile(f"{where} uses batch renormalization, which is not supported.")
+    renamed = {RENAMED.get((kind, key), key): value for key, value in config.items()}
     settings = {
         key: _setting(key, value, where)
-        for key, value in config.items()
+        for key, value in renamed.items()
         if key in known and key not in DROPPED
     }
+    unknown = [k for k, v in renamed.items() if k not in known | DROPPED | IDLE and v]
     if kind == "BatchNormalization" and isinstance(settings.get("axis"), list):
         settings["axis"] = settings["axis"][0]
     try:
@@ -171,7 +183,7 @@ def make_layer(item: Any, file: str) -> tuple[Any, str]:
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise UnreadableFile(f"{where} cannot be made: {one_line(error)}") from error
     layer.trainable = bool(config.get("trainable", True))
-    return layer, name
+    return layer, name, unknown
 
 
 def _setting(key: str, value: Any, where: str) -> Any:

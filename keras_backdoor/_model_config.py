@@ -54,11 +54,13 @@ class Builder:
         stored: numbers that the file holds as weights; a configuration that asks for more is
             refused before memory is taken.
         original: id of a layer -> its name in the file.
+        unknown: settings that this version of Keras does not know, as `layer.setting`.
     """
 
     file: str
     stored: int
     original: dict[int, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
     layers: int = 0
     calls: int = 0
     asked: int = 0
@@ -186,8 +188,9 @@ class Builder:
             raise HostileFile(f"{self.file} has more than {MAX_LAYERS} layers.")
         if get(item, "class_name", self.file) in MODELS:
             return self.model(item, depth + 1)
-        layer, name = make_layer(item, self.file)
+        layer, name, unknown = make_layer(item, self.file)
         self.original[id(layer)] = name
+        self.unknown += [f"{name}.{key}" for key in unknown]
         return layer
 
     def _apply(self, layer: Any, tensors: Any) -> Any:

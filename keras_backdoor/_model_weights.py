@@ -10,6 +10,9 @@ from keras_backdoor import _h5
 from keras_backdoor._graph import settle
 from keras_backdoor.errors import UnreadableFile
 
+FOLDERS = ("layers", "_layer_checkpoint_dependencies")
+"""Where `.keras` files keep their layers: Keras 3 and 2.13 on, and Keras 2.12."""
+
 
 def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -> None:
     """Fill a model of ours from a weights-only file.
@@ -68,13 +71,14 @@ def fill(
 def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
     """Fill a model from the layout of `.keras` files: `layers/<class>_<number>/vars/<i>`."""
     used: dict[str, int] = {}
+    folder = next((f for f in FOLDERS if f in group), FOLDERS[0])
     for layer in model.layers:
         kind = _container_name(layer)
         if not kind:
             continue
         number = used.setdefault(kind, -1) + 1
         used[kind] = number
-        key = f"layers/{kind}_{number}" if number else f"layers/{kind}"
+        key = f"{folder}/{kind}_{number}" if number else f"{folder}/{kind}"
         if not layer.weights:
             continue
         if key not in group:

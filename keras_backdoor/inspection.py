@@ -84,21 +84,21 @@ def inspect_model(
         file = loading.read_file(path)
         if file.config is None and architecture is None:
             return _weights_only(file)
-        model = loading.load_model(path, architecture=architecture, classes=classes)
-        return _describe(file, model)
+        classifier, unknown = loading.open_file(file, architecture, classes)
+        return _describe(file, classifier, unknown)
     except HostileFile as error:
         return Inspection(str(path), digest, "hostile", (("hostile", str(error)),))
     except UnreadableFile as error:
         return Inspection(str(path), digest, "unreadable", (("unreadable", str(error)),))
 
 
-def _describe(file: loading.ModelFile, classifier: Classifier) -> Inspection:
+def _describe(file: loading.ModelFile, classifier: Classifier, unknown: list[str]) -> Inspection:
     model = classifier.model
     return Inspection(
         path=str(file.path),
         sha256=file.sha256,
         verdict="clean",
-        findings=_findings(file, classifier),
+        findings=_findings(file, classifier, unknown),
         format=file.format,
         keras_version=file.keras_version,
         layers=tuple(
@@ -114,11 +114,14 @@ def _describe(file: loading.ModelFile, classifier: Classifier) -> Inspection:
 
 
 def _findings(
-    file: loading.ModelFile, classifier: Classifier | None
+    file: loading.ModelFile, classifier: Classifier | None, unknown: list[str]
 ) -> tuple[tuple[Severity, str], ...]:
     found: list[tuple[Severity, str]] = []
     if file.ignored:
         found.append(("info", f"Present and not used: {', '.join(file.ignored)}."))
+    if unknown:
+        named = ", ".join(unknown[:5])
+        found.append(("warning", f"Settings that this Keras does not know were left out: {named}."))
     if classifier is not None and classifier.input_range is None:
         found.append(
             ("warning", "The input range is not told: pass --input-range or labelled images.")
@@ -147,7 +150,7 @@ def _weights_only(file: loading.ModelFile) -> Inspection:
         path=str(file.path),
         sha256=file.sha256,
         verdict="clean",
-        findings=(("warning", text), *_findings(file, None)),
+        findings=(("warning", text), *_findings(file, None, [])),
         format=file.format,
         keras_version=file.keras_version,
         layers=tuple(layers),

@@ -62,7 +62,18 @@ def load_model(
         HostileFile: the file could run code or exhaust the machine.
         UnreadableFile: it is damaged or of another kind.
     """
-    file = read_file(path)
+    return open_file(read_file(path), architecture, classes, input_range)[0]
+
+
+def open_file(
+    file: ModelFile,
+    architecture: str | None = None,
+    classes: int | None = None,
+    input_range: Range | None = None,
+) -> tuple[Classifier, list[str]]:
+    """A checked file as a classifier, and the settings that were left out as unknown."""
+    path = file.path
+    unknown: list[str] = []
     if file.config is not None and (architecture or classes):
         raise BadInput(
             f"{path} has an architecture of its own: leave out --architecture, --classes."
@@ -70,18 +81,19 @@ def load_model(
     if file.config is None:
         model = _from_architecture(file, architecture, classes)
     else:
-        model = _from_config(file)
+        model, unknown = _from_config(file)
     card = read_card(file.path, file.sha256)
     if input_range is None and card.get("input_range") and Classifier(model).input_range is None:
         low, high = card["input_range"]
         input_range = (float(low), float(high))
-    return Classifier(
+    classifier = Classifier(
         model,
         input_range=input_range,
         reject_class=card.get("reject_class"),
         source=str(file.path),
         file_sha256=file.sha256,
     )
+    return classifier, unknown
 
 
 def read_file(path: Path | str) -> ModelFile:
@@ -185,7 +197,7 @@ def _members(path: Path) -> dict[str, bytes]:
         raise UnreadableFile(f"{path} is a damaged archive: {one_line(error)}.") from error
 
 
-def _from_config(file: ModelFile) -> Any:
+def _from_config(file: ModelFile) -> tuple[Any, list[str]]:
     builder = Builder(str(file.path), file.stored)
     try:
         model = builder.model(file.config)
@@ -200,14 +212,14 @@ def _from_config(file: ModelFile) -> Any:
         content = _members(file.path)["model.weights.h5"]
         with _h5.checked(content, str(file.path)) as weights:
             _model_weights.fill_v3(model, weights, str(file.path))
-        return model
+        return model, builder.unknown
     with _h5.checked(file.path, str(file.path)) as opened:
         if "model_weights" not in opened:
             raise UnreadableFile(f"{file.path} has an architecture and no weights.")
         _model_weights.fill(
             model, opened["model_weights"], str(file.path), original=builder.original
         )
-    return model
+    return model, builder.unknown
 
 
 def _from_architecture(file: ModelFile, architecture: str | None, classes: int | None) -> Any:
