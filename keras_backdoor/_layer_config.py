@@ -14,83 +14,26 @@ from keras_backdoor._backend import keras
 from keras_backdoor.errors import HostileFile, UnreadableFile, one_line
 
 LAYERS = frozenset(
-    [
-        "Activation",
-        "ActivityRegularization",
-        "Add",
-        "AlphaDropout",
-        "Average",
-        "AveragePooling2D",
-        "BatchNormalization",
-        "CenterCrop",
-        "Concatenate",
-        "Conv2D",
-        "Conv2DTranspose",
-        "Cropping2D",
-        "Dense",
-        "DepthwiseConv2D",
-        "Dot",
-        "Dropout",
-        "ELU",
-        "Flatten",
-        "GaussianDropout",
-        "GaussianNoise",
-        "GlobalAveragePooling2D",
-        "GlobalMaxPooling2D",
-        "GroupNormalization",
-        "Identity",
-        "LayerNormalization",
-        "LeakyReLU",
-        "MaxPooling2D",
-        "Maximum",
-        "Minimum",
-        "Multiply",
-        "Normalization",
-        "PReLU",
-        "Permute",
-        "RandomBrightness",
-        "RandomContrast",
-        "RandomFlip",
-        "RandomRotation",
-        "RandomTranslation",
-        "RandomZoom",
-        "ReLU",
-        "Rescaling",
-        "Reshape",
-        "Resizing",
-        "SeparableConv2D",
-        "Softmax",
-        "SpatialDropout2D",
-        "Subtract",
-        "UnitNormalization",
-        "UpSampling2D",
-        "ZeroPadding2D",
-    ]
-)
+    {
+        "Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average",
+        "AveragePooling2D", "BatchNormalization", "CenterCrop", "Concatenate", "Conv2D",
+        "Conv2DTranspose", "Cropping2D", "Dense", "DepthwiseConv2D", "Dot", "Dropout",
+        "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D", "GroupNormalization", "Identity", "LayerNormalization",
+        "LeakyReLU", "MaxPooling2D", "Maximum", "Minimum", "Multiply", "Normalization",
+        "PReLU", "Permute", "RandomBrightness", "RandomContrast", "RandomFlip",
+        "RandomRotation", "RandomTranslation", "RandomZoom", "ReLU", "Rescaling", "Reshape",
+        "Resizing", "SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract",
+        "UnitNormalization", "UpSampling2D", "ZeroPadding2D",
+    }
+)  # fmt: skip
 ACTIVATIONS = frozenset(
-    [
-        "linear",
-        "relu",
-        "relu6",
-        "elu",
-        "selu",
-        "gelu",
-        "softplus",
-        "softsign",
-        "tanh",
-        "sigmoid",
-        "hard_sigmoid",
-        "hard_swish",
-        "hard_silu",
-        "silu",
-        "swish",
-        "mish",
-        "softmax",
-        "log_softmax",
-        "exponential",
-        "leaky_relu",
-    ]
-)
+    {
+        "linear", "relu", "relu6", "elu", "selu", "gelu", "softplus", "softsign", "tanh",
+        "sigmoid", "hard_sigmoid", "hard_swish", "hard_silu", "silu", "swish", "mish",
+        "softmax", "log_softmax", "exponential", "leaky_relu",
+    }
+)  # fmt: skip
 DROPPED = frozenset(
     {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format", "seed"}
 )

@@ -175,7 +175,7 @@ ERRORS = [
     (("repair", BADNET, "--clean", DIGITS, "--found", "nope"), "There is no answer"),
     (("repair", BADNET, "--clean", DIGITS, "--out", DIGITS), "exists already; pass --force"),
     (("repair", BADNET, "--clean", DIGITS, "--out", "/proc/x/y"), "cannot be written"),
-    (("scan", BADNET, "--clean", DIGITS, "--method", "nope"), "scan"),
+    (("scan", BADNET, "--clean", DIGITS), "No method for 'scan' is installed"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "nope"), "There is no trigger 'nope'"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel"), "Received: target=None"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel", "--target", "11"),
