@@ -272,7 +272,7 @@ def _weights_of(layer: Any, tensors: Any) -> int:
     if kind == "DepthwiseConv2D":
         return int(width * multiplier * window)
     if kind in ("Conv2D", "Conv2DTranspose"):
-        return int(width * window * layer.filters) // int(getattr(layer, "groups", 1) or 1)
+        return int(width * window * layer.filters) // max(1, int(getattr(layer, "groups", 1)))
     if kind == "PReLU":
         shared = layer.shared_axes or []
         return int(np.prod([1 if i + 1 in shared else n for i, n in enumerate(shape)]))

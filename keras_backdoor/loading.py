@@ -201,9 +201,9 @@ def _from_config(file: ModelFile) -> tuple[Any, list[str]]:
     builder = Builder(str(file.path), file.stored)
     try:
         model = builder.model(file.config)
-    except (HostileFile, UnreadableFile):
+    except BadInput:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except Exception as error:  # whatever Keras makes of settings that were never meant
         raise UnreadableFile(
             f"{file.path} has a model configuration that makes no sense: "
             f"{type(error).__name__} {one_line(error)}"
