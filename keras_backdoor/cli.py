@@ -341,6 +341,9 @@ def _answer(
         write_json(json, {**answer.about, **answer.facts()})
     if report:
         _write_report(answer, report, force)
+    if answer.verdict == "repaired":
+        saved = out or "DIR (write it with --out DIR)"
+        _cli.out.print(f"measure it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True)
     raise typer.Exit(_cli.EXIT[answer.verdict])
 
 

@@ -45,12 +45,21 @@ class Inspection:
 
     HEADER: ClassVar[tuple[str, ...]] = ("layer", "class", "output", "weights")
 
+    @property
+    def meaning(self) -> str:
+        """The verdict in words."""
+        return {
+            "clean": "clean: nothing in the file can run (a backdoor is another question)",
+            "hostile": "hostile: the file could run code or exhaust the machine",
+            "unreadable": "unreadable: damaged, or of a kind that is not supported",
+        }[self.verdict]
+
     def rows(self) -> list[tuple[str, str]]:
         """The facts and findings as (name, value) lines."""
         low_high = (
             "not told" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
         )
-        rows = [("verdict", self.verdict), ("SHA-256", str(self.sha256))]
+        rows = [("verdict", self.meaning), ("SHA-256", str(self.sha256))]
         if self.format is not None:
             rows.append(("format", f"{self.format}, Keras {self.keras_version}"))
         if self.image_shape is not None:

@@ -22,6 +22,8 @@ def page_of(answer: Answer | Evaluation | Inspection, title: str | None = None) 
         return _page_of_inspection(answer)
     name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
     lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
+    if isinstance(answer, RepairedModel):
+        lead += " How well is for evaluate to measure, on data of your own."
     rows = [("", ""), *answer.rows()]
     about = [("", ""), *[(k, _short(v)) for k, v in answer.about.items() if k != "summary"]]
     return Page(
@@ -39,7 +41,7 @@ def _page_of_inspection(found: Inspection) -> Page:
     layers = [Inspection.HEADER, *found.layer_rows()]
     return Page(
         title=f"What is in {Path(found.path).name}",
-        lead=f"Verdict: {found.verdict}. Nothing of the file was run.",
+        lead=f"Verdict: {found.meaning}. Nothing of the file was run.",
         sections=[
             Section("Findings", table=[("", ""), *found.rows()]),
             *([Section("Architecture", table=layers)] if found.layers else []),
