@@ -1,5 +1,6 @@
 """The command line: one short function a command."""
 
+import inspect as inspect_module
 import os
 import sys
 from pathlib import Path
@@ -251,6 +252,9 @@ def _method_command(command: str, help_text: str) -> None:
 
     def run(
         model: Model,
+        image: Annotated[
+            Path | None, typer.Argument(help="Picture (or data) to explain, as --incoming.")
+        ] = None,
         train: Annotated[Path | None, typer.Option(help="Training data to examine.")] = None,
         clean: Annotated[Path | None, typer.Option(help="Data that is trusted.")] = None,
         incoming: Annotated[Path | None, typer.Option(help="Images to be judged.")] = None,
@@ -277,7 +281,9 @@ def _method_command(command: str, help_text: str) -> None:
     ) -> None:
         options = DataOptions(split, take, seed, size, unlabelled, value_range)
         chosen = _cli.choose_method(command, method, settings)
-        data = {"train": train, "clean": clean, "incoming": incoming}
+        if image is not None and incoming is not None:
+            raise _cli.BadInput("Pass IMAGE or --incoming, not both.")
+        data = {"train": train, "clean": clean, "incoming": image or incoming}
         _answer(
             chosen,
             model,
@@ -291,6 +297,10 @@ def _method_command(command: str, help_text: str) -> None:
         )
 
     run.__doc__ = help_text
+    if command != "explain":
+        signature = inspect_module.signature(run)
+        rest = [p for name, p in signature.parameters.items() if name != "image"]
+        run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     app.command(command)(run)
 
 
@@ -298,7 +308,7 @@ _method_command("scan", "Does the model carry a backdoor? Which class, what trig
 _method_command("audit", "Which training images are poisoned? Needs --train.")
 _method_command("repair", "Make a repaired model from clean data. Write it with --out DIR.")
 _method_command("guard", "Make a model that rejects triggered inputs as class N+1.")
-_method_command("explain", "Where in the pictures is the trigger? Needs --incoming.")
+_method_command("explain", "Where in this picture is the trigger?")
 
 
 def _answer(

@@ -307,6 +307,13 @@ class TestData:
             20: 2, 50: 5, 100: 10,
         }  # fmt: skip
 
+    def test_a_single_picture(self, tmp_path: Path) -> None:
+        self.picture(tmp_path / "one.png", gray=70)
+        samples = datasets.open(tmp_path / "one.png", fit=(3, 4))
+        assert samples.labels is None
+        assert samples.read().shape == (1, 3, 4, 3)
+        assert int(samples.read().mean()) == 70
+
     def test_gray_folders_stay_gray(self, tmp_path: Path) -> None:
         self.picture(tmp_path / "g" / "0" / "1.png", channels=1)
         assert datasets.open(tmp_path / "g").image_shape == (6, 5, 1)
@@ -381,6 +388,9 @@ def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
         (("evaluate", BADNET, "--test", DIGITS, "--size", "9x9"), "fixed size"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--test", DIGITS,
           "--trigger", "nope", "--target", 1), "There is no trigger 'nope'"),
+        (("repair", BADNET, DIGITS), "unexpected extra argument"),
+        (("explain", BADNET, DIGITS, "--incoming", DIGITS), "not both"),
+        (("explain", BADNET, DIGITS), "No method for 'explain' is installed"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--classes", 4),
          "label 9 and the model has the classes 0..3"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--weights", DIGITS),

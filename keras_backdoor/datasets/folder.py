@@ -1,4 +1,4 @@
-"""A folder of class folders of pictures, or a zip of one."""
+"""A folder of class folders of pictures, a zip of one, or a single picture."""
 
 import hashlib
 import zipfile
@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from keras_backdoor import _pictures
+from keras_backdoor._files import sha256
 from keras_backdoor._images import EncodedImages
 from keras_backdoor.datasets.base import Request, choose_split
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples
 
-FORM = "a folder, or a zip of one, with a folder of pictures for every class"
+FORM = "a folder, or a zip of one, with a folder of pictures for every class; or one picture"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
 SPLITS = {"train", "test", "valid", "validation"}
 PICTURES = True
@@ -27,6 +28,8 @@ def matches(path: Path) -> bool:
     """Whether there are pictures in class folders."""
     if path.is_dir():
         return any(_is_picture(p.relative_to(path).as_posix()) for p in path.rglob("*"))
+    if _is_picture(path.name):
+        return path.is_file()
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -37,8 +40,10 @@ def read(path: Path, request: Request) -> Samples:
     """The pictures of one split, decoded as they are read.
 
     Folders that are all called by numbers give these numbers as labels; others are numbered in
-    the order of their names.
+    the order of their names. A single picture has no label.
     """
+    if path.is_file() and _is_picture(path.name):
+        return _one_picture(path, request)
     names, content = _folder(path) if path.is_dir() else _archive(path)
     tree = _split(path, [(name, PurePosixPath(name).parts) for name in names], request)
     if min(len(parts) for _, parts in tree) < 2:
@@ -60,6 +65,12 @@ def read(path: Path, request: Request) -> Samples:
         return whole.hexdigest()
 
     return Samples(EncodedImages(chosen, decode, shape, digest), labels, class_names=tuple(classes))
+
+
+def _one_picture(path: Path, request: Request) -> Samples:
+    content = _reader(path.parent)
+    decode, shape = _decoder(content, [path.name], request, path.parent)
+    return Samples(EncodedImages([path.name], decode, shape, lambda: sha256(path)))
 
 
 def _is_picture(name: str) -> bool:
@@ -112,13 +123,19 @@ def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         and p.resolve().is_relative_to(root)
     ]
 
+    return names, _reader(path)
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    """Reads a file of a folder by its name."""
+
     def content(name: str) -> bytes:
-        file = path / name
+        file = folder / name
         if file.stat().st_size > MAX_FILE:
             raise UnreadableFile(f"{file} is larger than 64 MiB.")
         return file.read_bytes()
 
-    return names, content
+    return content
 
 
 def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
