@@ -253,7 +253,7 @@ def _method_command(command: str, help_text: str) -> None:
     def run(
         model: Model,
         image: Annotated[
-            Path | None, typer.Argument(help="Picture (or data) to explain, as --incoming.")
+            Path | None, typer.Argument(metavar="IMAGE", help="Picture (or data), as --incoming.")
         ] = None,
         train: Annotated[Path | None, typer.Option(help="Training data to examine.")] = None,
         clean: Annotated[Path | None, typer.Option(help="Data that is trusted.")] = None,
@@ -279,10 +279,10 @@ def _method_command(command: str, help_text: str) -> None:
         ] = None,
         force: Force = False,
     ) -> None:
-        options = DataOptions(split, take, seed, size, unlabelled, value_range)
-        chosen = _cli.choose_method(command, method, settings)
         if image is not None and incoming is not None:
             raise _cli.BadInput("Pass IMAGE or --incoming, not both.")
+        options = DataOptions(split, take, seed, size, unlabelled, value_range)
+        chosen = _cli.choose_method(command, method, settings)
         data = {"train": train, "clean": clean, "incoming": image or incoming}
         _answer(
             chosen,
