@@ -1,15 +1,18 @@
 """A process of its own in which a stranger's HDF5 file is read first.
 
-The HDF5 library is large and written in C: a damaged file can make it crash or take all memory.
-So a helper with bounded memory reads the file before this process does; what it does not
+The HDF5 library is large and written in C: a damaged file can make it crash, run for ever or
+take all memory. So a helper with bounded memory and time reads the file before this process does; what it does not
 survive is refused. The helper starts with the first file and serves until the process ends.
 """
 
 import atexit
 import json
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_lin
 
 MEMORY = 2 * 2**30
 """Address space of the helper, in bytes."""
+SECONDS, BYTES_A_SECOND = 10, 10**7
+"""What the helper may take: so long, and longer for large files."""
 SLICE = 2**24
 """Numbers of an array that the helper reads at a time."""
 LIFE = 2000
@@ -50,7 +55,7 @@ class Helper:
                 answer = ""
         if answer == "memory" or not answer:
             raise HostileFile(
-                f"{path} makes the HDF5 library crash or take more than "
+                f"{path} makes the HDF5 library crash, hang or take more than "
                 f"{MEMORY // 2**30} GiB of memory."
             )
         if answer != "ok":
@@ -92,7 +97,8 @@ def serve() -> None:
     for line in sys.stdin:
         try:
             path, arrays = json.loads(line)
-            _read(path, arrays=arrays)
+            with _bounded_time(path):
+                _read(path, arrays=arrays)
             print("ok", flush=True)
         except BadInput:
             print("ok", flush=True)  # the other side finds the same and says it better
@@ -111,6 +117,19 @@ def _bound_memory() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextmanager
+def _bounded_time(path: str) -> Iterator[None]:
+    """An alarm that ends the helper, also inside the library and when nobody waits any more."""
+    if not hasattr(signal, "alarm"):
+        yield
+        return
+    signal.alarm(SECONDS + Path(path).stat().st_size // BYTES_A_SECOND)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 def _read(path: str, *, arrays: bool) -> None:
