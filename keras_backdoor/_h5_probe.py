@@ -1,8 +1,9 @@
 """A process of its own in which a stranger's HDF5 file is read first.
 
-The HDF5 library is large and written in C: a damaged file can make it crash, run for ever or
-take all memory. So a helper with bounded memory and time reads the file before this process does; what it does not
-survive is refused. The helper starts with the first file and serves until the process ends.
+The HDF5 library is large and written in C: a damaged file can make it crash, run for ever or take
+all memory. So a helper with bounded memory and time reads the file before this process does; what
+it does not survive is refused. The helper starts with the first file and serves until the process
+ends.
 """
 
 import atexit
@@ -29,9 +30,14 @@ LIFE = 2000
 
 
 class Helper:
-    """The client's side: one helper, restarted when it died."""
+    """The client's side: one helper, restarted when it died.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: what a file may take, beyond what its size allows.
+    """
+
+    def __init__(self, seconds: int = SECONDS) -> None:
+        self.seconds = seconds
         self.process: Any = None
         self.served = 0
         self.lock = threading.Lock()
@@ -66,7 +72,7 @@ class Helper:
         root = str(Path(__file__).resolve().parent.parent)
         code = (
             f"import sys; sys.path.append({root!r})\n"
-            "from keras_backdoor import _h5_probe\n_h5_probe.serve()"
+            f"from keras_backdoor import _h5_probe\n_h5_probe.serve({self.seconds})"
         )
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
@@ -91,13 +97,13 @@ HELPER = Helper()
 atexit.register(HELPER.close)
 
 
-def serve() -> None:
+def serve(seconds: int) -> None:
     """The helper's side: a path a line in, `ok` or what is wrong a line out."""
     _bound_memory()
     for line in sys.stdin:
         try:
             path, arrays = json.loads(line)
-            with _bounded_time(path):
+            with _bounded_time(path, seconds):
                 _read(path, arrays=arrays)
             print("ok", flush=True)
         except BadInput:
@@ -120,12 +126,12 @@ def _bound_memory() -> None:
 
 
 @contextmanager
-def _bounded_time(path: str) -> Iterator[None]:
+def _bounded_time(path: str, seconds: int) -> Iterator[None]:
     """An alarm that ends the helper, also inside the library and when nobody waits any more."""
     if not hasattr(signal, "alarm"):
         yield
         return
-    signal.alarm(SECONDS + Path(path).stat().st_size // BYTES_A_SECOND)
+    signal.alarm(seconds + Path(path).stat().st_size // BYTES_A_SECOND)
     try:
         yield
     finally:

@@ -10,6 +10,9 @@ from pathlib import Path
 import hostile
 import pytest
 
+from keras_backdoor._h5_probe import Helper
+from keras_backdoor.errors import HostileFile
+
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict:
@@ -61,3 +64,16 @@ def test_the_canary_sings(tmp_path: Path) -> None:
         env={**os.environ, "CANARY": str(tmp_path / "canary")},
     )  # fmt: skip
     assert (tmp_path / "canary").exists()
+
+
+def test_a_file_that_the_library_never_finishes_is_refused(tmp_path: Path) -> None:
+    """A pipe that nobody writes to: opening it waits for ever."""
+    os.mkfifo(tmp_path / "pipe.h5")
+    helper = Helper(seconds=1)
+    try:
+        with pytest.raises(HostileFile, match="crash, hang or take more than 2 GiB"):
+            helper.ask(tmp_path / "pipe.h5", arrays=True)
+        (tmp_path / "valid.h5").write_bytes(hostile.valid_files()[".h5"])
+        helper.ask(tmp_path / "valid.h5", arrays=True)
+    finally:
+        helper.close()
