@@ -76,8 +76,9 @@ def stretch(begin: int, stop: int) -> dict[str, int]:
     """Try a stretch of numbers in processes of their own; a new one goes on after a failure."""
     totals = {"opened": 0, "refused": 0, "peak_mb": 0, "failed": 0}
     while begin < stop:
+        limit = ["timeout", str(3 * (stop - begin) + 300)]
         done = subprocess.run(
-            [sys.executable, __file__, "--work", str(begin), str(stop)],
+            [*limit, sys.executable, __file__, "--work", str(begin), str(stop)],
             capture_output=True,
             text=True,
         )

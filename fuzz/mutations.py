@@ -136,6 +136,8 @@ def _mutate(config: Any, rng: random.Random) -> None:
             places.append((here, key))
             if isinstance(here[key], dict | list):
                 waiting.append(here[key])
+    if not places:
+        return
     here, key = rng.choice(places)
     what = rng.randrange(7)
     if what == 0:

@@ -14,6 +14,8 @@ MAX_DATASET = 2 * 2**30
 def as_images(images: Any) -> Images:
     """Images from an array of any usual shape and dtype."""
     if isinstance(images, Images):
+        if min(images.shape[1:]) < 1 or images.shape[-1] not in (1, 3, 4):
+            raise BadInput(f"images must have 1, 3 or 4 channels. Received: {images.shape}")
         return images
     array = np.asarray(images)
     if array.ndim == 3:
@@ -59,6 +61,8 @@ def as_labels(labels: Any) -> np.ndarray | None:
     labels = np.asarray(labels)
     if labels.dtype.kind not in "biuf":
         raise BadInput(f"labels must be numbers. Received: dtype={labels.dtype}")
+    if labels.ndim == 2 and labels.shape[1] == 0:
+        raise BadInput(f"labels must not be empty. Received: shape={labels.shape}")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

@@ -71,7 +71,7 @@ def check_tree(file: Any, name: str) -> None:
     """Raise where a file holds anything but numbers that are stored in it."""
     import h5py
 
-    declared, seen, visited = 0, 0, set()
+    declared, stored, seen, visited = 0, 0, 0, set()
     waiting = [("", file, 0)]
     while waiting:
         path, group, depth = waiting.pop()
@@ -91,12 +91,15 @@ def check_tree(file: Any, name: str) -> None:
             visited.add(identity)
             if isinstance(child, h5py.Dataset):
                 declared += _check_dataset(child, here, name)
+                stored += child.id.get_storage_size()
             elif isinstance(child, h5py.Group):
                 waiting.append((here, child, depth + 1))
             else:
                 raise HostileFile(f"{name}: '{here}' is neither a group nor an array.")
         if declared > MAX_DECLARED_BYTES:
             raise HostileFile(f"{name} declares more than 8 GiB of arrays.")
+    if declared > 2**24 + MAX_EXPANSION * stored:
+        raise HostileFile(f"{name} expands from {stored} to {declared} bytes.")
 
 
 def _check_dataset(data: Any, here: str, name: str) -> int:
@@ -128,14 +131,16 @@ def _check_filters(data: Any, here: str, name: str) -> None:
 
 
 def numbers(file: Any) -> int:
-    """How many numbers the arrays of a checked file hold."""
+    """How many numbers the arrays of a checked file can hold."""
     import h5py
 
     total, waiting = 0, [file]
     while waiting:
         for child in waiting.pop().values():
             if isinstance(child, h5py.Dataset):
-                total += int(np.prod(child.shape, dtype=np.float64))
+                size = int(np.prod(child.shape, dtype=np.float64))
+                held = MAX_EXPANSION * child.id.get_storage_size() // child.dtype.itemsize
+                total += min(size, held)
             else:
                 waiting.append(child)
     return total

@@ -23,6 +23,8 @@ MEMORY = 2 * 2**30
 """Address space of the helper, in bytes."""
 SECONDS, BYTES_A_SECOND = 10, 10**7
 """What the helper may take: so long, and longer for large files."""
+MAX_WORDS = 2**26
+"""Bytes of all attributes of a file."""
 SLICE = 2**24
 """Numbers of an array that the helper reads at a time."""
 LIFE = 2000
@@ -145,18 +147,32 @@ def _read(path: str, *, arrays: bool) -> None:
 
     with h5py.File(path, "r") as file:
         _h5.check_tree(file, path)
-        waiting = [file]
+        waiting, words = [file], 0
         while waiting:
             item = waiting.pop()
             for key in item.attrs:
-                item.attrs[key]
+                words += _length(item.attrs[key])
+                if words > MAX_WORDS:
+                    raise ValueError(f"its attributes are longer than {MAX_WORDS} bytes")
             if isinstance(item, h5py.Group):
                 waiting.extend(item[key] for key in item)
             elif arrays:
                 _read_array(item)
 
 
+def _length(value: Any) -> int:
+    """Bytes of an attribute, text of variable length included."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    size = int(getattr(value, "nbytes", 8))
+    if getattr(getattr(value, "dtype", None), "hasobject", False):
+        size += sum(len(v) if isinstance(v, str | bytes) else 8 for v in value.ravel())
+    return size
+
+
 def _read_array(data: Any) -> None:
+    if not data.size:
+        return
     if not data.shape:
         data[()]
         return

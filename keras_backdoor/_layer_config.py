@@ -31,7 +31,8 @@ ACTIVATIONS = frozenset(
     {
         "linear", "relu", "relu6", "elu", "selu", "gelu", "softplus", "softsign", "tanh",
         "sigmoid", "hard_sigmoid", "hard_swish", "hard_silu", "silu", "swish", "mish",
-        "softmax", "log_softmax", "exponential", "leaky_relu",
+        "softmax", "log_softmax", "exponential", "leaky_relu", "hard_tanh", "celu", "log_sigmoid",
+        "sparse_plus", "squareplus", "tanh_shrink", "soft_shrink", "hard_shrink",
     }
 )  # fmt: skip
 DROPPED = frozenset(

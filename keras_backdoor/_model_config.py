@@ -26,10 +26,14 @@ MAX_SIDE, MAX_OUTPUT = 8192, 2**26
 """Numbers of an input's side, and of one image's activations, above which a file is refused."""
 TRAINED = frozenset(
     {"AlphaDropout", "BatchNormalization", "Dropout", "Functional", "GaussianDropout",
-     "GaussianNoise", "RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation",
-     "RandomTranslation", "RandomZoom", "Sequential", "SpatialDropout2D", "StochasticDepth"}
+     "GaussianNoise", "Sequential", "SpatialDropout2D", "StochasticDepth"}
 )  # fmt: skip
-"""Layers that do something else in training."""
+"""Layers that do something else in training (Random* are called with it by default)."""
+NORMALIZERS = {"BatchNormalization": 4, "GroupNormalization": 2, "LayerNormalization": 2,
+               "Normalization": 3}  # fmt: skip
+"""Arrays of the size of the normalised axes that a layer allocates."""
+UNKNOWN_SIDE = 64
+"""What a side of any length is taken to be where sizes are bounded."""
 SPARE = 2**16
 """Weights that a model may have beyond those in its file (Normalization's constants)."""
 Place = tuple[str, int]
@@ -54,6 +58,8 @@ class Builder:
         stored: numbers that the file holds as weights; a configuration that asks for more is
             refused before memory is taken.
         original: id of a layer -> its name in the file.
+        runs: layers that were run, those of nested models at every use of the model.
+        cost: id of a nested model -> layers that one use of it runs.
         unknown: settings that this version of Keras does not know, as `layer.setting`.
     """
 
@@ -63,6 +69,8 @@ class Builder:
     unknown: list[str] = field(default_factory=list)
     layers: int = 0
     calls: int = 0
+    runs: int = 0
+    cost: dict[int, int] = field(default_factory=dict)
     asked: int = 0
 
     def model(self, config: Any, depth: int = 0) -> keras.Model:
@@ -78,7 +86,9 @@ class Builder:
         if not isinstance(layers, list) or not layers:
             raise UnreadableFile(f"{self.file} describes a model without layers.")
         build = self._sequential if kind == "Sequential" else self._functional
+        before = self.runs
         model: keras.Model = build(inner, layers, depth)
+        self.cost[id(model)] = self.runs - before + 1
         self.original[id(model)] = str(inner.get("name", model.name))
         if kind == "Sequential":
             model._stored_class = kind
@@ -200,6 +210,9 @@ class Builder:
                 f"{self.file}: up to the layer {layer.name!r} the architecture asks for "
                 f"{self.asked:,} weights, and the file holds {self.stored:,}."
             )
+        self.runs += self.cost.get(id(layer), 1)
+        if self.runs > MAX_CALLS:
+            raise HostileFile(f"{self.file} runs its layers more than {MAX_CALLS} times.")
         try:
             with at_rest(layer):
                 result = layer(tensors)
@@ -207,7 +220,7 @@ class Builder:
             raise UnreadableFile(
                 f"{self.file}: the layer {layer.name!r} does not fit its input: {one_line(error)}"
             ) from error
-        size = np.prod([n or 1 for n in result.shape], dtype=np.float64)
+        size = np.prod([n or UNKNOWN_SIDE for n in result.shape[1:]], dtype=np.float64)
         if size > MAX_OUTPUT:
             raise HostileFile(f"{self.file}: the output of {layer.name!r} is absurdly large.")
         return result
@@ -261,7 +274,7 @@ def _weights_of(layer: Any, tensors: Any) -> int:
     """Weights that calling a layer for the first time will allocate, at least."""
     if isinstance(tensors, list) or layer.built:
         return 0
-    shape = [n or 1 for n in tensors.shape[1:]]
+    shape = [n or UNKNOWN_SIDE for n in tensors.shape[1:]]
     width, kind = shape[-1], type(layer).__name__
     window = int(np.prod(getattr(layer, "kernel_size", 1), dtype=np.float64))
     multiplier = int(getattr(layer, "depth_multiplier", 1) or 1)
@@ -276,7 +289,10 @@ def _weights_of(layer: Any, tensors: Any) -> int:
     if kind == "PReLU":
         shared = layer.shared_axes or []
         return int(np.prod([1 if i + 1 in shared else n for i, n in enumerate(shape)]))
-    if kind == "LayerNormalization":
+    if kind == "LayerScale":
+        return int(layer.projection_dim)
+    if kind in NORMALIZERS:
         axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-        return int(np.prod([([1, *shape])[a] for a in axes], dtype=np.float64))
+        sides = [[1, *shape][a] for a in axes if a is not None]
+        return NORMALIZERS[kind] * int(np.prod(sides, dtype=np.float64))
     return 0

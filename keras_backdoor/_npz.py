@@ -1,14 +1,15 @@
 """The one way to read `.npz`: numbers and text of bounded size, nothing pickled."""
 
+import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from keras_backdoor.errors import UnreadableFile
+from keras_backdoor._zip import read_member
+from keras_backdoor.errors import UnreadableFile, one_line
 
 MAX_BYTES = 8 * 2**30
 """Declared bytes of an archive above which it is not read."""
@@ -32,7 +33,7 @@ class Npz(Mapping[str, np.ndarray]):
                     for info in archive.infolist()
                     if info.filename.endswith(".npy")
                 }
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except Exception as error:  # whatever zipfile makes of a damaged archive
             raise UnreadableFile(f"{self.path} is not an archive of arrays.") from error
         declared = sum(info.file_size for info in self.members.values())
         if declared > max_bytes:
@@ -50,17 +51,17 @@ class Npz(Mapping[str, np.ndarray]):
         if name not in self.members:
             raise KeyError(name)
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.members[name]) as file:
-                return _read(file, self.members[name].file_size)  # type: ignore[arg-type]
-        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
-                NotImplementedError, SyntaxError, TypeError) as error:  # fmt: skip
-            text = " ".join(str(error).split())[:200]
+            with zipfile.ZipFile(self.path) as archive:
+                return parse_npy(read_member(archive, self.members[name]))
+        except Exception as error:  # whatever zipfile and NumPy make of a damaged archive
             raise UnreadableFile(
-                f"{self.path} cannot be read as arrays of numbers: '{name}' ({text})."
+                f"{self.path} cannot be read as arrays of numbers: '{name}' ({one_line(error)})."
             ) from error
 
 
-def _read(file: zipfile.ZipExtFile, size: int) -> np.ndarray:
+def parse_npy(content: bytes) -> np.ndarray:
+    """The array of an .npy file whose header says what is there."""
+    file, size = io.BytesIO(content), len(content)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version}")
@@ -72,5 +73,5 @@ def _read(file: zipfile.ZipExtFile, size: int) -> np.ndarray:
     expected = math.prod(shape) * dtype.itemsize
     if any(n < 0 for n in shape) or expected != size - file.tell():
         raise ValueError(f"shape {shape} does not fit its {size} bytes")
-    flat = np.frombuffer(bytearray(file.read(expected)), dtype)
+    flat = np.frombuffer(bytearray(content[-expected:] if expected else b""), dtype)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._files import existing
-from keras_backdoor.errors import UnreadableFile
+from keras_backdoor._npz import parse_npy
+from keras_backdoor.errors import UnreadableFile, one_line
 
 MAX_PIXELS = 2**26
 """Pixels of a picture above which it is not decoded."""
@@ -63,7 +64,11 @@ def read(path: Path | str, channels: int) -> np.ndarray:
 def read_array(path: Path | str) -> np.ndarray:
     """A `.npy` array or a picture file as (h, w, 3) uint8."""
     if Path(path).suffix == ".npy":
-        return np.load(existing(path, "array"), allow_pickle=False)
+        content = existing(path, "array").read_bytes()
+        try:
+            return parse_npy(content)
+        except Exception as error:  # whatever NumPy makes of a damaged header
+            raise UnreadableFile(f"{path} is not an array: {one_line(error)}.") from error
     return read(path, channels=3)
 
 

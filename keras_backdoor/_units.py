@@ -42,7 +42,10 @@ def rescaling_range(model: Any) -> Range | None:
 
 
 def output_kind(model: Any) -> Output:
-    """By the last activation; where that does not tell, by the values on noise."""
+    """By the last activation; where that does not tell, by the values on noise.
+
+    A model too large to be run for that is taken to answer logits: the classes are the same.
+    """
     width, name = int(model.outputs[0].shape[-1]), last_activation(model)
     if name == "softmax" and width > 1:
         return "probabilities"
@@ -50,14 +53,30 @@ def output_kind(model: Any) -> Output:
         return "sigmoid"
     if name == "linear":
         return "logits"
-    shape = [n or 64 for n in model.inputs[0].shape[1:]]
-    noise = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
-    with tf.init_scope():
-        outputs = np.concatenate([model(x, training=False) for x in (noise, noise / 255)])
+    outputs = try_out(model)
+    if outputs is None:
+        return "logits"
     inside = bool((outputs >= 0).all() and (outputs <= 1 + 1e-5).all())
     if width == 1:
         return "sigmoid" if inside else "logits"
     return "probabilities" if inside and np.allclose(outputs.sum(-1), 1, atol=1e-3) else "logits"
+
+
+def try_out(model: Any) -> np.ndarray | None:
+    """The outputs for noise of two ranges, or None where the model is too large for a look."""
+    if _too_large(model):
+        return None
+    shape = [n or 64 for n in model.inputs[0].shape[1:]]
+    noise = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
+    with tf.init_scope():
+        return np.concatenate([model(x, training=False) for x in (noise, noise / 255)])
+
+
+def _too_large(model: Any) -> bool:
+    """Whether running a stranger's model twice, just to look at its output, may take long."""
+    shapes = [tuple(x.output.shape[1:]) for x in model.layers]
+    sizes = [float(np.prod([n or 64 for n in shape])) for shape in shapes]
+    return max(sizes[:1], default=0) > 2**19 or sum(sizes) > 2**25
 
 
 def last_activation(model: Any) -> str | None:

@@ -17,7 +17,7 @@ from keras_backdoor._units import (
     output_kind,
     rescaling_range,
 )
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, one_line
 from keras_backdoor.metrics import Rate, clean_accuracy
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
@@ -64,6 +64,8 @@ class Classifier:
                 "The model must map images (n, h, w, c) to scores (n, classes). Received: "
                 f"{tuple(self.model.inputs[0].shape)} -> {tuple(self.model.outputs[0].shape)}"
             )
+        if self.model.outputs[0].shape[-1] is None:
+            raise BadInput("The model's number of classes is not known.")
         if self.input_range is None:
             object.__setattr__(self, "input_range", rescaling_range(self.model))
         if self.reject_class is None and self.model.name == GUARD:
@@ -225,8 +227,11 @@ class Classifier:
         if getattr(function, "__self__", None) is self:
             self._compiled[key] = run
         total = -(-len(samples) // batch_size)
-        for images, _ in track(samples.feed(batch_size), "images", total):
-            yield run(images).numpy()
+        try:
+            for images, _ in track(samples.feed(batch_size), "images", total):
+                yield run(images).numpy()
+        except tf.errors.OpError as error:
+            raise BadInput(f"The model cannot be run on these images: {one_line(error)}") from error
 
     def _compile(self, samples: Samples, function: Any) -> Any:
         value_range = samples.value_range or (0.0, 255.0)

@@ -4,7 +4,6 @@ The file is read with h5py and as JSON; the model is built from a list of built-
 filled with weights whose shapes and values have been checked. Keras is never handed the file.
 """
 
-import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from keras_backdoor import _discovery, _h5, _model_weights
 from keras_backdoor._files import existing, parse_json, read_json, sha256
 from keras_backdoor._model_config import Builder
+from keras_backdoor._units import try_out
+from keras_backdoor._zip import read_member
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
@@ -83,16 +84,23 @@ def open_file(
     else:
         model, unknown = _from_config(file)
     card = read_card(file.path, file.sha256)
-    if input_range is None and card.get("input_range") and Classifier(model).input_range is None:
-        low, high = card["input_range"]
-        input_range = (float(low), float(high))
-    classifier = Classifier(
-        model,
-        input_range=input_range,
-        reject_class=card.get("reject_class"),
-        source=str(file.path),
-        file_sha256=file.sha256,
-    )
+    try:
+        told = Classifier(model).input_range
+        if input_range is None and told is None and card.get("input_range"):
+            low, high = card["input_range"]
+            input_range = (float(low), float(high))
+        classifier = Classifier(
+            model,
+            input_range=input_range,
+            reject_class=card.get("reject_class"),
+            source=str(file.path),
+            file_sha256=file.sha256,
+        )
+        try_out(model)  # a model that cannot be run is no classifier
+    except BadInput as error:
+        raise UnreadableFile(f"{path}: {error}") from error
+    except Exception as error:  # whatever a strange model makes of being looked at
+        raise UnreadableFile(f"{path} cannot be used: {one_line(error)}.") from error
     return classifier, unknown
 
 
@@ -136,11 +144,13 @@ def read_card(path: Path, digest: str) -> dict[str, Any]:
     plain_range = (
         isinstance(bounds, list)
         and len(bounds) == 2
-        and all(isinstance(n, int | float) and math.isfinite(n) for n in bounds)
+        and all(
+            isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e6 for n in bounds
+        )
     )
     if not (bounds is None or (plain_range and bounds[0] < bounds[1])):
         raise BadInput(f"{card_path}: input_range must be two numbers. Received: {bounds}")
-    if not (reject is None or (isinstance(reject, int) and reject >= 0)):
+    if not (reject is None or (type(reject) is int and reject >= 0)):
         raise BadInput(f"{card_path}: reject_class must be a class. Received: {reject}")
     return card
 
@@ -190,7 +200,7 @@ def _members(path: Path) -> dict[str, bytes]:
             packed = sum(infos[n].compress_size for n in wanted & set(infos))
             if size > MAX_FILE or size > 2**24 + _h5.MAX_EXPANSION * packed:
                 raise HostileFile(f"{path} expands from {packed} to {size} bytes (a zip bomb).")
-            return {n: archive.read(n) for n in wanted & set(infos)}
+            return {n: read_member(archive, infos[n]) for n in wanted & set(infos)}
     except BadInput:
         raise
     except Exception as error:  # whatever zipfile makes of a damaged archive

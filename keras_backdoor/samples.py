@@ -56,6 +56,9 @@ class Samples:
         if len(self.images) == 0:
             raise BadInput("The data has no images: at least one is needed.")
         put(self, "value_range", self.value_range or stored_range(self.images))
+        low, high = self.value_range or (0.0, 255.0)
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise BadInput(f"value_range must be (lowest, highest). Received: {self.value_range}")
         put(self, "labels", as_labels(self.labels))
         for name in ("labels", "origin", "track"):
             values = getattr(self, name)

@@ -205,6 +205,26 @@ def zip_bomb(content: bytes, _: str) -> bytes:
     return buffer.getvalue()
 
 
+def bzip2(content: bytes, _: str) -> bytes:
+    """Python 3.11 decompresses bzip2 without a bound, whatever a member declares."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, member in unzip(content).items():
+            archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+def unwritten(group: h5py.Group) -> None:
+    """Arrays that take no place and claim to be weights."""
+    for number in range(64):
+        group.create_dataset(f"junk{number}", (2**22,), "f4", chunks=(2**20,))
+
+
+def nothing_twice(group: h5py.Group) -> None:
+    """An array of no numbers and endless rows."""
+    group.create_dataset("endless", (2**60, 0), "f4")
+
+
 def raw_config(text: str) -> Callable[[bytes, str], bytes]:
     """A configuration that is not what JSON writes."""
 
@@ -289,6 +309,10 @@ HOSTILE: dict[str, Kind] = {
     "zip traversal": Kind("hostile", "has the member", raw=with_member("../../evil.py", b"x"), suffixes=(".keras",)),
     "strange member": Kind("hostile", "has the member 'evil.pkl'", raw=with_member("evil.pkl", b"x"), suffixes=(".keras",)),
     "zip bomb": Kind("hostile", "zip bomb", raw=zip_bomb, suffixes=(".keras",)),
+    "unwritten arrays": Kind("hostile", "expands from", weights=unwritten),
+    "bzip2 members": Kind("unreadable", "compressed in an unusual way|damaged archive", raw=bzip2, suffixes=(".keras",)),
+    "strange scale": Kind("unreadable", "cannot be used|cannot be made|makes no sense", replaced("act", "Rescaling", scale="abc")),
+    "strange axis": Kind("unreadable", "cannot be used|does not fit|makes no sense", replaced("act", "Softmax", axis=99)),
     "damaged half": Kind("unreadable", "not an HDF5|damaged|without", raw=cut),
     "empty": Kind("unreadable", "not an HDF5|without", raw=lambda c, s: b""),
     "text file": Kind("unreadable", "not an HDF5", raw=lambda c, s: b"hello"),
@@ -309,6 +333,7 @@ HOSTILE: dict[str, Kind] = {
     "wrong type": Kind("unreadable", "cannot be made|makes no sense|does not fit", setting("wide", "units", "many")),
 }  # fmt: skip
 OPENED: dict[str, Kind] = {
+    "endless rows of nothing": Kind("clean", "", weights=nothing_twice),
     "valid": Kind("clean", ""),
     "training configuration": Kind("clean", ""),
     "slow initializer": Kind("clean", "", setting("wide", "kernel_initializer", {

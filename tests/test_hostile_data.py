@@ -14,6 +14,7 @@ import pytest
 from keras_backdoor import _pictures, datasets
 from keras_backdoor._npz import Npz
 from keras_backdoor.answers import FlaggedSamples, RepairedModel, load_answer
+from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
 
 
@@ -46,16 +47,16 @@ def npz(path: Path, **members: bytes) -> Path:
 )
 def test_an_array_is_what_its_header_says(content: bytes, message: str, tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", x=content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BadInput, match=message):
         Npz(path)["x"]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BadInput, match=message):
         datasets.open(path)
 
 
 def test_declared_bytes_are_bounded(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", x=npy((2**20,), bytes(2**22)))
     assert path.stat().st_size < 2**14
-    with pytest.raises(ValueError, match="at most 1000 are read"):
+    with pytest.raises(BadInput, match="at most 1000 are read"):
         Npz(path, max_bytes=1000)
 
 
@@ -91,10 +92,10 @@ def png(width: int, height: int) -> bytes:
 def test_a_picture_bomb_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(png(60_000, 60_000))
-    with pytest.raises(ValueError, match="can be decoded"):
+    with pytest.raises(BadInput, match="can be decoded"):
         datasets.open(tmp_path, size=(4, 4)).read()
     for content in (b"", b"\x89PNG\r\n\x1a\n", png(0, 5)):
-        with pytest.raises(ValueError, match="can be decoded"):
+        with pytest.raises(BadInput, match="can be decoded"):
             _pictures.decode(content, 3)
 
 
@@ -112,7 +113,7 @@ def test_images_are_numbers_in_the_file(put, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["Y_test"] = np.zeros(4)
         put(file)
-    with pytest.raises(ValueError, match="link|outside the file|not an array of numbers"):
+    with pytest.raises(BadInput, match="link|outside the file|not an array of numbers"):
         datasets.open(tmp_path / "a.h5")
 
 
@@ -127,7 +128,7 @@ def test_a_damaged_hdf5_is_met_by_the_helper(tmp_path: Path, noise: Samples) -> 
         (tmp_path / f"d{number}.h5").write_bytes(damaged)
         try:
             datasets.open(tmp_path / f"d{number}.h5")
-        except ValueError as error:
+        except BadInput as error:
             assert str(error)
 
 
@@ -141,7 +142,7 @@ class TestAnswers:
         buffer = io.BytesIO()
         np.savez(buffer, scores=np.array([{}], dtype=object), flagged=np.zeros(1, bool))
         (saved / "arrays.npz").write_bytes(buffer.getvalue())
-        with pytest.raises(ValueError, match="is damaged"):
+        with pytest.raises(BadInput, match="is damaged"):
             load_answer(saved)
 
     @pytest.mark.parametrize(
@@ -149,12 +150,12 @@ class TestAnswers:
     )  # fmt: skip
     def test_strange_json(self, saved: Path, text: str) -> None:
         (saved / "answer.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ValueError, match="is damaged|unknown kind"):
+        with pytest.raises(BadInput, match="is damaged|unknown kind"):
             load_answer(saved)
 
     def test_shapes_that_do_not_fit(self, saved: Path) -> None:
         np.savez(saved / "arrays.npz", scores=np.zeros(3), flagged=np.zeros(2, bool))
-        with pytest.raises(ValueError, match=r"must be \(n,\)"):
+        with pytest.raises(BadInput, match=r"must be \(n,\)"):
             load_answer(saved)
 
     def test_a_hostile_model_inside(self, badnet, tmp_path: Path) -> None:
@@ -165,10 +166,10 @@ class TestAnswers:
         with zipfile.ZipFile(folder / "model.keras", "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        with pytest.raises(ValueError, match="'Lambda'"):
+        with pytest.raises(BadInput, match="'Lambda'"):
             load_answer(folder)
         facts = json.loads((folder / "answer.json").read_text())
         facts["input_range"] = "x"
         (folder / "answer.json").write_text(json.dumps(facts))
-        with pytest.raises(ValueError, match="is damaged|'Lambda'"):
+        with pytest.raises(BadInput, match="is damaged|'Lambda'"):
             load_answer(folder)

@@ -16,7 +16,7 @@ from keras_backdoor import _discovery, _stubs
 PACKAGE = Path(keras_backdoor.__file__).parent
 LEVELS = [
     {"errors"},
-    {"_discovery", "_files", "_settings", "_backend", "_h5", "_h5_probe", "bundled", "progress", "metrics"},
+    {"_discovery", "_files", "_settings", "_backend", "_h5", "_h5_probe", "_zip", "bundled", "progress", "metrics"},
     {"_pictures", "_images", "_arrays", "_npz"},
     {"samples", "triggers"},
     {"_graph", "_units", "classifier", "activations", "channels", "architectures", "datasets", "poisoning", "training",

@@ -91,7 +91,11 @@ def load_answer(folder: Path | str) -> Answer:
     if not (folder / "answer.json").is_file():
         raise BadInput(f"{folder} is not a saved answer: it has no answer.json.")
     try:
+        if any(p.is_symlink() for p in folder.iterdir()):
+            raise UnreadableFile("a link has no place in an answer.")
         facts = read_json(folder / "answer.json")
+        if not isinstance(facts.get("about", {}), dict):
+            raise UnreadableFile("what it is about is not told.")
         kinds = {c.__name__: c for c in map(_kind, _discovery.keys("answers"))}
         if facts["schema"] != SCHEMA or facts["kind"] not in kinds:
             raise BadInput(f"{folder} has an answer of an unknown kind or schema.")
@@ -101,7 +105,7 @@ def load_answer(folder: Path | str) -> Answer:
         raise UnreadableFile(f"{folder} is damaged: {error}") from error
     except BadInput:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # whatever a damaged answer makes of being read
         raise UnreadableFile(f"{folder} is damaged: {type(error).__name__} {error}.") from error
 
 
@@ -112,6 +116,8 @@ def _kind(key: str) -> type[Answer]:
 
 def check_pair(scores: np.ndarray, flagged: np.ndarray) -> None:
     """Raise where scores and flags are not two (n,) arrays, the flags bool."""
+    if scores.dtype.kind not in "iuf" or not scores.size:
+        raise BadInput(f"scores must be numbers. Received: {scores.dtype}, {scores.shape}")
     if scores.ndim != 1 or scores.shape != flagged.shape or flagged.dtype != bool:
         raise BadInput(
             f"scores and flagged must be (n,) and flagged bool. Received: {scores.shape}, "

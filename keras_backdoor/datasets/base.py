@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_backdoor import _discovery, _h5
 from keras_backdoor._files import existing
-from keras_backdoor.errors import BadInput, UnreadableFile
+from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
 
 
@@ -50,13 +50,22 @@ def open(path: Path | str, **options: Any) -> Samples:
         BadInput: nothing there, no known layout, no such split.
     """
     path, request = existing(path, "data"), Request(**options)
-    for layout in layouts():
-        if layout.matches(path):
-            if request.size is not None and not getattr(layout, "PICTURES", False):
-                raise BadInput(f"{path} has images of a fixed size; a size is for pictures.")
-            samples: Samples = layout.read(path, request)
-            return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
+    try:
+        for layout in layouts():
+            if layout.matches(path):
+                return _read(layout, path, request)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever zipfile and h5py make of a damaged file
+        raise UnreadableFile(f"{path} is damaged: {one_line(error)}.") from error
     raise UnreadableFile(f"{path} has no layout that is known: {expectations()}.")
+
+
+def _read(layout: ModuleType, path: Path, request: Request) -> Samples:
+    if request.size is not None and not getattr(layout, "PICTURES", False):
+        raise BadInput(f"{path} has images of a fixed size; a size is for pictures.")
+    samples: Samples = layout.read(path, request)
+    return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
 
 
 def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from keras_backdoor import _pictures
 from keras_backdoor._files import sha256
 from keras_backdoor._images import EncodedImages
+from keras_backdoor._zip import read_member
 from keras_backdoor.datasets.base import Request, choose_split
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples
@@ -54,7 +55,8 @@ def read(path: Path, request: Request) -> Samples:
         labels = np.array([int(name) for name in folders])
         classes = [str(number) for number in range(labels.max() + 1)]
     else:
-        labels = np.array([classes.index(name) for name in folders])
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[name] for name in folders])
     chosen = [name for name, _ in tree]
     decode, shape = _decoder(content, chosen, request, path)
 
@@ -151,7 +153,7 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
             )
         if info.file_size > MAX_FILE:
             raise UnreadableFile(f"{path}: the member {info.filename!r} is larger than 64 MiB.")
-    return sorted(i.filename for i in infos), archive.read
+    return sorted(i.filename for i in infos), lambda name: read_member(archive, name)
 
 
 def _decoder(
