@@ -168,8 +168,103 @@ class TestAnswers:
                 archive.writestr(name, content)
         with pytest.raises(BadInput, match="'Lambda'"):
             load_answer(folder)
+
+    def test_facts_of_another_kind(self, badnet, saved: Path, tmp_path: Path) -> None:
+        folder = RepairedModel(model=badnet.model, input_range=(0, 1)).save(tmp_path / "r")
+        load_answer(folder)
         facts = json.loads((folder / "answer.json").read_text())
-        facts["input_range"] = "x"
-        (folder / "answer.json").write_text(json.dumps(facts))
-        with pytest.raises(BadInput, match="is damaged|'Lambda'"):
-            load_answer(folder)
+        for changes in ({"input_range": "x"}, {"about": []}, {"about": None}):
+            (folder / "answer.json").write_text(json.dumps({**facts, **changes}))
+            with pytest.raises(BadInput, match="is damaged"):
+                load_answer(folder)
+        for scores in (np.array(["a"]), np.zeros(0)):
+            np.savez(saved / "arrays.npz", scores=scores, flagged=np.zeros(len(scores), bool))
+            with pytest.raises(BadInput, match="scores must be numbers"):
+                load_answer(saved)
+
+    def test_links_are_not_followed(self, saved: Path, tmp_path: Path) -> None:
+        (saved / "arrays.npz").rename(tmp_path / "away.npz")
+        (saved / "arrays.npz").symlink_to(tmp_path / "away.npz")
+        with pytest.raises(BadInput, match="a link has no place"):
+            load_answer(saved)
+
+
+def lying_member(path: Path, content: bytes, method: int, declared: int) -> Path:
+    """An archive whose directory gives a member another length than it has."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", content)
+    raw = bytearray(path.read_bytes())
+    directory = raw.rindex(b"PK\x01\x02")
+    crc = zlib.crc32(content[:declared])
+    for place, value in ((directory + 16, crc), (directory + 24, declared)):
+        raw[place : place + 4] = struct.pack("<I", value)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_lying_directory_of_an_archive(method: int, tmp_path: Path) -> None:
+    small = npy((4,), bytes(16))
+    path = lying_member(tmp_path / "a.npz", small + bytes(2**24), method, len(small))
+    before = peak_mb()
+    try:
+        np.testing.assert_array_equal(Npz(path)["x"], np.zeros(4))
+    except BadInput as error:
+        assert "cannot be read" in str(error)
+    assert peak_mb() - before < 16
+
+
+def peak_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_damaged_zips_of_pictures(tmp_path: Path) -> None:
+    picture = _pictures.encode(np.zeros((4, 4, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"c/{number}.png", picture)
+    content = (tmp_path / "a.zip").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            damaged[place] = rng.integers(256)
+        (tmp_path / "d.zip").write_bytes(damaged)
+        try:
+            datasets.open(tmp_path / "d.zip").read()
+        except BadInput:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "bounds", [np.array([1.0]), np.array([5.0, 1.0]), np.array([np.nan, 1]), "ab", 3.0]
+)
+def test_ranges_that_are_none(bounds: object, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X_test"] = np.zeros((2, 4, 4, 3), np.float32)
+        file["X_test"].attrs["value_range"] = bounds
+    with pytest.raises(BadInput, match="value_range must be|is damaged"):
+        datasets.open(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 8, 1), (4, 8, 8, 7)])
+def test_images_of_no_size_or_strange_channels(shape: tuple, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X_test"] = np.zeros(shape, np.uint8)
+    with pytest.raises(BadInput, match="1, 3 or 4 channels"):
+        datasets.open(tmp_path / "a.h5")
+
+
+def test_labels_of_no_width() -> None:
+    with pytest.raises(BadInput, match="must not be empty"):
+        Samples(np.zeros((4, 2, 2), np.uint8), np.zeros((4, 0)))
+
+
+def test_an_array_file_with_a_false_header(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(npy((2**40,), bytes(16)))
+    with pytest.raises(BadInput, match="is not an array"):
+        _pictures.read_array(tmp_path / "a.npy")
