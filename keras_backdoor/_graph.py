@@ -4,7 +4,7 @@ A layer is named by its path: `conv_3`, or `backbone/conv_3` inside a nested mod
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_backdoor._backend import keras
@@ -94,9 +94,16 @@ def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
     return graph._run_through_graph([tensor], operation_fn=wrapped)
 
 
-def inlined(model: Any) -> Any:
-    """A functional copy without nested models; `backbone/conv_3` is called `backbone.conv_3`."""
-    tensor = keras.Input(model.inputs[0].shape[1:], name="image")
+def rebuild(
+    model: Any, tensor: Any, after: Callable[[str, Any], Any] = lambda path, hidden: hidden
+) -> Any:
+    """The output of a copy of a model on a tensor, nested models inlined.
+
+    Args:
+        model: a functional or sequential model with one input.
+        tensor: symbolic input.
+        after: `after(path, hidden) -> hidden`, called with what every layer gives.
+    """
     made: dict[int, Any] = {}
 
     def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
@@ -104,9 +111,15 @@ def inlined(model: Any) -> Any:
             made[id(layer)] = twin(layer, path.replace("/", "."))
         result = made[id(layer)](*args, **kwargs)
         made[id(layer)].set_weights(layer.get_weights())
-        return result
+        return after(path, result)
 
-    flat_model = keras.Model(tensor, replay(model, tensor, visit), name=model.name)
+    return replay(model, tensor, visit)
+
+
+def inlined(model: Any) -> Any:
+    """A functional copy without nested models; `backbone/conv_3` is called `backbone.conv_3`."""
+    tensor = keras.Input(model.inputs[0].shape[1:], name="image")
+    flat_model = keras.Model(tensor, rebuild(model, tensor), name=model.name)
     settle(flat_model)
     return flat_model
 

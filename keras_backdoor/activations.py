@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_backdoor._backend import keras
 from keras_backdoor._files import writing
-from keras_backdoor._graph import flat, get_layer, replay, settle, twin
+from keras_backdoor._graph import flat, get_layer, rebuild, settle
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
@@ -63,13 +63,8 @@ def with_silence(model: Any, layer: str) -> Any:
     width = int(get_layer(model, layer).output.shape[-1])
     image = keras.Input(model.inputs[0].shape[1:])
     mask, rest = keras.Input((width,)), keras.Input((width,))
-    made: dict[int, Any] = {}
 
-    def visit(path: str, one: Any, args: Any, kwargs: Any) -> Any:
-        if id(one) not in made:
-            made[id(one)] = twin(one, path.replace("/", "."))
-        hidden = made[id(one)](*args, **kwargs)
-        made[id(one)].set_weights(one.get_weights())
+    def silence(path: str, hidden: Any) -> Any:
         if path != layer:
             return hidden
         shape = (*(1,) * (len(hidden.shape) - 2), width)
@@ -80,7 +75,7 @@ def with_silence(model: Any, layer: str) -> Any:
         filled = keras.layers.Multiply(name="silence.filled")([r, m])
         return keras.layers.Add(name="silence.sum")([kept, filled])
 
-    silenced = keras.Model([image, mask, rest], replay(model, image, visit))
+    silenced = keras.Model([image, mask, rest], rebuild(model, image, silence))
     settle(silenced)
     return silenced
 
