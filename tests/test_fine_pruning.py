@@ -103,7 +103,7 @@ def test_bad_layers_are_one_sentence(badnet, clean) -> None:
         FinePruning(layer="nope")(badnet, clean=clean)
     flat = keras.Sequential([keras.Input((28, 28, 1)), L.Flatten(), L.Dense(10)])
     with pytest.raises(ValueError, match="neither a convolution nor a hidden dense layer"):
-        FinePruning()(flat, clean=clean, input_range=(0, 1))
+        FinePruning()(flat, clean=clean.unlabelled(), input_range=(0, 1))
 
 
 def test_the_csaw_net_s_channels_in_the_published_order(shared) -> None:
