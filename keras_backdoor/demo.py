@@ -23,7 +23,7 @@ from keras_backdoor.triggers.base import Trigger
 
 MODEL, DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
 METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))
-"""Fixed on nets of other seeds; see the model's card."""
+"""Chosen to show the tools at work, not to judge the method; see the model's card."""
 SHOWN = 10
 
 

@@ -27,7 +27,7 @@ def card() -> dict:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
-    """Seed 0 is the shipped net; the rule of the demo was fixed on seeds 1 and 2."""
+    """Seed 0 is the shipped net; the recipe has to work for its neighbours too."""
     attack, recipe = card()["attack"], card()["recipe"]
     data = ROOT / "data" / "mnist.npz"
     train, test = (datasets.open(data, split=s) for s in ("train", "test"))
