@@ -261,11 +261,15 @@ def test_text_of_a_file_cannot_draw_on_the_terminal(command, tmp_path: Path) -> 
 
 def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "keras_backdoor"]
-    arguments = ["train", "badnet-mnist", str(DIGITS), "--out", "m.h5", "--set", "epochs=3"]
-    arguments += ["--set", "batch_size=16"]
+    arguments = ["train", "badnet-mnist", str(DIGITS), "--out", "m.h5"]
+    arguments += ["--set", "batch_size=16", "--set"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = subprocess.Popen(
-        [*program, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        [*program, *arguments, "epochs=500"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     for _ in range(600):
         if (tmp_path / "m.h5.checkpoint.npz").exists() or started.poll() is not None:
@@ -277,8 +281,13 @@ def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path)
     assert "Interrupted" in err
     assert "Traceback" not in err
     assert left(tmp_path) == ["m.h5.checkpoint.npz"]
+    finished = len(np.load(tmp_path / "m.h5.checkpoint.npz")["history_loss"])
     done = subprocess.run(
-        [*program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [*program, *arguments, f"epochs={finished + 1}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert left(tmp_path) == ["m.h5", "m.json"]
