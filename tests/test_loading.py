@@ -17,7 +17,6 @@ from keras_backdoor.inspection import inspect_model
 from keras_backdoor.loading import load_model
 
 L = keras.layers
-TOP = ("class_name", "module", "registered_name")
 
 
 def save(model: keras.Model, path: Path) -> Path:
@@ -263,14 +262,6 @@ class TestRefused:
     @pytest.fixture
     def h5(self, tmp_path: Path) -> Path:
         return save(randomise(MODELS["sequential"]()), tmp_path / "m.h5")
-
-    def layer(self, path: Path, number: int, **changes: object) -> Path:
-        def change(config: dict) -> None:
-            item = config["config"]["layers"][number]
-            for key, value in changes.items():
-                (item if key in TOP else item["config"])[key] = value
-
-        return rewrite(path, change)
 
     def test_broken_files(self, h5: Path, tmp_path: Path) -> None:
         whole = h5.read_bytes()
