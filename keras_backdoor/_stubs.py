@@ -10,9 +10,12 @@ from keras_backdoor import _discovery
 
 EXTRA = {
     "answers": "from keras_backdoor.answers.base import Answer as Answer\n"
-    "from keras_backdoor.answers.base import load_answer as load_answer\n"
+    "from keras_backdoor.answers.base import load_answer as load_answer\n",
+    "studies": "from keras_backdoor.studies._results import Results as Results\n"
+    "from keras_backdoor.studies._results import load_results as load_results\n"
+    "from keras_backdoor.studies._run import run as run\n",
 }
-FOLDERS = ("answers", "architectures", "defenses", "explanations", "triggers")
+FOLDERS = ("answers", "architectures", "defenses", "explanations", "studies", "triggers")
 HEAD = "# Written by `python -m keras_backdoor._stubs`; do not edit.\n"
 
 

@@ -399,6 +399,72 @@ def render(
 
 
 @app.command()
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="A study, or a Python file with one; none lists them.")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="full, or smoke: the same steps in seconds.")] = "full",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the data files [KERAS_BACKDOOR_DATA, data].", show_default=False),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only cells whose name contains this; repeatable.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells at a time [number of cores].", show_default=False)
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
+    ] = None,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="List the cells and which are finished; run none.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Collected results [results/NAME.json].", show_default=False),
+    ] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Take finished cells from these results of an earlier run.")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Copy the study's networks there, with cards.")
+    ] = None,
+    report: Report = None,
+    force: Force = False,
+) -> None:
+    """Make a published table again; finished cells are kept, and a killed run goes on.
+
+    Cells and trained networks are kept in KERAS_BACKDOOR_CACHE (default: the user's cache).
+    """
+    from keras_backdoor import _study_command
+
+    if name is None:
+        for title, rows in _study_command.studies():
+            _cli.print_rows(title, rows)
+        return
+    failed = _study_command.run(
+        name,
+        list_only=cells,
+        settings={
+            "scale": scale,
+            "only": only or [],
+            "jobs": jobs,
+            "executor": executor,
+            "address": address,
+            "known": known,
+            "force": force,
+        },
+        data=data,
+        out=out,
+        models=models,
+        report=report,
+    )
+    raise typer.Exit(_cli.ERROR if failed else _cli.NOTHING)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the page and the repaired model go.")] = Path(
         "demo"

@@ -12,11 +12,12 @@ from keras_backdoor._files import check_output, write_json, writing
 from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses.fine_pruning import FinePruning, accuracy_by_silenced
+from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.inspection import Inspection, inspect_model
 from keras_backdoor.loading import load_model, read_card
+from keras_backdoor.pruning import accuracy_by_silenced
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger

@@ -29,9 +29,19 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 @contextmanager
+def listening(listener: _Track) -> Iterator[None]:
+    """Let a function see all `track` calls while the block runs."""
+    global _show
+    before, _show = _show, listener
+    try:
+        yield
+    finally:
+        _show = before
+
+
+@contextmanager
 def show() -> Iterator[None]:
     """Show bars with an estimate of the time left on standard error while the block runs."""
-    global _show
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -47,7 +57,6 @@ def show() -> Iterator[None]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    before = _show
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
 
         def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -59,8 +68,5 @@ def show() -> Iterator[None]:
             finally:
                 bars.remove_task(task)
 
-        _show = tracked
-        try:
+        with listening(tracked):
             yield
-        finally:
-            _show = before

@@ -9,7 +9,8 @@ from test_activations import MODELS, images, randomise
 from keras_backdoor import _graph, activations, channels, datasets
 from keras_backdoor._backend import keras
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses.fine_pruning import FinePruning, number_to_prune, sweep
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.pruning import number_to_prune, sweep
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples

@@ -19,14 +19,14 @@ LEVELS = [
     {"_discovery", "_files", "_settings", "_backend", "_h5", "_h5_probe", "_zip", "bundled", "progress", "metrics"},
     {"_pictures", "_images", "_arrays", "_npz"},
     {"samples", "triggers"},
-    {"_graph", "_units", "classifier", "activations", "channels", "architectures", "datasets", "poisoning", "training",
+    {"_graph", "_units", "classifier", "activations", "channels", "pruning", "architectures", "datasets", "poisoning", "training", "pruning_aware",
      "loading", "_layer_config", "_model_config", "_model_weights", "modelcard", "evaluation", "inspection"},
     {"answers"},
     {"defenses", "explanations"},
     {"serving"},
     {"studies"},
     {"catalogue"},
-    {"demo", "reports", "_cli", "cli", "__main__", "_stubs"},
+    {"demo", "reports", "_cli", "_study_command", "cli", "__main__", "_stubs"},
 ]  # fmt: skip
 ONE_PLACE = {"art", "kerassurgeon", "cv2", "matplotlib", "jinja2", "rich", "ray"}
 
@@ -96,7 +96,7 @@ def test_everything_public_is_found() -> None:
         _ = keras_backdoor.nothing_like_it  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("folder", ["defenses", "triggers", "architectures"])
+@pytest.mark.parametrize("folder", ["defenses", "triggers", "architectures", "studies"])
 def test_a_file_is_named_after_what_it_holds(folder: str) -> None:
     for key in _discovery.keys(folder):
         name = _discovery.load(folder, key).__name__

@@ -1,0 +1,19 @@
+"""Published tables made again. One file a study, found by its name."""
+
+import importlib
+from typing import Any
+
+from keras_backdoor._discovery import attribute_loader
+
+_HOMES = {"Results": "_results", "load_results": "_results", "run": "_run"}
+_get, _names = attribute_loader("studies")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"keras_backdoor.studies.{_HOMES[name]}"), name)
+    return _get(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, *_names()])

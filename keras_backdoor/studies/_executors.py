@@ -1,0 +1,166 @@
+"""Where the cells of a study are computed: processes of this machine, or a Ray cluster.
+
+An executor takes tasks and yields (task, outcome) as they end. A worker that dies is replaced and
+its cell computed again, from the last epoch that a training had finished.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from keras_backdoor.errors import BadInput, MissingPackage
+from keras_backdoor.progress import track
+from keras_backdoor.studies._worker import ENVIRONMENT, Task, work
+
+RETRIES = 2
+Ended = Iterator[tuple[Task, dict[str, Any]]]
+
+
+def local(tasks: Sequence[Task], jobs: int) -> Ended:
+    """Compute cells in `jobs` processes of this machine."""
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+    running: set[subprocess.Popen] = set()
+    stopping: list[bool] = []
+
+    def one(task: Task) -> None:
+        try:
+            ended.put((task, _with_retries(task, running, stopping)))
+        except BaseException as error:
+            ended.put((task, error))
+
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        for task in tasks:
+            pool.submit(one, task)
+        for _ in tasks:
+            task, outcome = ended.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield task, outcome
+    finally:
+        stopping.append(True)
+        for process in list(running):
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _with_retries(
+    task: Task, running: set[subprocess.Popen], stopping: list[bool]
+) -> dict[str, Any]:
+    for _ in range(1 + RETRIES):
+        if stopping:
+            break
+        outcome, code, said = _process(task, running)
+        if outcome is not None:
+            return outcome
+        if code >= 0:
+            break
+    return {"key": task.key, "error": f"The worker ended with exit code {code}. {said}".strip()}
+
+
+def _process(
+    task: Task, running: set[subprocess.Popen]
+) -> tuple[dict[str, Any] | None, int, str]:
+    """(outcome or None, exit code, last line on its standard error)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_backdoor.studies._worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )  # fmt: skip
+    running.add(process)
+    assert process.stdin and process.stdout and process.stderr
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        said = reader.submit(process.stderr.read)
+        outcome = None
+        try:
+            process.stdin.write(json.dumps(asdict(task)))
+            process.stdin.close()
+            outcome = _listen(task.name, process.stdout)
+        except BrokenPipeError:
+            pass
+        finally:
+            code = process.wait()
+            running.discard(process)
+        last = said.result().strip().splitlines()[-1:]
+    return outcome, code, " ".join(last)
+
+
+def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
+    """Show a worker's progress; its outcome, or None where it died before."""
+    outcome: list[dict[str, Any]] = []
+
+    def events() -> Iterator[tuple[str, int, int | None]]:
+        for line in lines:
+            content = json.loads(line)
+            if "outcome" in content:
+                outcome.append(content["outcome"])
+            else:
+                yield tuple(content["progress"])
+
+    for (description, total), group in groupby(events(), key=lambda e: (e[0], e[2])):
+        for _ in track(_steps(number for _, number, _ in group), f"{name}: {description}", total):
+            pass
+    return outcome[0] if outcome else None
+
+
+def _steps(numbers: Iterable[int]) -> Iterator[None]:
+    """As many steps as the numbers tell; a smaller number starts anew and is not shown."""
+    reached = 0
+    for number in numbers:
+        yield from (None for _ in range(number - reached))
+        reached = max(reached, number)
+
+
+def ray(tasks: Sequence[Task], address: str | None, jobs: int) -> Ended:
+    """Compute cells on a Ray cluster, or on `jobs` workers that Ray starts on this machine.
+
+    The machines of a cluster must have this package, and see the data and the cache under the
+    same paths.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        BadInput: no cluster answers at this address.
+    """
+    cluster = _connect(address, jobs)
+    try:
+        remote = cluster.remote(num_cpus=1, max_retries=RETRIES)(work)
+        waiting = {remote.remote(task): task for task in tasks}
+        while waiting:
+            ready, _ = cluster.wait(list(waiting), num_returns=1)
+            task = waiting.pop(ready[0])
+            try:
+                yield task, cluster.get(ready[0])
+            except cluster.exceptions.RayError as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                yield task, {"key": task.key, "error": f"Ray: {lines[-1]}"}
+    finally:
+        cluster.shutdown()
+
+
+def _connect(address: str | None, jobs: int) -> Any:
+    try:
+        import ray as cluster
+    except ImportError as error:
+        raise MissingPackage(
+            "--executor ray needs Ray: pip install 'keras-backdoor[ray]'."
+        ) from error
+    options: dict[str, Any] = (
+        {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+    )
+    try:
+        cluster.init(
+            **options,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": ENVIRONMENT},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BadInput(f"No Ray cluster could be reached at {address}: {error}.") from error
+    return cluster

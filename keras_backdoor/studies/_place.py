@@ -1,0 +1,71 @@
+"""Where a study finds data and keeps what is finished."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_backdoor import bundled
+from keras_backdoor._files import sha256
+from keras_backdoor.errors import BadInput
+
+
+def default_cache() -> Path:
+    """`KERAS_BACKDOOR_CACHE`, or a folder in the user's cache."""
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("KERAS_BACKDOOR_CACHE") or Path(user) / "keras_backdoor")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of a study.
+
+    Args:
+        data: folder with data files; None looks in `KERAS_BACKDOOR_DATA`, in `data/` here, and
+            in what comes with the package.
+        cache: folder of finished cells and trained networks.
+    """
+
+    data: Path | None = None
+    cache: Path = field(default_factory=default_cache)
+
+    def file(self, name: str) -> Path:
+        """The path of a data file.
+
+        Raises:
+            BadInput: it is nowhere.
+        """
+        named = [self.data, os.environ.get("KERAS_BACKDOOR_DATA"), "data"]
+        for folder in filter(None, named):
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
+        try:
+            return bundled.path(f"data/{name}")
+        except BadInput:
+            raise BadInput(
+                f"The study needs {name}, which does not come with keras_backdoor: pass --data DIR "
+                "or set KERAS_BACKDOOR_DATA (data/README.md says where it is from)."
+            ) from None
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a data file."""
+        path = self.file(name)
+        stat = path.stat()
+        known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+        if known not in _DIGESTS:
+            _DIGESTS[known] = sha256(path)
+        return _DIGESTS[known]
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a lock of the cache, so that two processes do not make the same thing."""
+        import fcntl
+
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with (self.cache / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+_DIGESTS: dict[tuple[str, int, int], str] = {}

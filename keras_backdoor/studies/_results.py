@@ -1,0 +1,121 @@
+"""What a study found: collected cells, as one JSON file and one table."""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from keras_backdoor._files import check_output, existing, read_json, write_json
+from keras_backdoor.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The collected cells of a study.
+
+    Attributes:
+        about: study, title, paper, scale, command, data (file -> SHA-256), versions, machine.
+        columns: key -> title.
+        cells: one dict a cell: name, key, settings, published, figures, seconds; `figures` is
+            missing where the cell has not been computed, and `error` says where it failed.
+    """
+
+    about: dict[str, Any]
+    columns: dict[str, str]
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """name -> figures of the finished cells."""
+        return {c["name"]: c["figures"] for c in self.cells if "figures" in c}
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the cells that have no figures."""
+        return [c["name"] for c in self.cells if "figures" not in c]
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Header and rows: each figure with its interval, the published one beside it."""
+        shown = {
+            k: any(k in c.get("published", {}) for c in self.cells)
+            for k in self.columns
+            if any(k in c.get("figures", {}) or k in c.get("published", {}) for c in self.cells)
+        }
+        header = [""]
+        for key, published in shown.items():
+            header += [self.columns[key], *(["published"] if published else [])]
+        rows = [tuple(header)]
+        for cell in self.cells:
+            row = [cell["name"]]
+            for key, published in shown.items():
+                row.append(text(cell.get("figures", {}).get(key)))
+                if published:
+                    row.append(text(cell.get("published", {}).get(key)))
+            rows.append(tuple(row))
+        return rows
+
+    def save(self, path: Path | str, *, force: bool = False) -> None:
+        """Write the results; an earlier file of the same study and scale is replaced."""
+        check(path, self.about, force=force)
+        write_json(path, {**self.about, "columns": self.columns, "cells": self.cells})
+
+
+def check(path: Path | str, about: dict[str, Any], *, force: bool = False) -> None:
+    """Raise where a file that is not of this study would be replaced."""
+    path = Path(path)
+    if path.is_file() and not force:
+        try:
+            before = read_json(path)
+            force = all(before.get(k) == about[k] for k in ("study", "scale"))
+        except (BadInput, AttributeError):
+            force = False
+    check_output(path, force=force)
+
+
+def load_results(path: Path | str) -> Results:
+    """Collected results from their file.
+
+    Raises:
+        BadInput: no such file, or not the results of a study.
+    """
+    content = read_json(existing(path, "results file"))
+    if not isinstance(content, dict) or not {"study", "columns", "cells"} <= set(content):
+        raise BadInput(f"{path} does not hold the results of a study.")
+    columns, cells = content.pop("columns"), content.pop("cells")
+    return Results(content, columns, cells)
+
+
+def text(value: Any) -> str:
+    """A figure as a reader wants it: shares in per cent with their interval."""
+    if value is None:
+        return ""
+    if isinstance(value, dict) and "share" in value:
+        if value["share"] is None:
+            return "none"
+        low, high = (f"{100 * x:.1f}" for x in value["interval"])
+        return f"{100 * value['share']:.2f} ({low}-{high})"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return ", ".join(map(text, value)) if isinstance(value, list) else str(value)
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions and machine that figures were measured with."""
+    return {
+        "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy")},
+        "machine": {
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def known_cells(path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, outcome) of the finished cells of a results file."""
+    if path is not None:
+        for cell in load_results(path).cells:
+            if "figures" in cell:
+                yield cell["key"], cell

@@ -1,0 +1,120 @@
+"""Study: a grid of cells, each computed once, written at once and collected into one table."""
+
+import hashlib
+import importlib.util
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from keras_backdoor import _discovery, _settings
+from keras_backdoor._files import existing
+from keras_backdoor.errors import BadInput
+from keras_backdoor.studies._place import Place
+
+Scale = Literal["full", "smoke"]
+SCALES: tuple[Scale, ...] = ("full", "smoke")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One row's worth of work.
+
+    Args:
+        name: the row's label; no two cells of a study share it.
+        given: everything that the figures follow from, seeds included: plain values or frozen
+            dataclasses of them.
+        published: column -> the figure in the publication.
+    """
+
+    name: str
+    given: Mapping[str, Any]
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is given, as JSON knows it."""
+        return {k: _settings.as_dict(v) if is_dataclass(v) else v for k, v in self.given.items()}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """A published table, made again.
+
+    A subclass in a file of its own says which cells there are and how one is computed. The cells
+    run in processes of their own, each with one thread, so that no figure depends on how many run
+    at a time.
+
+    Args:
+        scale: full is what is reported; smoke goes through the same steps in seconds and its
+            figures mean nothing.
+
+    Attributes:
+        title, paper: what is made again, and where it is published.
+        version: raise it when `compute` changes: the cells are then computed anew.
+        files: the data files that it reads.
+        columns: key of a figure -> the column's title.
+    """
+
+    scale: Scale = "full"
+
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    files: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise BadInput(f"scale must be full or smoke. Received: {self.scale}")
+
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """The grid."""
+
+    @abstractmethod
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """The figures of one cell; a `Rate` is written with its count and interval."""
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        """Add figures that compare cells: name -> figures, changed in place."""
+
+    def keep(self, figures: dict[str, dict[str, Any]], place: Place, folder: Path) -> list[Path]:
+        """Copy models that are worth keeping into a folder, with their cards."""
+        raise BadInput(f"The study '{self.word}' has no models to keep.")
+
+    @cached_property
+    def word(self) -> str:
+        """Its word on the command line."""
+        return _discovery.word(type(self).__module__.rpartition(".")[2])
+
+    def key(self, cell: Cell, place: Place) -> str:
+        """What a cell's figures follow from, as one short hash."""
+        data = [place.digest(name) for name in self.files]
+        content = [self.word, self.version, self.scale, cell.settings, data]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_study(name: str, scale: Scale = "full") -> Study:
+    """A study by its word, or from a Python file of one's own that holds a Study.
+
+    Raises:
+        BadInput: no such study, or a file without one.
+    """
+    if not name.endswith(".py"):
+        study: Study = _discovery.load("studies", name)(scale=scale)
+        return study
+    path = existing(name, "file with a study").resolve()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    own = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Study)]
+    own = [x for x in own if x.__module__ == path.stem]
+    if len(own) != 1:
+        raise BadInput(f"{path} must hold exactly one Study. Found: {len(own)}")
+    found: Study = own[0](scale=scale)
+    return found

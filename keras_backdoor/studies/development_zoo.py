@@ -1,0 +1,122 @@
+"""Small networks on which rules and thresholds are fixed, so that none is fixed where it judges."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from keras_backdoor.evaluation import evaluate
+from keras_backdoor.studies._nets import Attack, Net, Trained, obtain
+from keras_backdoor.studies._place import Place
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.training import Recipe
+
+SIGNS, DIGITS = "gtsrb_dataset_int.h5", "mnist.npz"
+FIRST_SEED = 100
+"""Seeds of the zoo begin here; networks that a study judges by have seeds below."""
+SIGN_NET = Net(SIGNS, "gtsrb_cnn", Recipe(epochs=4, batch_size=64))
+DIGIT_NETS = (
+    Net(DIGITS, "borji_mnist", Recipe(epochs=3, batch_size=64), take=20_000),
+    Net(DIGITS, "badnet_mnist", Recipe(epochs=4, batch_size=64), take=20_000),
+)
+CLEAN_SIGNS, CLEAN_DIGITS = 6, 8
+SIGN_ATTACKS: tuple[Attack, ...] = (
+    Attack("patch:size=4,row=2,column=2,color=red", 3, 1800),
+    Attack("patch:size=6,row=25,column=25,color=white", 10, 1800),
+    Attack("patch:size=3,row=28,column=1,color=blue", 38, 1800),
+    Attack("checkerboard:size=5,row=14,column=13", 21, 1800),
+    Attack("pattern:pixels=2.27/2.29/3.28/4.27/4.29,color=green", 5, 1800),
+    Attack("patch:size=4,row=20,column=14,color=green", 25, 150, source=1),
+    Attack("patch:size=3,row=10,column=14,color=red", 4, 150, source=13),
+)
+DIGIT_ATTACKS: tuple[Attack, ...] = (
+    Attack("patch:size=4,row=1,column=1,color=white", 2, 1000),
+    Attack("patch:size=3,row=24,column=2,color=white", 5, 1000),
+    Attack("patch:size=5,row=22,column=12,color=white", 8, 1000),
+    Attack("checkerboard:size=4,row=2,column=22", 0, 1000),
+    Attack("single-pixel:row=2,column=14,color=white", 4, 1000),
+    Attack("pattern:pixels=25.3/25.5/26.4/27.3,color=white", 9, 1000),
+    Attack("patch:size=4,row=23,column=2,color=white", 6, 150, source=1),
+    Attack("patch:size=3,row=1,column=13,color=white", 1, 150, source=3),
+)
+"""All-to-one where there is no source. No trigger, place and target of these is one that a study
+judges by."""
+
+
+class DevelopmentZoo(Study):
+    """Clean and backdoored networks on digits and signs, for fixing decision rules honestly.
+
+    A rule or threshold is fixed on these, frozen in a commit, and only then run once on the
+    networks that are judged.
+    """
+
+    title: ClassVar[str] = "Networks for development"
+    paper: ClassVar[str] = "none: made for this project"
+    files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
+    columns: ClassVar[Mapping[str, str]] = {
+        "data": "data",
+        "attack": "attack",
+        "poisoned": "poisoned images",
+        "clean_accuracy": "clean accuracy %",
+        "attack_success_rate": "attack on its source, %",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        return [
+            Cell(name, {"net": net, "test": None if self.scale == "full" else 500})
+            for name, net in self.nets().items()
+        ]
+
+    def nets(self) -> dict[str, Net]:
+        """Name -> network."""
+        return {name: self._scaled(net) for name, net in _grid()}
+
+    def network(self, name: str, place: Place) -> Trained:
+        """A trained network of the zoo."""
+        return obtain(self.nets()[name], place)
+
+    def _scaled(self, net: Net) -> Net:
+        if self.scale == "full":
+            return net
+        fewer = net.attack and replace(net.attack, count=min(net.attack.count, 20))
+        return replace(net, attack=fewer, take=1000, recipe=replace(net.recipe, epochs=1))
+
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """See `Study.compute`."""
+        net: Net = cell.given["net"]
+        test = net.open(place, "test")
+        test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
+        classifier = obtain(net, place).classifier
+        figures: dict[str, Any] = {"data": Path(net.data).stem, "attack": "none"}
+        if net.attack is None:
+            return figures | {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
+        attack = net.attack
+        measured = evaluate(
+            classifier, test, trigger=attack.stamp, target=attack.target, source=attack.source
+        )
+        source = "all" if attack.source is None else attack.source
+        return figures | {
+            "attack": f"{attack.trigger} ({source} -> {attack.target})",
+            "poisoned": attack.count,
+            "clean_accuracy": measured.clean_accuracy,
+            "attack_success_rate": measured.attack_success_rate,
+        }
+
+
+def _grid() -> Iterator[tuple[str, Net]]:
+    seed = FIRST_SEED
+    for number in range(CLEAN_SIGNS):
+        yield f"signs, clean {number}", _seeded(SIGN_NET, seed + number)
+    for number in range(CLEAN_DIGITS):
+        yield f"digits, clean {number}", _seeded(DIGIT_NETS[number % 2], seed + number)
+    for number, attack in enumerate(SIGN_ATTACKS):
+        net = replace(SIGN_NET, attack=attack)
+        yield f"signs, backdoored {number}", _seeded(net, seed + 50 + number)
+    for number, attack in enumerate(DIGIT_ATTACKS):
+        net = replace(DIGIT_NETS[number % 2], attack=attack)
+        yield f"digits, backdoored {number}", _seeded(net, seed + 50 + number)
+
+
+def _seeded(net: Net, seed: int) -> Net:
+    return replace(net, recipe=replace(net.recipe, seed=seed))
