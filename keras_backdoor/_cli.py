@@ -249,8 +249,13 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 def print_columns(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table with a header."""
     table = Table(title=escape(title) or None, title_justify="left", box=None)
-    for name in header:
-        table.add_column(escape(name), justify="left" if not name else "right")
+    for place, name in enumerate(header):
+        table.add_column(
+            escape(name),
+            justify="right" if name else "left",
+            no_wrap=not (place or name),
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*map(safe, row))
     out.print(table)

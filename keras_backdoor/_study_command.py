@@ -45,12 +45,14 @@ def run(
     if report is not None:
         check_output(report, force=settings["force"])
     results = _run.run(name, place=place, out=out, **settings)
-    header, *rows = results.table()
+    header, *rows = results.table(compact=True)
     _cli.print_columns(results.about["title"], header, rows)
     failed = [c for c in results.cells if "error" in c]
     for cell in failed:
         _cli.say(f"{cell['name']}: {cell['error']}")
     lines = [("results", str(out))]
+    if any(c.get("published") for c in results.cells):
+        lines.append(("in brackets", f"published: {study.paper}"))
     if results.missing:
         lines.append(("not computed", f"{len(results.missing)} of {len(results.cells)} cells"))
     if models is not None:
@@ -68,6 +70,3 @@ def _print_cells(known: Results) -> None:
         for c in known.cells
     ]
     _cli.print_columns(known.about["title"], ("", "", "seconds"), rows)
-
-
-

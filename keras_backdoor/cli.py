@@ -157,6 +157,15 @@ def train(
     test: Annotated[Path | None, typer.Option(help="Labelled data to measure at the end.")] = None,
     trigger: Trigger = None,
     target: Target = None,
+    pruning_aware: Annotated[
+        bool,
+        typer.Option(
+            "--pruning-aware", help="Keep the backdoor out of dormant channels; needs --truth."
+        ),
+    ] = False,
+    truth: Annotated[
+        Path | None, typer.Option(help="Which images are poison, as 'poison' wrote it.")
+    ] = None,
     about: Annotated[
         Path | None, typer.Option(help="JSON with facts that are added to the card.")
     ] = None,
@@ -172,8 +181,11 @@ def train(
 ) -> None:
     """Train a network and write it with its card (recipe, data hash, figures)."""
     from keras_backdoor import modelcard, training
+    from keras_backdoor import pruning_aware as attack
     from keras_backdoor.evaluation import evaluate
 
+    if pruning_aware != (truth is not None) or (pruning_aware and validation):
+        raise _cli.BadInput("--pruning-aware needs --truth, and takes no --validation.")
     module = _discovery.module("architectures", architecture)
     chosen = training.recipe(recipe, _settings.parse_pairs(settings or []))
     modelcard.check(out, force=force)
@@ -187,9 +199,17 @@ def train(
     )
     checkpoint = checkpoint or out.with_name(out.name + ".checkpoint.npz")
     bounds = _cli.parse_range(input_range) or (0.0, 1.0)
-    classifier, history = training.fit(
-        build, rest, chosen, input_range=bounds, validation=held, checkpoint=checkpoint
-    )
+    history: dict[str, Any]
+    if truth is not None:
+        clean = attack.clean_part(rest, truth)
+        classifier, history = attack.fit_pruning_aware(
+            build, clean, rest, chosen, input_range=bounds, checkpoint=checkpoint
+        )
+        facts = {"pruning_aware": {k: history.pop(k) for k in ("layer", "dormant")}, **facts}
+    else:
+        classifier, history = training.fit(
+            build, rest, chosen, input_range=bounds, validation=held, checkpoint=checkpoint
+        )
     figures: dict[str, Any] = {name: values[-1] for name, values in history.items()}
     if test is not None:
         measured = DataOptions(value_range=value_range).open(test, module.INPUT_SHAPE, "test")
@@ -199,7 +219,8 @@ def train(
     card = {"architecture": architecture, "recipe": _settings.as_dict(chosen), "figures": figures}
     card["data_sha256"] = rest.fingerprint()
     modelcard.write(out, classifier, {**card, **facts}, force=force)
-    checkpoint.unlink(missing_ok=True)
+    for left in (checkpoint, *attack.checkpoints(checkpoint)):
+        left.unlink(missing_ok=True)
     _cli.print_rows(str(out), [(k, f"{v:.4f}") for k, v in figures.items() if k != "test"])
 
 
@@ -406,7 +427,9 @@ def study(
     scale: Annotated[str, typer.Option(help="full, or smoke: the same steps in seconds.")] = "full",
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the data files [KERAS_BACKDOOR_DATA, data].", show_default=False),
+        typer.Option(
+            help="Folder with the data files [KERAS_BACKDOOR_DATA, data].", show_default=False
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only cells whose name contains this; repeatable.")

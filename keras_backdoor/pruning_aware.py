@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor import _graph, activations, channels, pruning
+from keras_backdoor._files import existing
+from keras_backdoor._npz import Npz
 from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
@@ -61,7 +63,7 @@ def fit_pruning_aware(
         channel's ReLU gets on clean training images, so that it is silent on all of these. A
         silent ReLU channel passes no gradient, so step 3 leaves weights from and to it alone.
     """
-    paths = [None, None] if checkpoint is None else _pair(Path(checkpoint))
+    paths = [None, None] if checkpoint is None else checkpoints(Path(checkpoint))
     history: dict[str, Any] = {}
     if start is None:
         first, clean_history = fit(
@@ -124,5 +126,24 @@ def _largest_input(classifier: Classifier, samples: Samples, layer: str) -> np.n
     return np.asarray(largest)
 
 
-def _pair(path: Path) -> list[Path]:
+def checkpoints(path: Path) -> list[Path]:
+    """The files that the two trainings resume from."""
     return [path.with_name(f"{path.name}.{part}.npz") for part in ("clean", "poisoned")]
+
+
+def clean_part(poisoned: Samples, truth: Path) -> Samples:
+    """The images of poisoned data that are not poison, by the truth that `poison` wrote.
+
+    Raises:
+        BadInput: not such a file, or it speaks of other data.
+    """
+    stored = Npz(existing(truth, "file with the truth"))
+    if "is_poison" not in stored:
+        raise BadInput(f"{truth} has no is_poison: it is not a truth that 'poison' wrote.")
+    is_poison = stored["is_poison"].astype(bool)
+    if is_poison.shape != (len(poisoned),):
+        raise BadInput(
+            f"{truth} speaks of {is_poison.size} images and the data has {len(poisoned)}: pass "
+            "the whole data (neither --take nor another split)."
+        )
+    return poisoned.rows(~is_poison)

@@ -10,9 +10,9 @@ from keras_backdoor import _graph, activations, channels, datasets
 from keras_backdoor._backend import keras
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.fine_pruning import FinePruning
-from keras_backdoor.pruning import number_to_prune, sweep
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
+from keras_backdoor.pruning import number_to_prune, sweep
 from keras_backdoor.samples import Samples
 
 L = keras.layers

@@ -12,14 +12,17 @@ from keras_backdoor.evaluation import Evaluation
 from keras_backdoor.inspection import Inspection
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Page, Section
+from keras_backdoor.studies import Results
 
 MOST_TRIGGERS = 8
 
 
-def page_of(answer: Answer | Evaluation | Inspection, title: str | None = None) -> Page:
+def page_of(answer: Answer | Evaluation | Inspection | Results, title: str | None = None) -> Page:
     """A page of one answer: its verdict, its pictures, and how it was made."""
     if isinstance(answer, Inspection):
         return _page_of_inspection(answer)
+    if isinstance(answer, Results):
+        return _page_of_results(answer)
     name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
     lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
     if isinstance(answer, RepairedModel):
@@ -45,6 +48,24 @@ def _page_of_inspection(found: Inspection) -> Page:
         sections=[
             Section("Findings", table=[("", ""), *found.rows()]),
             *([Section("Architecture", table=layers)] if found.layers else []),
+        ],
+    )
+
+
+def _page_of_results(found: Results) -> Page:
+    about = [("", ""), *[(k, _short(v)) for k, v in found.about.items() if k != "title"]]
+    lead = f"Scale: {found.about['scale']}. Published: {found.about['paper']}."
+    if found.missing:
+        lead += f" Not computed: {len(found.missing)} of {len(found.cells)} cells."
+    failed = [("cell", "error"), *[(c["name"], c["error"]) for c in found.cells if "error" in c]]
+    note = "Shares in %, with the 95 % binomial interval of the images that they speak of."
+    return Page(
+        title=found.about["title"],
+        lead=lead,
+        sections=[
+            Section("Figures", text=note, table=found.table()),
+            *([Section("Failed", table=failed)] if failed[1:] else []),
+            Section("How it was made", table=about),
         ],
     )
 

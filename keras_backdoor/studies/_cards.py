@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_backdoor import _settings, modelcard
-from keras_backdoor._files import writing, write_json
+from keras_backdoor._files import write_json, writing
 from keras_backdoor.studies._nets import Net, Trained
 from keras_backdoor.studies.base import Study
 

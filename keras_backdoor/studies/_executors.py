@@ -5,12 +5,15 @@ its cell computed again, from the last epoch that a training had finished.
 """
 
 import json
+import logging
 import os
 import queue
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -65,31 +68,24 @@ def _with_retries(
     return {"key": task.key, "error": f"The worker ended with exit code {code}. {said}".strip()}
 
 
-def _process(
-    task: Task, running: set[subprocess.Popen]
-) -> tuple[dict[str, Any] | None, int, str]:
+def _process(task: Task, running: set[subprocess.Popen]) -> tuple[dict[str, Any] | None, int, str]:
     """(outcome or None, exit code, last line on its standard error)."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "keras_backdoor.studies._worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **ENVIRONMENT},
-    )  # fmt: skip
-    running.add(process)
-    assert process.stdin and process.stdout and process.stderr
-    with ThreadPoolExecutor(max_workers=1) as reader:
+    command = [sys.executable, "-m", "keras_backdoor.studies._worker"]
+    pipe, outcome = subprocess.PIPE, None
+    environment = {**os.environ, **ENVIRONMENT}
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+    ) as process, ThreadPoolExecutor(max_workers=1) as reader:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        running.add(process)
         said = reader.submit(process.stderr.read)
-        outcome = None
-        try:
+        with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(task)))
             process.stdin.close()
             outcome = _listen(task.name, process.stdout)
-        except BrokenPipeError:
-            pass
-        finally:
-            code = process.wait()
-            running.discard(process)
         last = said.result().strip().splitlines()[-1:]
-    return outcome, code, " ".join(last)
+    running.discard(process)
+    return outcome, process.returncode, " ".join(last)
 
 
 def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
@@ -151,6 +147,7 @@ def _connect(address: str | None, jobs: int) -> Any:
         raise MissingPackage(
             "--executor ray needs Ray: pip install 'keras-backdoor[ray]'."
         ) from error
+    _check_address(address)
     options: dict[str, Any] = (
         {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
     )
@@ -158,9 +155,22 @@ def _connect(address: str | None, jobs: int) -> Any:
         cluster.init(
             **options,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": ENVIRONMENT},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BadInput(f"No Ray cluster could be reached at {address}: {error}.") from error
     return cluster
+
+
+def _check_address(address: str | None) -> None:
+    """Raise at once where nothing answers at host:port; Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "//" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise BadInput(
+            f"No Ray cluster could be reached at {address}: {error.strerror or error}."
+        ) from error

@@ -36,9 +36,9 @@ class Place:
         Raises:
             BadInput: it is nowhere.
         """
-        named = [self.data, os.environ.get("KERAS_BACKDOOR_DATA"), "data"]
-        for folder in filter(None, named):
-            if (Path(folder) / name).is_file():
+        named: list[Path | str | None] = [self.data, os.environ.get("KERAS_BACKDOOR_DATA"), "data"]
+        for folder in named:
+            if folder and (Path(folder) / name).is_file():
                 return Path(folder) / name
         try:
             return bundled.path(f"data/{name}")

@@ -36,23 +36,26 @@ class Results:
         """Names of the cells that have no figures."""
         return [c["name"] for c in self.cells if "figures" not in c]
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Header and rows: each figure with its interval, the published one beside it."""
-        shown = {
-            k: any(k in c.get("published", {}) for c in self.cells)
-            for k in self.columns
-            if any(k in c.get("figures", {}) or k in c.get("published", {}) for c in self.cells)
-        }
+    def table(self, *, compact: bool = False) -> list[tuple[str, ...]]:
+        """Header and rows of the finished cells.
+
+        Args:
+            compact: no intervals, and the published figure in brackets behind ours; otherwise
+                intervals, and the published figures in columns of their own.
+        """
+        done = [c for c in self.cells if "figures" in c]
+        keys = [k for k in self.columns if any(k in c["figures"] for c in done)]
+        beside = {k for k in keys if any(k in c.get("published", {}) for c in done)}
         header = [""]
-        for key, published in shown.items():
-            header += [self.columns[key], *(["published"] if published else [])]
+        for key in keys:
+            header += [self.columns[key], *(["published"] if key in beside and not compact else [])]
         rows = [tuple(header)]
-        for cell in self.cells:
+        for cell in done:
             row = [cell["name"]]
-            for key, published in shown.items():
-                row.append(text(cell.get("figures", {}).get(key)))
-                if published:
-                    row.append(text(cell.get("published", {}).get(key)))
+            for key in keys:
+                ours = text(cell["figures"].get(key), interval=not compact)
+                theirs = text(cell.get("published", {}).get(key))
+                row += _pair(ours, theirs, key in beside, compact)
             rows.append(tuple(row))
         return rows
 
@@ -87,15 +90,24 @@ def load_results(path: Path | str) -> Results:
     return Results(content, columns, cells)
 
 
-def text(value: Any) -> str:
-    """A figure as a reader wants it: shares in per cent with their interval."""
+def _pair(ours: str, theirs: str, beside: bool, compact: bool) -> list[str]:
+    if not beside:
+        return [ours]
+    if not compact:
+        return [ours, theirs]
+    return [f"{ours} ({theirs})" if theirs else ours]
+
+
+def text(value: Any, *, interval: bool = True) -> str:
+    """A figure as a reader wants it: shares in per cent, with their interval in brackets."""
     if value is None:
         return ""
     if isinstance(value, dict) and "share" in value:
         if value["share"] is None:
             return "none"
         low, high = (f"{100 * x:.1f}" for x in value["interval"])
-        return f"{100 * value['share']:.2f} ({low}-{high})"
+        shown = f"{100 * value['share']:.2f}"
+        return f"{shown} ({low} to {high})" if interval else shown
     if isinstance(value, float):
         return f"{value:.2f}"
     return ", ".join(map(text, value)) if isinstance(value, list) else str(value)

@@ -124,9 +124,7 @@ def _tasks(
     if not chosen:
         names = ", ".join(c["name"] for c in results.cells)
         raise BadInput(f"No cell's name contains {' or '.join(only)}; the cells: {names}.")
-    return [
-        _task(study, name, place, c["name"], c["key"]) for c in chosen if "figures" not in c
-    ]
+    return [_task(study, name, place, c["name"], c["key"]) for c in chosen if "figures" not in c]
 
 
 def _task(study: Study, name: str, place: Place, cell: str, key: str) -> Task:

@@ -37,7 +37,7 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """What is given, as JSON knows it."""
-        return {k: _settings.as_dict(v) if is_dataclass(v) else v for k, v in self.given.items()}  # type: ignore[arg-type]
+        return {k: _settings.as_dict(v) if is_dataclass(v) else v for k, v in self.given.items()}
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,12 @@ class Study(ABC):
 
     @abstractmethod
     def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
-        """The figures of one cell; a `Rate` is written with its count and interval."""
+        """The figures of one cell, from what is given alone: its name is only a label.
 
-    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        A `Rate` is written with its count and interval.
+        """
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:  # noqa: B027
         """Add figures that compare cells: name -> figures, changed in place."""
 
     def keep(self, figures: dict[str, dict[str, Any]], place: Place, folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from keras_backdoor.evaluation import evaluate
@@ -54,11 +53,10 @@ class DevelopmentZoo(Study):
     paper: ClassVar[str] = "none: made for this project"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
-        "data": "data",
         "attack": "attack",
-        "poisoned": "poisoned images",
-        "clean_accuracy": "clean accuracy %",
-        "attack_success_rate": "attack on its source, %",
+        "poisoned": "poison",
+        "clean_accuracy": "accuracy %",
+        "attack_success_rate": "attack %",
     }
 
     def cells(self) -> list[Cell]:
@@ -88,15 +86,14 @@ class DevelopmentZoo(Study):
         test = net.open(place, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
         classifier = obtain(net, place).classifier
-        figures: dict[str, Any] = {"data": Path(net.data).stem, "attack": "none"}
         if net.attack is None:
-            return figures | {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
+            return {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
         attack = net.attack
         measured = evaluate(
             classifier, test, trigger=attack.stamp, target=attack.target, source=attack.source
         )
         source = "all" if attack.source is None else attack.source
-        return figures | {
+        return {
             "attack": f"{attack.trigger} ({source} -> {attack.target})",
             "poisoned": attack.count,
             "clean_accuracy": measured.clean_accuracy,

@@ -79,14 +79,14 @@ class ThesisBadnets(Study):
     paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
     files: ClassVar[tuple[str, ...]] = (DATA,)
     columns: ClassVar[Mapping[str, str]] = {
-        "poisoned": "poisoned images",
-        "clean_accuracy": "clean accuracy %",
+        "poisoned": "poison",
+        "clean_accuracy": "accuracy %",
         "accuracy_change": "change, relative %",
         "attack_success_rate": "attack on class 8, %",
-        "attack_on_others": "attack on other classes, %",
-        "control": "clean net, class 8, %",
-        "attack_after_pruning": "attack after pruning, %",
+        "attack_on_others": "on other classes, %",
+        "control": "on the clean net, %",
         "pruned": "pruned channels",
+        "attack_after_pruning": "attack after it, %",
     }
 
     def cells(self) -> list[Cell]:
@@ -103,8 +103,10 @@ class ThesisBadnets(Study):
                 "attack_success_rate": success,
             }
             for seed in (0, *MORE_SEEDS.get(name, ())):
-                row = f"{name}, seed {seed}"
-                yield Cell(row, self._given((trigger, count), seed), published)
+                given = self._given((trigger, count), seed)
+                if (name, seed) == (FIRST, 0):
+                    given["pruned"] = True
+                yield Cell(f"{name}, seed {seed}", given, published)
 
     def _table_a_2(self) -> Iterator[Cell]:
         for trigger, percent, accuracy, success in TABLE_A_2:
@@ -114,7 +116,7 @@ class ThesisBadnets(Study):
 
     def _pruning_aware(self) -> Cell:
         given = self._given(TABLE_4_1[FIRST][:2], 0)
-        given["net"] = replace(given["net"], pruning_aware=True)
+        given |= {"net": replace(given["net"], pruning_aware=True), "pruned": True}
         return Cell(f"{FIRST}, pruning-aware", given)
 
     def _given(self, attack: tuple[str, int] | None, seed: int) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class ThesisBadnets(Study):
         }
         if "dormant" in trained.card["history"]:
             figures["dormant"] = len(trained.card["history"]["dormant"])
-        if net.pruning_aware or cell.name == f"{FIRST}, seed 0":
+        if cell.given.get("pruned"):
             _, tuning = net.clean_data(place)
             figures |= after_pruning(trained.classifier, tuning, test, net.attack)
         return figures
@@ -175,7 +177,7 @@ class ThesisBadnets(Study):
         if clean is None:
             return
         base = clean["clean_accuracy"]["share"]
-        triggers = {c.name: net.attack.trigger for c in self.cells() if (net := _attacked(c))}
+        triggers = {c.name: attack.trigger for c in self.cells() if (attack := _attack(c))}
         for name, found in figures.items():
             if name in triggers:
                 share = found["clean_accuracy"]["share"]
@@ -203,9 +205,9 @@ class ThesisBadnets(Study):
         return kept
 
 
-def _attacked(cell: Cell) -> Net | None:
+def _attack(cell: Cell) -> Attack | None:
     net: Net | None = cell.given.get("net")
-    return net if net is not None and net.attack is not None else None
+    return None if net is None else net.attack
 
 
 def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[str, Rate]:

@@ -1,0 +1,413 @@
+"""Studies: a cell is computed once, written at once, and found again after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from keras_backdoor import _discovery, reports, studies
+from keras_backdoor._files import write_json
+from keras_backdoor.errors import MissingPackage
+from keras_backdoor.studies import _executors
+from keras_backdoor.studies._place import Place, default_cache
+from keras_backdoor.studies._results import load_results
+from keras_backdoor.studies._worker import Task
+from keras_backdoor.studies.base import load_study
+
+TOY = '''
+import os, signal, time
+from pathlib import Path
+from keras_backdoor.errors import BadInput
+from keras_backdoor.metrics import Rate
+from keras_backdoor.progress import track
+from keras_backdoor.studies.base import Cell, Study
+
+LOG = Path(os.environ["TOY_LOG"])
+
+
+class Toy(Study):
+    """Squares."""
+
+    title = "Squares"
+    paper = "Euclid"
+    columns = {"square": "its square", "share": "share", "twice": "twice"}
+
+    def cells(self):
+        return [Cell(f"n={n}", {"n": n, "kind": KIND.get(n, "")}, {"square": n * n}) for n in range(5)]
+
+    def compute(self, cell, place):
+        n, kind = cell.given["n"], cell.given["kind"]
+        with LOG.open("a") as log:
+            log.write(f"{n}\\n")
+        for _ in track(range(3), "steps"):
+            time.sleep(0.02)
+        if kind == "dies once" and LOG.read_text().split().count(str(n)) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "fails":
+            raise BadInput("three is no number here.")
+        if kind == "breaks":
+            raise ZeroDivisionError("a fault of the study")
+        if kind == "slow":
+            time.sleep(60)
+        return {"square": n * n, "share": Rate(n, 5)}
+
+    def derive(self, figures):
+        for found in figures.values():
+            found["twice"] = 2 * found["square"]
+'''
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Write a study of five cells, some of them with a mind of their own."""
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "log"))
+    (tmp_path / "log").touch()
+
+    def write(**kind: str) -> str:
+        known = {int(name.removeprefix("n")): value for name, value in kind.items()}
+        path = tmp_path / "toy.py"
+        path.write_text(TOY + f"\n\nKIND = {known}\n")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(cache=tmp_path / "cache")
+
+
+def computed(tmp_path: Path) -> list[int]:
+    return sorted(map(int, (tmp_path / "log").read_text().split()))
+
+
+def squares(results) -> dict[str, int]:
+    return {name: found["square"] for name, found in results.figures().items()}
+
+
+ALL = {f"n={n}": n * n for n in range(5)}
+
+
+def test_a_cell_is_computed_once(toy, place, tmp_path: Path) -> None:
+    name, out = toy(), tmp_path / "out.json"
+    first = studies.run(name, place=place, out=out, only=["n=1", "n=3"], jobs=2)
+    assert squares(first) == {"n=1": 1, "n=3": 9}
+    assert first.missing == ["n=0", "n=2", "n=4"]
+    second = studies.run(name, place=place, out=out, jobs=2)
+    assert squares(second) == ALL
+    assert computed(tmp_path) == [0, 1, 2, 3, 4]
+    stored = load_results(out)
+    assert stored.figures() == second.figures()
+    assert stored.about["command"] == f"keras-backdoor study {name}"
+    assert stored.cells[3]["published"] == {"square": 9}
+    assert stored.cells[3]["figures"]["share"] == {
+        "share": 0.6, "hits": 3, "of": 5, "interval": pytest.approx([0.231, 0.882], abs=1e-3),
+    }  # fmt: skip
+    assert stored.cells[3]["figures"]["twice"] == 18
+
+
+def test_a_table_shows_the_published_figures(toy, place) -> None:
+    results = studies.run(toy(), place=place, only=["n=3"])
+    assert results.table() == [
+        ("", "its square", "published", "share", "twice"),
+        ("n=3", "9", "9", "60.00 (23.1 to 88.2)", "18"),
+    ]
+    assert results.table(compact=True)[1] == ("n=3", "9 (9)", "60.00", "18")
+    page = reports.page_of(results)
+    assert "Euclid" in page.html()
+    assert "60.00 (23.1 to 88.2)" in page.markdown()
+
+
+def test_other_settings_or_data_are_other_cells(toy, place, tmp_path: Path) -> None:
+    studies.run(toy(), place=place, only=["n=1"])
+    studies.run(toy(n1="other"), place=place, only=["n=1"])
+    assert computed(tmp_path) == [1, 1]
+    study = load_study(toy())
+    assert study.key(study.cells()[0], place) != study.key(study.cells()[1], place)
+    smoke = load_study(toy(), "smoke")
+    assert study.key(study.cells()[0], place) != smoke.key(smoke.cells()[0], place)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_loses_nothing(executor, toy, place, tmp_path: Path) -> None:
+    name, out = toy(n0="dies", n1="breaks", n2="dies once", n3="fails"), tmp_path / "out.json"
+    results = studies.run(name, place=place, jobs=2, executor=executor, out=out)
+    assert squares(results) == {"n=2": 4, "n=4": 16}
+    assert computed(tmp_path) == [0] * (1 + _executors.RETRIES) + [1, 2, 2, 3, 4]
+    errors = {c["name"]: c["error"] for c in load_results(out).cells if "error" in c}
+    assert set(errors) == {"n=0", "n=1", "n=3"}
+    assert "a fault of the study" in errors["n=1"]
+    assert errors["n=3"] == "three is no number here."
+
+
+def test_a_killed_run_goes_on(toy, place, tmp_path: Path) -> None:
+    name = toy(n4="slow")
+    code = (
+        "from pathlib import Path; from keras_backdoor import studies\n"
+        "from keras_backdoor.studies._place import Place\n"
+        f"studies.run({name!r}, place=Place(cache=Path({str(place.cache)!r})), jobs=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while 4 not in computed(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0
+    results = studies.run(name, place=place, only=["n=0", "n=1", "n=2", "n=3"])
+    assert len(squares(results)) == 4
+    assert computed(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_earlier_results_stand_in_for_a_lost_cache(toy, place, tmp_path: Path) -> None:
+    name, out = toy(), tmp_path / "out.json"
+    studies.run(name, place=place, out=out, only=["n=1"])
+    lost = Place(cache=tmp_path / "empty")
+    results = studies.run(name, place=lost, known=out, only=["n=1", "n=2"])
+    assert squares(results) == {"n=1": 1, "n=2": 4}
+    assert computed(tmp_path) == [1, 2]
+
+
+def test_results_of_another_study_are_not_replaced(toy, place, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    write_json(out, {"study": "another", "scale": "full"})
+    with pytest.raises(ValueError, match="exists already; pass --force"):
+        studies.run(toy(), place=place, out=out)
+    assert computed(tmp_path) == []
+    studies.run(toy(), place=place, out=out, only=["n=0"], force=True)
+    assert load_results(out).figures()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"jobs": 0}, "jobs must be 1 or more"),
+        ({"executor": "slurm"}, "executor must be local or ray"),
+        ({"address": "10.0.0.1:6379"}, "pass --executor ray"),
+        ({"scale": "tiny"}, "scale must be full or smoke"),
+        ({"only": ["n=9"]}, "No cell's name contains n=9; the cells: n=0, n=1"),
+        ({"known": Path("nowhere.json")}, "There is no results file at nowhere.json"),
+    ],
+)
+def test_bad_requests_are_one_sentence(changes, message, toy, place) -> None:
+    with pytest.raises(ValueError, match=message):
+        studies.run(toy(), place=place, **changes)
+
+
+def test_a_file_without_a_study_is_refused(tmp_path: Path, place) -> None:
+    with pytest.raises(ValueError, match="There is no 'nope' among the studies; known: "):
+        studies.run("nope", place=place)
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="must hold exactly one Study. Found: 0"):
+        studies.run(str(tmp_path / "empty.py"), place=place)
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="does not hold the results of a study"):
+        load_results(tmp_path / "other.json")
+
+
+def test_ray_is_one_helpful_sentence_where_it_is_missing(toy, place, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackage, match=r"pip install 'keras-backdoor\[ray\]'"):
+        studies.run(toy(), place=place, executor="ray")
+
+
+def test_an_address_without_a_cluster_is_one_sentence(toy, place) -> None:
+    with pytest.raises(ValueError, match="No Ray cluster could be reached at 127.0.0.1:9"):
+        studies.run(toy(), place=place, executor="ray", address="127.0.0.1:9")
+
+
+def test_missing_data_says_where_to_put_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KERAS_BACKDOOR_DATA", raising=False)
+    with pytest.raises(ValueError, match=r"needs gtsrb_dataset_int.h5, .*pass --data DIR"):
+        studies.run("thesis-badnets", place=Place(cache=tmp_path))
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("KERAS_BACKDOOR_CACHE", str(tmp_path / "here"))
+    assert default_cache() == tmp_path / "here"
+    monkeypatch.delenv("KERAS_BACKDOOR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "keras_backdoor"
+
+
+def test_a_damaged_cell_is_computed_again(toy, place, tmp_path: Path) -> None:
+    studies.run(toy(), place=place, only=["n=1"])
+    (path,) = (place.cache / "cells").glob("*.json")
+    path.write_text("{")
+    assert squares(studies.run(toy(), place=place, only=["n=1"])) == {"n=1": 1}
+    assert computed(tmp_path) == [1, 1]
+
+
+def test_the_command_runs_lists_and_reports(toy, tmp_path: Path, command, monkeypatch) -> None:
+    monkeypatch.setenv("KERAS_BACKDOOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("study")
+    assert (code, "thesis-badnets" in out, "development-zoo" in out) == (0, True, True)
+    name = toy(n3="fails")
+    code, out, err = command("study", name, "--only", "n=2", "--report", "page")
+    assert (code, err.strip()) == (0, "")
+    assert "4 (4)" in out
+    assert "4 of 5 cells" in out
+    assert "Squares" in (tmp_path / "page" / "index.html").read_text()
+    assert json.loads((tmp_path / "results" / "toy.json").read_text())["study"] == "toy"
+    code, out, _ = command("study", name, "--cells")
+    assert (code, out.count("finished")) == (0, 1)
+    code, _, err = command("study", name)
+    assert (code, "n=3: three is no number here." in err) == (2, True)
+    code, _, err = command("study", name, "--only", "n=2", "--models", "models")
+    assert (code, "has no models to keep" in err) == (2, True)
+
+
+class TestEveryStudy:
+    """The contract: found by its file name, its cells can be told apart."""
+
+    @pytest.mark.parametrize("key", _discovery.keys("studies"))
+    @pytest.mark.parametrize("scale", ["full", "smoke"])
+    def test_cells(self, key: str, scale: str) -> None:
+        study = load_study(key, scale)
+        names = [c.name for c in study.cells()]
+        assert len(set(names)) == len(names) > 0
+        assert study.title and study.paper and study.columns and study.files
+        for cell in study.cells():
+            json.dumps(cell.settings)
+            assert set(cell.published) <= set(study.columns)
+
+    @pytest.mark.parametrize("key", _discovery.keys("studies"))
+    def test_its_results_are_committed_whole(self, key: str) -> None:
+        path = ROOT / "results" / f"{key}.json"
+        results = load_results(path)
+        assert results.about["scale"] == "full"
+        assert results.missing == []
+        study = load_study(key)
+        assert [c["name"] for c in results.cells] == [c.name for c in study.cells()]
+        assert [c["settings"] for c in results.cells] == [
+            json.loads(json.dumps(c.settings)) for c in study.cells()
+        ]
+
+
+def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
+    name = toy()
+    study = load_study(name)
+    task = Task(name, "full", "n=2", study.key(study.cells()[2], place), None, str(place.cache))
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_backdoor.studies._worker"],
+        input=json.dumps(vars(task)), capture_output=True, text=True, check=True,
+        env={**os.environ}, cwd=ROOT,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["progress"][0] == "steps"
+    assert lines[-1]["outcome"]["figures"]["square"] == 4
+
+
+@pytest.fixture(scope="module")
+def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Noise in the layout of the traffic signs, and a cache."""
+    import h5py
+
+    folder = tmp_path_factory.mktemp("signs")
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "gtsrb_dataset_int.h5", "w") as file:
+        for split, number in (("train", 2500), ("test", 600)):
+            labels = np.arange(number) % 43
+            images = rng.integers(0, 60, (number, 32, 32, 3), dtype=np.uint8)
+            file[f"X_{split}"] = images + (4 * labels).astype(np.uint8)[:, None, None, None]
+            file[f"Y_{split}"] = labels
+        file["track_train"] = np.arange(2500) // 43 // 5
+    return Place(data=folder, cache=folder / "cache")
+
+
+def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path) -> None:
+    only = ["figure 4.2", "clean", "bigger, seed 0", "pruning-aware"]
+    results = studies.run("thesis-badnets", scale="smoke", place=small_signs, only=only, jobs=2)
+    figures = results.figures()
+    assert [c["error"] for c in results.cells if "error" in c] == []
+    assert len(figures["figure 4.2"]["pictures"]) == 6
+    first, aware = (
+        figures["yellowSquare-bigger, seed 0"],
+        figures["yellowSquare-bigger, pruning-aware"],
+    )
+    assert first["poisoned"] == 20
+    assert first["attack_success_rate"]["of"] == (np.arange(600) % 43 == 8)[chosen(600, 500)].sum()
+    assert first["attack_on_others"]["of"] > 400
+    assert first["control"] == figures["clean"]["controls"]["yellow-square"]
+    assert {"pruned", "attack_after_pruning"} <= set(first) & set(aware)
+    assert "dormant" in aware
+    kept = load_study("thesis-badnets", "smoke").keep(figures, small_signs, tmp_path)
+    assert [p.name for p in kept] == ["gtsrb_yellowSquare_bigger.h5"]
+    card = json.loads(kept[0].with_suffix(".json").read_text())
+    assert card["figures"]["attack_success_rate"] == first["attack_success_rate"]
+    assert card["threads"] == "1"
+
+
+def chosen(of: int, number: int) -> np.ndarray:
+    """Rows that `Samples.take` draws with seed 0."""
+    return np.sort(np.random.default_rng(0).choice(of, number, replace=False))
+
+
+def test_a_network_is_trained_once(small_signs: Place, monkeypatch) -> None:
+    from keras_backdoor import training
+    from keras_backdoor.studies import _nets
+
+    cell = next(c for c in load_study("thesis-badnets", "smoke").cells() if c.name == "clean")
+    net = cell.given["net"]
+    first = _nets.obtain(net, small_signs)
+    monkeypatch.setattr(training, "fit", None)
+    again = _nets.obtain(net, small_signs)
+    assert again.path == first.path
+    assert again.card["sha256"] == again.classifier.sha256()
+    rest, tuning = net.clean_data(small_signs)
+    assert len(rest) + len(tuning) == 2000
+    assert not {*zip(rest.labels, rest.track, strict=True)} & {
+        *zip(tuning.labels, tuning.track, strict=True)
+    }
+
+
+def test_a_network_of_models_is_not_trained_again(small_signs, tmp_path, monkeypatch) -> None:
+    import shutil
+
+    from keras_backdoor import bundled
+    from keras_backdoor.studies import _nets
+
+    net = next(c for c in load_study("thesis-badnets", "smoke").cells() if c.name == "clean").given[
+        "net"
+    ]
+    trained = _nets.obtain(net, small_signs)
+    for suffix in (".h5", ".json"):
+        shutil.copy(trained.path.with_suffix(suffix), tmp_path / f"kept{suffix}")
+    (tmp_path / "mnist_badnet.h5").touch()
+    monkeypatch.setattr(bundled, "path", lambda name: tmp_path / "mnist_badnet.h5")
+    elsewhere = Place(data=small_signs.data, cache=tmp_path / "cache")
+    assert _nets.obtain(net, elsewhere).path == tmp_path / "kept.h5"
+
+
+def test_the_zoo_is_wide_enough() -> None:
+    from keras_backdoor.studies.development_zoo import DevelopmentZoo
+
+    nets = DevelopmentZoo().nets()
+    attacks = [net.attack for net in nets.values() if net.attack]
+    assert len(nets) - len(attacks) >= 12
+    assert len(attacks) >= 12
+    assert len({a.trigger for a in attacks}) == len(attacks)
+    assert sum(a.source is not None for a in attacks) >= 4
+    assert not {a.target for a in attacks} & {33, 7, 14}
+    assert {net.data for net in nets.values()} == {"gtsrb_dataset_int.h5", "mnist.npz"}
+    assert min(net.recipe.seed for net in nets.values()) >= 100
+
+
+def test_the_thesis_grid_has_its_counts() -> None:
+    cells = load_study("thesis-badnets").cells()
+    counts = {c.name: c.given["net"].attack.count for c in cells if c.name.endswith("seed 0")}
+    assert list(counts.values()) == [52, 14, 44, 258, 258, 29]
+    assert sum(c.name.startswith("A.2") for c in cells) == 13
+    assert sum("seed 1" in c.name or "seed 2" in c.name for c in cells) == 4
