@@ -126,3 +126,40 @@ def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
         ax.set(xlabel="class", ylabel="suspicion")
 
     return draw(paint)
+
+
+def rate_panels(
+    panels: dict[str, dict[str, list[tuple[float, float, float, float]]]],
+    *,
+    xlabel: str,
+    columns: int = 3,
+) -> bytes:
+    """Shares over a number: panel -> curve -> points (x, share, low, high), all but x in 0..1.
+
+    A curve whose points have no interval (low = high) is drawn dashed, as published figures are.
+    """
+
+    def paint(axes: Any) -> None:
+        for ax in axes.ravel()[len(panels) :]:
+            ax.set_visible(False)
+        for ax, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
+            for number, (name, points) in enumerate(curves.items()):
+                x, y, low, high = 100 * np.array(sorted(points)).T
+                measured = bool(np.any(high > low))
+                ax.errorbar(
+                    x / 100,
+                    y,
+                    [y - low, high - y] if measured else None,
+                    label=name,
+                    color=(CLEAN, ATTACK)[number % 2],
+                    linestyle="-" if measured else "--",
+                    marker="o" if measured else "x",
+                    capsize=2,
+                    alpha=1.0 if measured else 0.6,
+                )
+            ax.set_title(title, fontsize=10)
+            ax.set(xlabel=xlabel, ylabel="%", ylim=(40, 103))
+        axes[0, 0].legend(frameon=False, fontsize=7)
+
+    rows = -(-len(panels) // columns)
+    return draw(paint, width=3.6 * columns, height=3.0 * rows, grid=(rows, columns))

@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ class Section:
     text: str = ""
     table: Rows = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: text and table as HTML, then the pictures."""
+        from IPython.display import HTML, Image, display
+
+        template = _environment().get_template("section.html.j2")
+        display(HTML(template.render(section=replace(self, figures=[]))))
+        for figure in self.figures:
+            display(Image(figure.png))
+            display(HTML(f"<i>{escape(figure.caption)}</i>"))
 
 
 @dataclass(frozen=True)

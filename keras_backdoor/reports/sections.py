@@ -1,5 +1,6 @@
 """What a page shows of each kind of answer."""
 
+import importlib.util
 import json
 from functools import singledispatch
 from pathlib import Path
@@ -63,11 +64,20 @@ def _page_of_results(found: Results) -> Page:
         title=found.about["title"],
         lead=lead,
         sections=[
-            Section("Figures", text=note, table=found.table()),
+            *(_study_sections(found) or [Section("Figures", text=note, table=found.table())]),
             *([Section("Failed", table=failed)] if failed[1:] else []),
             Section("How it was made", table=about),
         ],
     )
+
+
+def _study_sections(found: Results) -> list[Section]:
+    """What `<study>_page.py` beside this file shows of a study, where there is one."""
+    name = f"{__package__}.{found.about['study'].replace('-', '_')}_page"
+    if importlib.util.find_spec(name) is None:
+        return []
+    made: list[Section] = importlib.import_module(name).sections(found)
+    return made
 
 
 @singledispatch

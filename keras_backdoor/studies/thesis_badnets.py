@@ -91,7 +91,7 @@ class ThesisBadnets(Study):
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        examples = Cell("figure 4.2", {"pictures": TRIGGERS, "class": SOURCE, "row": 0})
+        examples = Cell("figure 4.2", {"pictures": TRIGGERS, "class": SOURCE, "image": "brightest"})
         clean = Cell("clean", self._given(None, 0), {"clean_accuracy": CLEAN_ACCURACY})
         return [examples, clean, *self._table_4_1(), *self._table_a_2(), self._pruning_aware()]
 
@@ -164,7 +164,8 @@ class ThesisBadnets(Study):
     def _pictures(self, place: Place) -> dict[str, str]:
         """Figure 4.2: a test image of the source class, clean and under every trigger (PNG)."""
         images = Net(DATA, "gtsrb_cnn", PRESETS["thesis-gtsrb"]).open(place, "test")
-        image = images.of_class(SOURCE).read(0, 1)
+        signs = images.of_class(SOURCE).read()
+        image = signs[[signs.mean(axis=(1, 2, 3)).argmax()]]
         shown = {"clean": image, **{t: parse(t).apply(image) for t in TRIGGERS}}
         return {
             name: base64.b64encode(encode(np.asarray(pixels[0]))).decode()
