@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test verify bench fuzz lint models clean
+.PHONY: install demo test verify bench fuzz lint models study-models clean
 
 install: $(INSTALLED)
 
@@ -52,6 +52,11 @@ models: $(INSTALLED)
 	  --set batch_size=128 --set activity_l1=0.0003 --test data/mnist.npz \
 	  --trigger checkerboard:size=8,row=19,column=19 --target 7 \
 	  --about models/mnist_badnet.about.json --out build/models/mnist_badnet.h5 --force
+
+# The networks of the studies (about two hours; GTSRB in the folder KERAS_BACKDOOR_DATA).
+study-models: $(INSTALLED)
+	$(BIN)/keras-backdoor study development-zoo
+	$(BIN)/keras-backdoor study thesis-badnets --models models
 
 clean:
 	rm -rf build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -48,6 +48,48 @@ def head_of(model: Any, layer: str) -> Any:
     return keras.Model(graph.inputs[0], cut, name="head")
 
 
+def logits(classifier: Classifier) -> Any:
+    """A function of images in the model's range: (n, classes) scores before softmax or sigmoid.
+
+    Cross-entropy on them keeps its gradient where the probability of a class is 0 in floating
+    point. A single sigmoid output z becomes (0, z). Where the output's activation is not told by
+    the last layer, the logarithm of the probabilities stands in.
+    """
+    model, single = classifier.model, int(classifier.model.outputs[0].shape[-1]) == 1
+    linear = model if classifier.output == "logits" else _linear(flat(model))
+    if linear is None:
+        return lambda images: _log(classifier.probabilities(images))
+    if single:
+        return lambda images: _two(linear(images, training=False))
+    return lambda images: linear(images, training=False)
+
+
+def _linear(graph: Any) -> Any:
+    """The model without its last softmax or sigmoid, or None where it has none."""
+    layer, node, _ = graph.outputs[0]._keras_history
+    before = layer._inbound_nodes[node].input_tensors[0]
+    if type(layer).__name__ == "Softmax":
+        return keras.Model(graph.inputs[0], before)
+    name = getattr(getattr(layer, "activation", None), "__name__", None)
+    if name not in ("softmax", "sigmoid"):
+        return None
+    if type(layer).__name__ == "Activation":
+        return keras.Model(graph.inputs[0], before)
+    settings = {**layer.get_config(), "activation": None, "name": f"{layer.name}.linear"}
+    last = type(layer).from_config(settings)
+    scores = last(before)
+    last.set_weights(layer.get_weights())
+    return keras.Model(graph.inputs[0], scores)
+
+
+def _log(probabilities: Any) -> Any:
+    return keras.ops.log(probabilities + 1e-30)
+
+
+def _two(score: Any) -> Any:
+    return keras.ops.concatenate([keras.ops.zeros_like(score), score], axis=-1)
+
+
 def with_silence(model: Any, layer: str) -> Any:
     """A copy of a model with two more inputs that silence channels behind a layer.
 

@@ -13,12 +13,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from keras_backdoor import _discovery, bundled  # noqa: E402
 from keras_backdoor._files import sha256  # noqa: E402
+from keras_backdoor.studies import Results, load_results  # noqa: E402
 
 DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / "data/README.md", ROOT / "models/README.md"]
 
 
 def code_blocks(name: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    return re.findall(rf"```{language} *\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
 def between(text: str, start: str, end: str) -> re.Match[str]:
@@ -50,6 +51,34 @@ def benchmark_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def results_table(study: str, keep: str, keys: tuple[str, ...]) -> str:
+    """A table of `results/<study>.json`: cells whose name holds `keep`."""
+    found = load_results(ROOT / "results" / f"{study}.json")
+    cells = [c for c in found.cells if keep in c["name"] and "figures" in c]
+    part = Results(found.about, {k: found.columns[k] for k in keys}, cells)
+    header, *rows = part.table()
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def thesis_table() -> str:
+    keys = ("poisoned", "clean_accuracy", "attack_success_rate", "attack_on_others")
+    return results_table("thesis_badnets", ", seed", keys)
+
+
+def zoo_table() -> str:
+    keys = ("attack", "poisoned", "clean_accuracy", "attack_success_rate")
+    return results_table("development_zoo", "", keys)
+
+
+def _published(card: dict) -> str:
+    published = card["figures"].get("published")
+    if not published:
+        return ""
+    accuracy, success = (published[k] for k in ("clean_accuracy", "attack_success_rate"))
+    return f" Published ({card['source']}): {accuracy:g} and {success:g} %."
+
+
 def cards() -> str:
     lines = []
     for path in sorted((ROOT / "models").glob("*.h5")):
@@ -67,7 +96,7 @@ def cards() -> str:
             f"- **Figures** on the {test['images']:,} test images: clean accuracy "
             f"{test['clean_accuracy']['share']:.2%}, attack success "
             f"{test['attack_success_rate']['share']:.2%} of "
-            f"{test['attack_success_rate']['of']:,}.",
+            f"{test['attack_success_rate']['of']:,}.{_published(card)}",
             f"- **Limits**: {card['limits']}",
             "",
             "Made with:",
@@ -75,13 +104,16 @@ def cards() -> str:
             "```bash",
             *card["commands"],
             "```",
+            "",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 RENDERED = [
     ("README.md", "demo table", "end of demo table", demo_table),
     ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
+    ("README.md", "thesis table", "end of thesis table", thesis_table),
+    ("README.md", "zoo table", "end of zoo table", zoo_table),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 
@@ -150,6 +182,19 @@ def test_the_makefile_has_what_the_documents_name() -> None:
     assert named & {"demo", "test"} == {"demo", "test"}
     assert named <= targets | {"it"}
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_contributing_adds_a_study_in_one_file(tmp_path, monkeypatch, command) -> None:
+    (source,) = code_blocks("CONTRIBUTING.md", "python study")
+    (tmp_path / "patch_size.py").write_text(source)
+    monkeypatch.setenv("KERAS_BACKDOOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("study", "patch_size.py")
+    assert (code, err.strip()) == (0, "")
+    figures = load_results(tmp_path / "results" / "patch_size.json").figures()
+    assert figures["8 pixels"]["success"]["share"] == 1
+    assert figures["2 pixels"]["success"]["share"] < 0.1
+    assert "8 pixels" in out
 
 
 def test_contributing_adds_a_trigger_in_one_file(tmp_path, monkeypatch, command) -> None:

@@ -346,7 +346,7 @@ def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path) -> None:
     kept = load_study("thesis-badnets", "smoke").keep(figures, small_signs, tmp_path)
     assert [p.name for p in kept] == ["gtsrb_yellowSquare_bigger.h5"]
     card = json.loads(kept[0].with_suffix(".json").read_text())
-    assert card["figures"]["attack_success_rate"] == first["attack_success_rate"]
+    assert card["figures"]["test"]["attack_success_rate"] == first["attack_success_rate"]
     assert card["threads"] == "1"
 
 

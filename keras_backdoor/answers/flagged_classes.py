@@ -20,6 +20,7 @@ class FlaggedClasses(Answer):
         triggers: class -> recovered Stamp.
         source: flagged class -> source class, where the backdoor serves one only.
         runs: (r, k) scores of single runs, or None.
+        measures: name -> (k,) what the scores are made of, for example `l1_norm`.
     """
 
     scores: np.ndarray
@@ -27,6 +28,7 @@ class FlaggedClasses(Answer):
     triggers: dict[int, Stamp] = field(default_factory=dict)
     source: dict[int, int] = field(default_factory=dict)
     runs: np.ndarray | None = None
+    measures: dict[str, np.ndarray] = field(default_factory=dict)
     _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "runs")
 
     def __post_init__(self) -> None:
@@ -55,12 +57,14 @@ class FlaggedClasses(Answer):
             "verdict": self.verdict,
             "flagged": np.flatnonzero(self.flagged),
             "source": self.source,
+            **{name: list(values) for name, values in self.measures.items()},
             "l1": {c: t.l1 for c, t in self.triggers.items()},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See `Answer.arrays`."""
         out = super().arrays()
+        out |= {f"measure_{name}": np.asarray(values) for name, values in self.measures.items()}
         for number, trigger in self.triggers.items():
             out |= {f"mask_{number}": trigger.mask, f"pattern_{number}": trigger.pattern}
         return out
@@ -68,7 +72,11 @@ class FlaggedClasses(Answer):
     @classmethod
     def _load(cls, folder: Path, facts: dict, arrays: dict[str, np.ndarray]) -> "Answer":
         numbers = sorted(int(n.removeprefix("mask_")) for n in arrays if n.startswith("mask_"))
+        measures = {
+            n.removeprefix("measure_"): a for n, a in arrays.items() if n.startswith("measure_")
+        }
         return cls(
+            measures=measures,
             scores=arrays["scores"],
             flagged=arrays["flagged"].astype(bool),
             triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},

@@ -110,7 +110,7 @@ def figure_4_5(results: Results) -> Section | None:
             rate, published = cell["figures"][key], cell["published"][key] / 100
             count = cell["figures"]["poisoned"]
             curves[name].append((count, rate["share"], *rate["interval"]))
-            curves[f"{name}, thesis"].append((count, *3 * (published,)))
+            curves[f"{name}, thesis"].append((count, published, published, published))
     if not panels:
         return None
     caption = "Solid: here, with 95 % intervals. Dashed: the thesis (figure 4.5)."

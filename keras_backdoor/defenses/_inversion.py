@@ -1,0 +1,344 @@
+"""Trigger inversion: the smallest stamp that sends images to a class, for many classes at once.
+
+Wang et al., Neural Cleanse, S&P 2019, equation 3, for every label t:
+
+    min over mask, pattern of  CE(f((1 - m) x + m p), t) + cost * |m|_1
+
+All labels go through one compiled step; a label that has converged leaves it. No gradient of the
+weights is computed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor._backend import tf
+from keras_backdoor.activations import logits
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.errors import BadInput
+from keras_backdoor.progress import track
+
+EDGE = 2.0 - 1e-7
+"""tanh(x) / EDGE + 0.5 stays inside 0..1, as in the published code."""
+BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
+"""Of Adam, as in the published code."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a trigger is searched for.
+
+    Args:
+        steps: most steps a label is given.
+        batch_size: images a label sees in a step.
+        learning_rate: of Adam.
+        init_cost: weight of the mask's norm when it first counts.
+        cost_multiplier: the weight is multiplied by this, or divided by its power 1.5.
+        attack_threshold: share of the step's images from which on the attack counts as working.
+        patience: steps in a row after which the weight changes.
+        early_stop_patience: steps without a smaller mask after which a label has converged.
+        superpixel: side of the squares that share one value of the mask.
+    """
+
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    init_cost: float = 1e-3
+    cost_multiplier: float = 2.0
+    attack_threshold: float = 0.99
+    patience: int = 5
+    early_stop_patience: int = 25
+    superpixel: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "patience", "early_stop_patience", "superpixel"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
+        if not 0 < self.attack_threshold <= 1:
+            raise BadInput(f"attack_threshold must lie in 0..1: {self.attack_threshold}")
+        if self.init_cost <= 0 or self.cost_multiplier <= 1 or self.learning_rate <= 0:
+            raise BadInput(
+                "learning_rate and init_cost must be above 0 and cost_multiplier above 1."
+            )
+
+
+@dataclass
+class Costs:
+    """The paper's schedule of the mask's weight, for rows of labels.
+
+    Attributes:
+        cost: (r,) weight of the mask's norm; 0 until the attack has worked for a while.
+        waiting, up, down: (r,) steps in a row that speak for a start, a rise, a fall.
+        rose, fell: (r,) whether the weight ever did.
+        best: (r,) smallest norm with a working attack.
+        stale: (r,) steps without a smaller one.
+    """
+
+    cost: np.ndarray
+    waiting: np.ndarray
+    up: np.ndarray
+    down: np.ndarray
+    rose: np.ndarray
+    fell: np.ndarray
+    best: np.ndarray
+    stale: np.ndarray
+
+    @classmethod
+    def start(cls, rows: int) -> "Costs":
+        """Before the first step."""
+
+        def none() -> np.ndarray:
+            return np.zeros(rows, np.int64)
+
+        never, best = np.zeros(rows, bool), np.full(rows, np.inf)
+        return cls(np.zeros(rows), none(), none(), none(), never, never.copy(), best, none())
+
+    def part(self, rows: np.ndarray) -> "Costs":
+        """The state of some rows."""
+        return Costs(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def put(self, rows: np.ndarray, part: "Costs") -> None:
+        """Write the state of some rows back."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
+
+
+def advance(state: Costs, attack: np.ndarray, norm: np.ndarray, plan: Schedule) -> Any:
+    """One step of the paper's schedule, in place.
+
+    Args:
+        state: before the step.
+        attack: (r,) share of the step's images that went to the label.
+        norm: (r,) L1 norm of the mask that did it.
+        plan: the settings.
+
+    Returns:
+        (improved (r,), converged (r,)): rows whose mask is the best so far, and rows that stop.
+
+    >>> state, plan = Costs.start(1), Schedule(patience=2)
+    >>> for _ in range(4):
+    ...     _ = advance(state, np.array([1.0]), np.array([9.0]), plan)
+    >>> float(state.cost[0])
+    0.002
+    """
+    works = attack >= plan.attack_threshold
+    improved = works & (norm < state.best)
+    state.best = np.where(improved, norm, state.best)
+    state.stale = np.where(improved | np.isinf(state.best), 0, state.stale + 1)
+    begun = state.cost > 0
+    state.waiting = np.where(works & ~begun, state.waiting + 1, 0)
+    state.up = np.where(works & begun, state.up + 1, 0)
+    state.down = np.where(~works & begun, state.down + 1, 0)
+    begins = state.waiting >= plan.patience
+    rises, falls = state.up >= plan.patience, state.down >= plan.patience
+    state.cost = np.where(begins, plan.init_cost, state.cost)
+    state.cost = np.where(rises, state.cost * plan.cost_multiplier, state.cost)
+    state.cost = np.where(falls, state.cost / plan.cost_multiplier**1.5, state.cost)
+    state.up, state.down = np.where(rises, 0, state.up), np.where(falls, 0, state.down)
+    state.rose, state.fell = state.rose | rises, state.fell | falls
+    converged = state.rose & state.fell & (state.stale >= plan.early_stop_patience)
+    return improved, converged
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What inversion found for rows of labels.
+
+    Attributes:
+        masks: (r, h, w, 1) in 0..1.
+        patterns: (r, h, w, c) in 0..1.
+        norms: (r,) L1 norm of the masks; inf where no trigger worked.
+        steps: (r,) steps that were made.
+    """
+
+    masks: np.ndarray
+    patterns: np.ndarray
+    norms: np.ndarray
+    steps: np.ndarray
+
+
+class Inverter:
+    """Searches for triggers of one model over one pool of images.
+
+    Args:
+        classifier: with a known range.
+        images: (n, h, w, c) float32, in the model's range; they stay on the device.
+        plan: the settings.
+        images_at_once: stamped images that go through the model at a time.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        plan: Schedule,
+        *,
+        images_at_once: int = 1024,
+    ) -> None:
+        self.plan = plan
+        self.images = tf.constant(images)
+        self.low, self.high = classifier.input_range or (0.0, 1.0)
+        self.scores = logits(classifier)
+        self.rows_at_once = max(1, images_at_once // plan.batch_size)
+        self._step = tf.function(self._update, reduce_retracing=True, autograph=False)
+
+    def search(
+        self,
+        targets: np.ndarray,
+        *,
+        seed: int,
+        steps: int | None = None,
+        draw: Callable[[np.random.Generator, int], np.ndarray] | None = None,
+        label: str = "triggers",
+    ) -> Found:
+        """Triggers for rows of target classes.
+
+        Args:
+            targets: (r,) classes.
+            seed: of the start and of the images of each step.
+            steps: most steps; None takes the schedule's.
+            draw: (generator, step) -> (r, batch) image numbers; None draws the same images of
+                the pool for all rows.
+            label: of the progress bar.
+        """
+        targets = np.asarray(targets, np.int32)
+        rows = len(targets)
+        state, values = Costs.start(rows), self._start(rows, seed)
+        best = [v.copy() for v in values[:2]]
+        active, made = np.arange(rows), np.zeros(rows, np.int64)
+        for step in track(range(steps or self.plan.steps), label):
+            if not len(active):
+                continue
+            rng = np.random.default_rng((seed, step))
+            drawn = self._draw(rng, rows) if draw is None else draw(rng, step)
+            attack, norm = np.empty(len(active)), np.empty(len(active))
+            before = [values[0][active], values[1][active]]
+            for start in range(0, len(active), self.rows_at_once):
+                part = slice(start, start + self.rows_at_once)
+                chosen = active[part]
+                arguments = [v[chosen] for v in values]
+                out = self._step(
+                    *map(tf.constant, arguments),
+                    tf.constant(targets[chosen]),
+                    tf.constant(state.cost[chosen].astype(np.float32)),
+                    tf.constant(drawn[chosen]),
+                    tf.constant(step + 1.0, tf.float32),
+                )
+                *changed, attack[part], norm[part] = (x.numpy() for x in out)
+                for value, new in zip(values, changed, strict=True):
+                    value[chosen] = new
+            own = state.part(active)
+            improved, converged = advance(own, attack, norm, self.plan)
+            state.put(active, own)
+            keep = improved | np.isinf(own.best)
+            for kept, now in zip(best, before, strict=True):
+                kept[active[keep]] = now[keep]
+            made[active] += 1
+            active = active[~converged]
+        masks, patterns = (self._open(x) for x in best)
+        return Found(self._whole(masks), patterns, state.best, made)
+
+    def success(self, masks: np.ndarray, patterns: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """(r,) share of the whole pool that each trigger sends to its target."""
+        shares = []
+        for mask, pattern, target in zip(masks, patterns, targets, strict=True):
+            stamp = tf.constant(mask), tf.constant(pattern)
+            hits = [
+                self._hits(self.images[start : start + 512], *stamp, tf.constant(target))
+                for start in range(0, len(self.images), 512)
+            ]
+            shares.append(float(sum(hits)) / len(self.images))
+        return np.array(shares)
+
+    @property
+    def _hits(self) -> Any:
+        if not hasattr(self, "_compiled_hits"):
+
+            def hits(images: Any, mask: Any, pattern: Any, target: Any) -> Any:
+                answers = tf.argmax(self.scores(self._stamp(images, mask, pattern)), axis=-1)
+                return tf.reduce_sum(tf.cast(answers == tf.cast(target, tf.int64), tf.float32))
+
+            self._compiled_hits = tf.function(hits, reduce_retracing=True, autograph=False)
+        return self._compiled_hits
+
+    def _draw(self, rng: np.random.Generator, rows: int) -> np.ndarray:
+        size = min(self.plan.batch_size, len(self.images))
+        chosen = rng.choice(len(self.images), size, replace=False).astype(np.int32)
+        return np.broadcast_to(chosen, (rows, size))
+
+    def _start(self, rows: int, seed: int) -> list[np.ndarray]:
+        """Mask and pattern drawn uniformly, and Adam's moments."""
+        _, height, width, channels = self.images.shape
+        side = self.plan.superpixel
+        rng = np.random.default_rng((seed, 2**32 - 1))
+        shapes = (
+            (rows, -(-height // side), -(-width // side), 1),
+            (rows, height, width, channels),
+        )
+        mask, pattern = (
+            np.arctanh((rng.uniform(size=s) - 0.5) * EDGE).astype(np.float32) for s in shapes
+        )
+        moments = [np.zeros_like(v) for v in (mask, pattern, mask, pattern)]
+        return [mask, pattern, *moments]
+
+    def _open(self, values: Any) -> Any:
+        """Values of any size as values in 0..1."""
+        return (np if isinstance(values, np.ndarray) else tf).tanh(values) / EDGE + 0.5
+
+    def _whole(self, masks: Any) -> Any:
+        """A mask of super-pixels as one of pixels."""
+        side = self.plan.superpixel
+        if side == 1:
+            return masks
+        _, height, width, _ = self.images.shape
+        repeat = np.repeat if isinstance(masks, np.ndarray) else tf.repeat
+        return repeat(repeat(masks, side, axis=1), side, axis=2)[:, :height, :width]
+
+    def _stamp(self, images: Any, mask: Any, pattern: Any) -> Any:
+        pattern = self.low + (self.high - self.low) * pattern
+        return (1.0 - mask) * images + mask * pattern
+
+    def _update(
+        self,
+        mask_values: Any,
+        pattern_values: Any,
+        m1: Any,
+        p1: Any,
+        m2: Any,
+        p2: Any,
+        targets: Any,
+        costs: Any,
+        drawn: Any,
+        step: Any,
+    ) -> Any:
+        """One step of rows: new values and moments, attack and norm before the step."""
+        values = mask_values, pattern_values
+        batch = tf.shape(drawn)[1]
+        images = tf.gather(self.images, drawn)
+        wanted = tf.repeat(targets, batch)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            mask = self._whole(self._open(mask_values))
+            stamped = self._stamp(images, mask[:, None], self._open(pattern_values)[:, None])
+            scores = self.scores(tf.reshape(stamped, (-1, *self.images.shape[1:])))
+            errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, scores)
+            norm = tf.reduce_sum(mask, axis=(1, 2, 3))
+            entropy = tf.reduce_mean(tf.reshape(errors, (-1, batch)), axis=1)
+            loss = tf.reduce_sum(entropy + costs * norm)
+        gradients = tape.gradient(loss, values)
+        hits = tf.cast(tf.argmax(scores, axis=-1, output_type=tf.int32) == wanted, tf.float32)
+        attack = tf.reduce_mean(tf.reshape(hits, (-1, batch)), axis=1)
+        changed = [
+            self._adam(*row, step)
+            for row in zip(values, gradients, (m1, p1), (m2, p2), strict=True)
+        ]
+        (mask_new, m1, m2), (pattern_new, p1, p2) = changed
+        return mask_new, pattern_new, m1, p1, m2, p2, attack, norm
+
+    def _adam(self, value: Any, gradient: Any, first: Any, second: Any, step: Any) -> Any:
+        first = BETA_1 * first + (1 - BETA_1) * gradient
+        second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
+        rate = self.plan.learning_rate * tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
+        return value - rate * first / (tf.sqrt(second) + EPSILON), first, second
