@@ -32,6 +32,7 @@ _HOMES = {
     "metrics": "",
     "poison": "poisoning",
     "split": "activations",
+    "studies": "",
     "triggers": "",
 }
 _FOLDERS = ("defenses", "explanations")

@@ -3,6 +3,7 @@ from keras_backdoor import (
     bundled as bundled,
     datasets as datasets,
     metrics as metrics,
+    studies as studies,
     triggers as triggers,
 )
 from keras_backdoor.classifier import Classifier as Classifier
@@ -24,5 +25,9 @@ from keras_backdoor.poisoning import poison as poison
 from keras_backdoor.activations import split as split
 from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
+from keras_backdoor.defenses.input_filter import InputFilter as InputFilter
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse as NeuralCleanse
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning as NeuronPruning
+from keras_backdoor.defenses.unlearning import Unlearning as Unlearning
 
 __version__: str

@@ -21,6 +21,7 @@ class FlaggedClasses(Answer):
         source: flagged class -> source class, where the backdoor serves one only.
         runs: (r, k) scores of single runs, or None.
         measures: name -> (k,) what the scores are made of, for example `l1_norm`.
+        examples: (m, h, w, c) uint8 clean images that the triggers can be shown on, or None.
     """
 
     scores: np.ndarray
@@ -29,7 +30,8 @@ class FlaggedClasses(Answer):
     source: dict[int, int] = field(default_factory=dict)
     runs: np.ndarray | None = None
     measures: dict[str, np.ndarray] = field(default_factory=dict)
-    _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "runs")
+    examples: np.ndarray | None = None
+    _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "runs", "examples")
 
     def __post_init__(self) -> None:
         check_pair(self.scores, self.flagged)
@@ -49,6 +51,7 @@ class FlaggedClasses(Answer):
             ("verdict", self.verdict),
             ("flagged classes", ", ".join(classes) or "none"),
             ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
+            *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -82,5 +85,6 @@ class FlaggedClasses(Answer):
             triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},
             source={int(k): int(v) for k, v in facts.get("source", {}).items()},
             runs=arrays.get("runs"),
+            examples=arrays.get("examples"),
             about=facts.get("about", {}),
         )

@@ -1,3 +1,7 @@
 # Written by `python -m keras_backdoor._stubs`; do not edit.
 from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
+from keras_backdoor.defenses.input_filter import InputFilter as InputFilter
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse as NeuralCleanse
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning as NeuronPruning
+from keras_backdoor.defenses.unlearning import Unlearning as Unlearning

@@ -21,7 +21,7 @@ from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import track
 
 EDGE = 2.0 - 1e-7
-"""tanh(x) / EDGE + 0.5 stays inside 0..1, as in the published code."""
+"""A value u in 0..1 is held as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """Of Adam, as in the published code."""
 
@@ -285,7 +285,7 @@ class Inverter:
 
     def _open(self, values: Any) -> Any:
         """Values of any size as values in 0..1."""
-        return (np if isinstance(values, np.ndarray) else tf).tanh(values) / EDGE + 0.5
+        return (np if isinstance(values, np.ndarray) else tf).tanh(values) / 2.0 + 0.5
 
     def _whole(self, masks: Any) -> Any:
         """A mask of super-pixels as one of pixels."""

@@ -122,7 +122,7 @@ def invert(
             cost, up, rose = cost * plan.cost_multiplier, 0, True
         elif down >= plan.patience:
             cost, down, fell = cost / plan.cost_multiplier**1.5, 0, True
-    opened = [np.tanh(v) / EDGE + 0.5 for v in best_values or [v.numpy() for v in variables]]
+    opened = [np.tanh(v) / 2.0 + 0.5 for v in best_values or [v.numpy() for v in variables]]
     return Inverted(opened[0], opened[1], best, log)
 
 
@@ -140,7 +140,7 @@ def _update(
         values = [v.value for v in variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            mask, pattern = (tf.tanh(v) / EDGE + 0.5 for v in values)
+            mask, pattern = (tf.tanh(v) / 2.0 + 0.5 for v in values)
             answers = scores((1 - mask) * images + mask * (low + (high - low) * pattern))
             wanted = tf.fill([tf.shape(images)[0]], target)
             errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, answers)

@@ -67,12 +67,14 @@ class Defense(ABC):
         commands: words of the command line that it answers to (scan, audit, repair, guard,
             explain); the first method of a command that lists it in `default_for` is its default.
         paper: where it is published.
+        quick: settings under which it runs in seconds, for a first try; its answer means little.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     commands: ClassVar[tuple[str, ...]] = ()
     default_for: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
+    quick: ClassVar[dict[str, Any]] = {}
 
     @abstractmethod
     def run(self, evidence: Evidence) -> Answer:

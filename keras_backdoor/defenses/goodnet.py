@@ -44,7 +44,7 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     image = keras.Input(nets[0].model.inputs[0].shape[1:], name="image")
     trunk = _Trunk()
     scores = [
-        _probabilities(net, _graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
+        probabilities(net, _graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
         for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
     ]
     layers = keras.layers
@@ -94,7 +94,8 @@ class _Trunk:
         return visit
 
 
-def _probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
+def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
+    """The symbolic (n, classes) probabilities of a network's symbolic output."""
     layers = keras.layers
     if scores.shape[-1] > 1:
         if net.output == "probabilities":

@@ -1,6 +1,6 @@
 """Neural Cleanse: a class that a very small stamp leads to is the target of a backdoor."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +18,8 @@ CONSISTENCY = 1.4826
 """The MAD times this estimates the standard deviation of a normal distribution."""
 KEPT = 32
 """Triggers of the smallest norms that are kept."""
+EXAMPLES = 5
+"""Clean images that are kept with the answer, to show the triggers on."""
 MANY = 100
 """Number of classes from which on `auto` searches in full among a part of them only."""
 
@@ -85,6 +87,7 @@ class NeuralCleanse(Defense):
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    quick: ClassVar[dict[str, Any]] = {"runs": 1, "images": 100, "schedule": Schedule(steps=20)}
 
     def __post_init__(self) -> None:
         for name in ("runs", "images", "quick_steps", "candidates", "others"):
@@ -105,7 +108,11 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, model, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        return self._judge(found, model.classes)
+        answer = self._judge(found, model.classes)
+        shown = pool(model, clean, EXAMPLES, self.seed)
+        low, high = model.input_range or (0.0, 1.0)
+        examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
+        return replace(answer, examples=examples)
 
     def _search(self, model: Classifier, clean: Samples, seed: int) -> dict[str, np.ndarray]:
         """The norms of one run, and the triggers of the smallest."""
@@ -154,17 +161,23 @@ class NeuralCleanse(Defense):
         flagged = votes > len(found) / 2
         disagree = bool(not flagged.any() and votes.any())
         unknown = bool(np.isnan(index).all())
-        scores = _median(index)
+        scores, norm = _median(index), _median(norms)
+        flagging = [f"class {c}: {votes[c]} of {len(found)}" for c in np.flatnonzero(votes)]
+        examined = int((~np.isnan(norm)).sum())
         summary = {
-            "runs": len(found),
-            "runs that flag": {int(c): int(votes[c]) for c in np.flatnonzero(votes)},
+            "smallest norms": ", ".join(
+                f"{norm[c]:.4g} (class {c})" for c in np.argsort(norm)[: min(5, examined)]
+            ),
+            "median norm": f"{np.nanmedian(norm):.4g}",
+            "runs that flag": "; ".join(flagging) or "none",
+            "classes searched in full": f"{examined} of {classes}",
         }
         return FlaggedClasses(
             scores=scores,
             flagged=flagged,
             triggers=_smallest(found),
             runs=index,
-            measures={"l1_norm": _median(norms), "anomaly_index": scores, "norms": norms},
+            measures={"l1_norm": norm, "anomaly_index": scores, "norms": norms},
             about={"inconclusive": disagree or unknown, "summary": summary},
         )
 

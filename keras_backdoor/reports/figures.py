@@ -116,6 +116,33 @@ def score_histogram(scores: np.ndarray, flagged: np.ndarray) -> bytes:
     return draw(paint)
 
 
+def norm_bars(norms: np.ndarray, flagged: np.ndarray, spread: np.ndarray | None = None) -> bytes:
+    """L1 norm of every class's trigger, smallest first, with the median and the runs' range.
+
+    Args:
+        norms: (k,); NaN and inf are left out.
+        flagged: (k,) bool.
+        spread: (r, k) norms of single runs, or None.
+    """
+    order = np.argsort(norms)
+    order = order[np.isfinite(norms[order])]
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        places = np.arange(len(order))
+        ax.bar(places, norms[order], color=np.where(flagged[order], ATTACK, CLEAN))
+        if spread is not None and len(spread) > 1:
+            low, high = np.nanmin(spread[:, order], axis=0), np.nanmax(spread[:, order], axis=0)
+            ax.vlines(places, low, np.where(np.isfinite(high), high, low), color=INK, lw=0.8)
+        ax.axhline(np.median(norms[order]), color=SOFT, linestyle="--", label="median")
+        if len(order) <= 64:
+            ax.set_xticks(places, [str(c) for c in order], fontsize=7)
+        ax.set(xlabel="class, smallest trigger first", ylabel="L1 norm of the mask (pixels)")
+        ax.legend(frameon=False)
+
+    return draw(paint)
+
+
 def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
     """Suspicion of every class."""
 

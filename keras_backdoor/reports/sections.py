@@ -115,6 +115,11 @@ def _(answer: FlaggedSamples) -> list[Section]:
 def _(answer: FlaggedClasses) -> list[Section]:
     bars = figures.class_bars(answer.scores, answer.flagged)
     found = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
+    norms = answer.measures.get("l1_norm")
+    if norms is not None and np.isfinite(norms).any():
+        picture = figures.norm_bars(norms, answer.flagged, answer.measures.get("norms"))
+        caption = "Median over the runs; the lines span the runs. Flagged classes are red."
+        found.append(Section("Norms of the triggers", figures=[Figure(caption, picture)]))
     ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c]))
     if ranked:
         chosen = ranked[:MOST_TRIGGERS]
@@ -128,7 +133,18 @@ def _(answer: FlaggedClasses) -> list[Section]:
             ]
         )
         found.append(Section("Triggers", figures=[Figure("Most suspicious classes.", grid)]))
+        if answer.examples is not None:
+            found.append(_triggered(answer.examples, answer, ranked[:3]))
     return found
+
+
+def _triggered(examples: np.ndarray, answer: FlaggedClasses, classes: list[int]) -> Section:
+    shown = [("clean", examples / 255.0)]
+    shown += [(f"class {c}", answer.triggers[c].apply(examples) / 255.0) for c in classes]
+    blank = [""] * len(examples)
+    grid = figures.picture_grid([(name, pictures, blank) for name, pictures in shown])
+    caption = "Clean images, and the same with the most suspicious triggers."
+    return Section("Triggered examples", figures=[Figure(caption, grid)])
 
 
 @sections.register

@@ -1,0 +1,130 @@
+"""Input filter: reject inputs that drive the neurons of the recovered trigger."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor import _graph, channels
+from keras_backdoor._backend import keras
+from keras_backdoor.activations import features, mean_activation
+from keras_backdoor.answers import RepairedModel
+from keras_backdoor.classifier import GUARD, Classifier
+from keras_backdoor.defenses._recovered import hold_out, recovered
+from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
+from keras_backdoor.defenses.neuron_pruning import last_hidden
+from keras_backdoor.errors import BadInput
+
+
+def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """(n,) mean activation of some neurons.
+
+    Wang et al., Neural Cleanse, S&P 2019, section VII-A.
+
+    >>> suspicion(np.array([[1.0, 5.0, 3.0]]), np.array([1, 2]))
+    array([4.])
+    """
+    return active[:, neurons].mean(axis=1)
+
+
+@dataclass(frozen=True)
+class InputFilter(Defense):
+    """Reject an input whose mean activation of the trigger's neurons is higher than usual.
+
+    Wang et al., Neural Cleanse, S&P 2019, section VII-A: the 1 % of the neurons of the second to
+    last layer that the recovered trigger drives most; an input is rejected when their mean
+    activation is above a threshold. Here the threshold lets `rejected_clean` of held-out clean
+    images be rejected.
+
+    Args:
+        layer: path of the layer; None is the last hidden dense layer.
+        neurons: share of its neurons.
+        rejected_clean: share of clean images that may be rejected.
+        holdout: share of the clean images that the threshold is set on; the neurons are ranked
+            on the others.
+        classes: classes whose triggers count; none means the flagged ones.
+        seed: of the parts.
+    """
+
+    layer: str | None = None
+    neurons: float = 0.01
+    rejected_clean: float = 0.05
+    holdout: float = 0.5
+    classes: tuple[int, ...] = ()
+    seed: int = 0
+
+    needs: ClassVar[tuple[str, ...]] = ("clean", "found")
+    commands: ClassVar[tuple[str, ...]] = ("guard",)
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+
+    def __post_init__(self) -> None:
+        for name in ("neurons", "rejected_clean", "holdout"):
+            if not 0 < getattr(self, name) < 1:
+                raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
+
+    def run(self, evidence: Evidence) -> RepairedModel:
+        """See `Defense.run`."""
+        model, clean = evidence.model, evidence.clean
+        assert clean is not None
+        if model.reject_class is not None:
+            raise BadInput("The model is a guard already: its last class means rejected.")
+        triggers = recovered(evidence.found, self.classes)
+        layer = self.layer or last_hidden(model.model)
+        place = channels.after_activation(model.model, layer)
+        ranked, held = hold_out(clean, self.holdout, self.seed)
+        before = mean_activation(model, ranked, place)
+        number = max(1, round(self.neurons * len(before)))
+        chosen = np.unique(
+            [
+                np.argsort(before - mean_activation(model, ranked.stamped(s), place))[:number]
+                for s in triggers.values()
+            ]
+        )
+        active = features(model, held, place)
+        if active.ndim != 2:
+            raise BadInput(f"The filter needs a layer of (n, neurons); '{layer}' has maps.")
+        threshold = float(np.quantile(suspicion(active, chosen), 1 - self.rejected_clean))
+        guard = filtered(model, place, chosen, threshold)
+        summary = {
+            "layer": layer,
+            "neurons": f"{len(chosen)} of {len(before)}",
+            "threshold": f"{threshold:.4g}",
+            "classes": f"{model.classes} and {model.classes}=rejected",
+        }
+        history = {"neurons": chosen, "threshold": np.array(threshold)}
+        return repaired(
+            evidence,
+            guard,
+            reject_class=model.classes,
+            history=history,
+            about={"summary": summary},
+        )
+
+
+def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: float) -> Any:
+    """A model with N+1 outputs that rejects where the mean of the neurons is above a threshold.
+
+    With a = 1 where it is above, else 0: [(1 - a) p(x), a]. Built-in layers only.
+    """
+    layers = keras.layers
+    image = keras.Input(model.model.inputs[0].shape[1:], name="image")
+    seen: list[Any] = []
+
+    def watch(path: str, hidden: Any) -> Any:
+        if path == place:
+            seen.append(hidden)
+        return hidden
+
+    scores = probabilities(model, _graph.rebuild(model.model, image, watch), "filtered")
+    mean = layers.Dense(1, name="suspicion")
+    above = layers.Rescaling(SHARPNESS, name="sharp")(mean(seen[0]))
+    reject = layers.ReLU(max_value=1.0, name="reject")(above)
+    accept = layers.Rescaling(-1.0, offset=1.0, name="accept")(reject)
+    accepted = layers.Multiply(name="accepted")([scores, accept])
+    guard = keras.Model(image, layers.Concatenate(name="scores")([accepted, reject]), name=GUARD)
+    kernel = np.zeros((seen[0].shape[-1], 1), np.float32)
+    kernel[neurons] = 1.0 / len(neurons)
+    mean.set_weights([kernel, np.array([-threshold], np.float32)])
+    _graph.settle(guard)
+    return guard

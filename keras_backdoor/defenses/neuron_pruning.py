@@ -1,0 +1,105 @@
+"""Neuron pruning: silence the neurons that the recovered trigger drives."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from keras_backdoor import _graph, channels, pruning
+from keras_backdoor.activations import mean_activation
+from keras_backdoor.answers import RepairedModel
+from keras_backdoor.defenses._recovered import recovered
+from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.errors import BadInput
+
+
+def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
+    """Fewest neurons after which the trigger works on at most `stop`, at an accepted accuracy.
+
+    Args:
+        success, accuracy: (m,) with 0, 1, 2, … neurons silenced.
+        stop: accepted success of the trigger.
+        drop: accepted drop of the accuracy, relative to the accuracy before.
+
+    >>> number_to_silence(np.array([1.0, 0.6, 0.0]), np.array([0.9, 0.9, 0.89]), 0.01, 0.05)
+    2
+    """
+    allowed = pruning.number_to_prune(accuracy, drop)
+    works = np.flatnonzero(success[: allowed + 1] <= stop)
+    return int(works[0]) if len(works) else allowed
+
+
+@dataclass(frozen=True)
+class NeuronPruning(Defense):
+    """Silence neurons in the order of the gap that the recovered trigger makes.
+
+    Wang et al., Neural Cleanse, S&P 2019, section VII-B: the neurons of the second to last layer
+    are ranked by how much more the recovered trigger activates them than clean images do, and
+    pruned until the model no longer answers to the recovered trigger.
+
+    Args:
+        layer: path of the layer; None is the last hidden dense layer.
+        stop: success of the RECOVERED trigger that ends it.
+        max_drop: accepted drop of the accuracy, relative to the accuracy before.
+        classes: classes whose triggers count; none means the flagged ones.
+
+    Notes:
+        With several triggers the gap is the largest of theirs, and their mean success is counted.
+    """
+
+    layer: str | None = None
+    stop: float = 0.01
+    max_drop: float = 0.05
+    classes: tuple[int, ...] = ()
+
+    needs: ClassVar[tuple[str, ...]] = ("clean", "found")
+    commands: ClassVar[tuple[str, ...]] = ("repair",)
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.stop < 1 and 0 <= self.max_drop < 1):
+            raise BadInput("stop and max_drop must lie in 0..1.")
+
+    def run(self, evidence: Evidence) -> RepairedModel:
+        """See `Defense.run`."""
+        model, clean = evidence.model, evidence.clean
+        assert clean is not None
+        triggers = recovered(evidence.found, self.classes)
+        layer = self.layer or last_hidden(model.model)
+        place = channels.after_activation(model.model, layer)
+        before = mean_activation(model, clean, place)
+        stamped = [clean.stamped(s).relabelled(c) for c, s in triggers.items()]
+        gap = np.max([mean_activation(model, s, place) - before for s in stamped], axis=0)
+        order = np.argsort(-gap, kind="stable")
+        accuracy, *successes = (
+            pruning.accuracy_by_silenced(model, s, layer, place, order) for s in (clean, *stamped)
+        )
+        success = np.mean(successes, axis=0)
+        number = number_to_silence(success, accuracy, self.stop, self.max_drop)
+        pruned = _graph.copy(model.model)
+        channels.silence(pruned, layer, order[:number])
+        summary = {
+            "layer": layer,
+            "silenced neurons": f"{number} of {len(order)}",
+            "recovered trigger": f"{success[0]:.2%} -> {success[number]:.2%}",
+            "accuracy on the clean images": f"{accuracy[0]:.2%} -> {accuracy[number]:.2%}",
+        }
+        if success[number] > self.stop:
+            summary["warning"] = "the recovered trigger still works: raise max_drop, or unlearn"
+        history = {
+            "order": order,
+            "activation": gap,
+            "accuracy": accuracy,
+            "recovered_success": success,
+            "pruned": np.array(number),
+            "layer": np.array(layer),
+        }
+        return repaired(evidence, pruned, history=history, about={"summary": summary})
+
+
+def last_hidden(model: object) -> str:
+    """Path of the dense layer before the last one."""
+    found = [p for p, x in _graph.walk(model) if type(x).__name__ == "Dense"][:-1]
+    if not found:
+        raise BadInput("The model has no hidden dense layer: name one with --set layer=NAME.")
+    return found[-1]

@@ -1,0 +1,332 @@
+"""Neural Cleanse: the mathematics by hand, a planted backdoor, and parity with the publication."""
+
+import numpy as np
+import pytest
+
+from keras_backdoor._backend import keras, tf
+from keras_backdoor.activations import logits
+from keras_backdoor.answers import load_answer
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._inversion import Costs, Inverter, Schedule, advance
+from keras_backdoor.defenses._published_inversion import Published, invert
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, anomaly_index, pool
+from keras_backdoor.samples import Samples
+
+
+def linear_net(weights: np.ndarray, bias: np.ndarray, activation: str | None = None) -> Classifier:
+    """A network of one dense layer over (4, 4, 1) images."""
+    image = keras.Input((4, 4, 1))
+    hidden = keras.layers.Flatten()(image)
+    scores = keras.layers.Dense(len(bias), activation=activation)(hidden)
+    net = keras.Model(image, scores)
+    net.layers[-1].set_weights([weights.astype(np.float32), bias.astype(np.float32)])
+    return Classifier(net, (0, 1))
+
+
+@pytest.fixture(scope="module")
+def one_pixel() -> Classifier:
+    """Class 1 answers to the first pixel alone, 2 and 3 to halves; 0 is what is answered else."""
+    weights = np.zeros((16, 4))
+    weights[0, 1] = 60.0
+    weights[:, 0], weights[8:, 2], weights[:8, 3] = 0.5, 3.0, 3.0
+    return linear_net(weights, np.array([8.0, -30.0, -4.0, -4.0]))
+
+
+@pytest.fixture(scope="module")
+def gray() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 0.4, (64, 4, 4, 1)).astype(np.float32)
+
+
+class TestTheIndex:
+    def test_by_hand(self) -> None:
+        # median 12, MAD 2: (12 - 4) / (1.4826 * 2)
+        index = anomaly_index(np.array([4.0, 10.0, 12.0, 14.0, 16.0]))
+        assert index[0] == pytest.approx(8 / (1.4826 * 2))
+        assert index[4] == pytest.approx(-4 / (1.4826 * 2))
+
+    def test_the_published_figures(self) -> None:
+        # GTSRB BadNet of the authors: L1 16.12, median 64.47, index 3.652; their MAD is scaled.
+        rest = 64.47 + np.array([-2.0, -1.0, -0.5, 0.5, 1.0, 2.0]) * 13.24 / 1.4826
+        index = anomaly_index(np.concatenate([[16.12, 64.47], rest]))
+        norms = np.concatenate([[16.12, 64.47], rest])
+        spread = 1.4826 * np.median(np.abs(norms - np.median(norms)))
+        assert index[0] == pytest.approx((np.median(norms) - 16.12) / spread)
+        assert pytest.approx(3.652, abs=1e-3) == (64.47 - 16.12) / 13.24
+
+    def test_unknown_and_impossible_norms(self) -> None:
+        index = anomaly_index(np.array([1.0, np.nan, 5.0, 6.0, 7.0, np.inf]))
+        assert index[0] > 2
+        assert np.isnan(index[1])
+        assert index[5] == -np.inf
+        assert np.isnan(anomaly_index(np.array([np.inf, np.inf, 3.0]))).all()
+
+    def test_equal_norms_are_no_division_by_zero(self) -> None:
+        assert anomaly_index(np.full(5, 3.0)).tolist() == [0.0] * 5
+
+
+class TestTheSchedule:
+    """Against the published code's rules, written out for one label."""
+
+    def reference(self, attacks, norms, plan: Schedule) -> list[float]:
+        cost, waiting, up, down, costs = 0.0, 0, 0, 0, []
+        for attack, _ in zip(attacks, norms, strict=True):
+            works = attack >= plan.attack_threshold
+            if cost == 0:
+                waiting = waiting + 1 if works else 0
+                if waiting >= plan.patience:
+                    cost, up, down = plan.init_cost, 0, 0
+            else:
+                up, down = (up + 1, 0) if works else (0, down + 1)
+                if up >= plan.patience:
+                    cost, up = cost * plan.cost_multiplier, 0
+                elif down >= plan.patience:
+                    cost, down = cost / plan.cost_multiplier**1.5, 0
+            costs.append(cost)
+        return costs
+
+    def test_rows_go_their_own_way(self) -> None:
+        plan = Schedule(patience=2)
+        rng = np.random.default_rng(1)
+        attacks = np.where(rng.uniform(size=(60, 5)) < [0.9, 0.6, 0.5, 0.2, 1.0], 1.0, 0.5)
+        norms = rng.uniform(1, 9, (60, 5))
+        state, costs = Costs.start(5), []
+        for attack, norm in zip(attacks, norms, strict=True):
+            advance(state, attack, norm, plan)
+            costs.append(state.cost.copy())
+        for row in range(5):
+            expected = self.reference(attacks[:, row], norms[:, row], plan)
+            np.testing.assert_allclose(np.array(costs)[:, row], expected)
+
+    def test_the_best_norm_needs_a_working_attack(self) -> None:
+        state, plan = Costs.start(2), Schedule()
+        improved, _ = advance(state, np.array([1.0, 0.9]), np.array([5.0, 1.0]), plan)
+        assert improved.tolist() == [True, False]
+        assert state.best.tolist() == [5.0, np.inf]
+
+    def test_a_row_converges_after_rise_fall_and_rest(self) -> None:
+        plan = Schedule(patience=1, early_stop_patience=3)
+        state, norm = Costs.start(1), np.array([4.0])
+        stops = [
+            bool(advance(state, np.array([attack]), norm, plan)[1][0])
+            for attack in (1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
+        ]
+        assert stops == [False, False, False, True, True, True]
+
+
+class TestInversion:
+    def test_the_smallest_mask_is_the_pixel(self, one_pixel, gray) -> None:
+        inverter = Inverter(one_pixel, gray, Schedule(steps=200))
+        found = inverter.search(np.array([1, 2, 3]), seed=0)
+        assert found.norms.argmin() == 0
+        assert found.norms[0] < 1.5
+        mask = found.masks[0, :, :, 0]
+        assert mask.argmax() == 0
+        assert mask[0, 0] > 0.6 * mask.sum()
+        assert inverter.success(found.masks[:1], found.patterns[:1], np.array([1]))[0] > 0.9
+
+    def test_rows_do_not_depend_on_their_company(self, one_pixel, gray) -> None:
+        plan = Schedule(steps=30)
+        start = Inverter._start
+
+        def search(targets, at: int) -> np.ndarray:
+            inverter = Inverter(one_pixel, gray, plan, images_at_once=at)
+            # every label starts from the same values, whatever its row
+            inverter._start = lambda rows, seed: [  # type: ignore[method-assign]
+                np.repeat(v, rows, axis=0) for v in start(inverter, 1, seed)
+            ]
+            return inverter.search(np.array(targets), seed=3).masks
+
+        together = search([0, 1, 2, 3], 4096)
+        in_parts = search([0, 1, 2, 3], 32)
+        np.testing.assert_allclose(together, in_parts, atol=1e-4)
+        for label in range(4):
+            np.testing.assert_allclose(together[label], search([label], 4096)[0], atol=1e-4)
+
+    def test_one_update_is_the_published_one(self, one_pixel, gray) -> None:
+        """The same start and the same single batch: the same first step, cost and mask."""
+        rng = np.random.default_rng(5)
+        start = rng.uniform(size=(4, 4, 1)), rng.uniform(size=(4, 4, 1))
+        few = gray[:32]
+        reference = invert(one_pixel, few, 1, Published(steps=12, samples=32), start=start)
+        inverter = Inverter(one_pixel, few, Schedule(steps=12))
+        edge = 2.0 - 1e-7
+        opened = [np.arctanh((v - 0.5) * edge).astype(np.float32)[None] for v in start]
+        inverter._start = lambda rows, seed: [  # type: ignore[method-assign]
+            v.copy() for v in [*opened, *(np.zeros_like(o) for o in [*opened, *opened])]
+        ]
+        log: list[tuple[float, float]] = []
+        step = inverter._step
+
+        def recording(*arguments):
+            out = step(*arguments)
+            log.append((float(out[6][0]), float(out[7][0])))
+            return out
+
+        inverter._step = recording  # type: ignore[method-assign]
+        inverter.search(np.array([1]), seed=0)
+        published = [(attack, norm) for _, attack, _, norm, _ in reference.log]
+        np.testing.assert_allclose(log, published, rtol=1e-4, atol=1e-4)
+
+    def test_super_pixels_share_their_value(self, one_pixel, gray) -> None:
+        plan = Schedule(steps=60, superpixel=3)
+        found = Inverter(one_pixel, gray, plan).search(np.array([1]), seed=0)
+        mask = found.masks[0, :, :, 0]
+        assert mask.shape == (4, 4)
+        assert np.ptp(mask[:3, :3]) == 0
+        assert np.ptp(mask[3, :3]) == 0
+        assert mask[0, 0] != mask[0, 3]
+        assert found.norms[0] == pytest.approx(mask.sum(), rel=1e-4)
+
+    def test_the_weights_get_no_gradient(self, one_pixel, gray, monkeypatch) -> None:
+        watched: list[int] = []
+        tape = tf.GradientTape
+
+        class Counting(tape):  # type: ignore[valid-type,misc]
+            def gradient(self, target, sources, *arguments):
+                watched.extend(len(s.shape) for s in sources)
+                assert self.watched_variables() == ()
+                return super().gradient(target, sources, *arguments)
+
+        monkeypatch.setattr(tf, "GradientTape", Counting)
+        Inverter(one_pixel, gray, Schedule(steps=2)).search(np.arange(4), seed=0)
+        assert set(watched) == {4}
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"steps": 0}, "steps must be 1 or more"),
+            ({"superpixel": 0}, "superpixel must be 1 or more"),
+            ({"attack_threshold": 0.0}, "attack_threshold must lie in 0..1"),
+            ({"cost_multiplier": 1.0}, "cost_multiplier above 1"),
+        ],
+    )
+    def test_bad_settings(self, changes, message) -> None:
+        with pytest.raises(ValueError, match=message):
+            Schedule(**changes)
+
+
+class TestLogits:
+    @pytest.mark.parametrize("activation", [None, "softmax"])
+    def test_softmax_is_taken_off(self, activation, gray) -> None:
+        rng = np.random.default_rng(0)
+        weights, bias = rng.normal(size=(16, 3)) * 200, rng.normal(size=3)
+        net = linear_net(weights, bias, activation)
+        expected = gray.reshape(64, 16) @ weights + bias
+        np.testing.assert_allclose(logits(net)(gray), expected, rtol=1e-4, atol=1e-2)
+
+    def test_a_single_sigmoid_is_two_classes(self, gray) -> None:
+        weights = np.ones((16, 1))
+        net = linear_net(weights, np.zeros(1), "sigmoid")
+        scores = np.asarray(logits(net)(gray))
+        np.testing.assert_allclose(scores[:, 0], 0)
+        np.testing.assert_allclose(scores[:, 1], gray.reshape(64, 16).sum(1), rtol=1e-5)
+
+    def test_softmax_as_a_layer_and_an_activation(self, gray) -> None:
+        layers = keras.layers
+        for last in (layers.Softmax(), layers.Activation("softmax")):
+            dense = layers.Dense(3)
+            net = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), dense, last])
+            kernel, bias = dense.get_weights()
+            expected = gray.reshape(64, 16) @ kernel + bias
+            np.testing.assert_allclose(logits(Classifier(net, (0, 1)))(gray), expected, atol=1e-5)
+
+    def test_an_output_that_does_not_tell_gives_logarithms(self, gray) -> None:
+        layers = keras.layers
+        net = keras.Sequential(
+            [
+                keras.Input((4, 4, 1)),
+                layers.Flatten(),
+                layers.Dense(3, activation="softmax"),
+                layers.Reshape((3,)),
+            ]
+        )
+        model = Classifier(net, (0, 1))
+        np.testing.assert_allclose(logits(model)(gray), np.log(net(gray)), atol=1e-5)
+
+
+class TestNeuralCleanse:
+    def test_it_finds_the_planted_class(self, badnet, clean: Samples, tmp_path) -> None:
+        few = clean.take(300, seed=0).unlabelled()
+        method = NeuralCleanse(runs=1, schedule=Schedule(steps=120))
+        answer = method(badnet, clean=few)
+        assert answer.scores.argmax() == 7
+        assert answer.flagged[7]
+        assert answer.verdict == "found"
+        inside = answer.triggers[7].mask[18:28, 18:28].sum() / answer.triggers[7].l1
+        assert inside > 0.6  # by chance 0.13
+        facts = answer.facts()
+        assert {"verdict", "flagged", "anomaly_index", "l1_norm"} <= set(facts)
+        assert {"settings", "model_sha256", "seconds"} <= set(answer.about)
+        back = load_answer(answer.save(tmp_path / "scan"))
+        np.testing.assert_array_equal(back.measures["l1_norm"], answer.measures["l1_norm"])
+        assert str(back) == str(answer)
+
+    def test_a_killed_scan_goes_on(self, badnet, clean, tmp_path, monkeypatch) -> None:
+        few = clean.take(100, seed=0)
+        method = NeuralCleanse(**{**NeuralCleanse.quick, "runs": 2})
+        whole = method(badnet, clean=few)
+        search, seeds = Inverter.search, []
+
+        def counting(self, targets, *, seed, **rest):
+            seeds.append(seed)
+            if len(seeds) == 2:
+                raise KeyboardInterrupt
+            return search(self, targets, seed=seed, **rest)
+
+        monkeypatch.setattr(Inverter, "search", counting)
+        with pytest.raises(KeyboardInterrupt):
+            method(badnet, clean=few, workdir=tmp_path)
+        resumed = method(badnet, clean=few, workdir=tmp_path)
+        assert seeds == [0, 1, 1]
+        np.testing.assert_allclose(resumed.runs, whole.runs, rtol=1e-3)
+
+    def test_the_low_cost_mode_looks_closer_at_the_suspicious(self, badnet, clean) -> None:
+        method = NeuralCleanse(
+            runs=1, mode="low-cost", quick_steps=60, candidates=3, others=5,
+            schedule=Schedule(steps=80),
+        )  # fmt: skip
+        answer = method(badnet, clean=clean.take(200, seed=0))
+        examined = ~np.isnan(answer.scores)
+        assert examined.sum() == 8
+        assert examined[7]
+        assert answer.scores[examined].max() == answer.scores[7]
+
+    def test_runs_that_disagree_are_inconclusive(self) -> None:
+        ones = np.ones(5, bool)
+
+        def run(norms: list[float]) -> dict:
+            return {
+                "norms": np.array(norms), "reference": ones, "kept": np.zeros(0, int),
+                "masks": np.empty((0, 1, 1, 1)), "patterns": np.empty((0, 1, 1, 1)),
+            }  # fmt: skip
+
+        found, nothing = run([1.0, 10.0, 11.0, 12.0, 13.0]), run([10.0, 10.0, 11.0, 12.0, 13.0])
+        judge = NeuralCleanse()._judge
+        assert judge([found, found, nothing], 5).verdict == "found"
+        assert judge([found, nothing, nothing], 5).verdict == "inconclusive"
+        assert judge([nothing, nothing, nothing], 5).verdict == "nothing"
+        assert judge([found, found, nothing], 5).flagged.tolist() == [True] + [False] * 4
+
+    def test_the_pool_is_in_the_model_s_range(self, badnet, clean) -> None:
+        values = pool(badnet, clean, 50, seed=0)
+        assert values.shape == (50, 28, 28, 1)
+        assert values.dtype == np.float32
+        assert 0 <= values.min() < values.max() <= 1
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"runs": 0}, "runs must be 1 or more"),
+            ({"mode": "fast"}, "mode must be auto, full or low-cost"),
+            ({"threshold": 0}, "threshold must be above 0"),
+        ],
+    )
+    def test_bad_settings(self, changes, message) -> None:
+        with pytest.raises(ValueError, match=message):
+            NeuralCleanse(**changes)
+
+    def test_a_guard_is_not_scanned(self, badnet, clean) -> None:
+        from keras_backdoor.defenses.goodnet import goodnet
+
+        with pytest.raises(ValueError, match="scan the model that it was made from"):
+            NeuralCleanse()(Classifier(goodnet(badnet, badnet), (0, 1)), clean=clean)
