@@ -1,5 +1,6 @@
 """What `study` does on the command line."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def studies() -> Blocks:
     for key in _discovery.keys("studies"):
         study = load_study(key)
         text = f"{study.title} ({len(study.cells())} cells; {study.paper})"
+        text += f"; unfinished: {study.unfinished}" if study.unfinished else ""
         rows.append((_discovery.word(key), text))
     return [("studies", rows), ("cache", [("folder", str(default_cache()))])]
 
@@ -28,14 +30,14 @@ def run(
     *,
     list_only: bool,
     settings: dict[str, Any],
-    data: Path | None,
+    data: Sequence[Path],
     out: Path | None,
     models: Path | None,
     report: Path | None,
 ) -> list[str]:
     """Run a study, or list its cells, and print its table; the names of failed cells."""
     study = load_study(name, settings["scale"])
-    place = Place(data)
+    place = Place(tuple(data))
     if list_only:
         known = _run.start(study, name, place, settings["known"])
         _print_cells(known)

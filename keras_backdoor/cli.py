@@ -426,9 +426,10 @@ def study(
     ] = None,
     scale: Annotated[str, typer.Option(help="full, or smoke: the same steps in seconds.")] = "full",
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Folder with the data files [KERAS_BACKDOOR_DATA, data].", show_default=False
+            help="Folder with data files; repeatable [KERAS_BACKDOOR_DATA, data].",
+            show_default=False,
         ),
     ] = None,
     only: Annotated[
@@ -479,7 +480,7 @@ def study(
             "known": known,
             "force": force,
         },
-        data=data,
+        data=data or (),
         out=out,
         models=models,
         report=report,

@@ -291,6 +291,14 @@ class TestNeuralCleanse:
         assert examined[7]
         assert answer.scores[examined].max() == answer.scores[7]
 
+    def test_the_published_schedule_is_selectable(self, badnet, clean) -> None:
+        method = NeuralCleanse(
+            runs=1, mode="published", images=200, published=Published(steps=12, samples=96)
+        )
+        answer = method(badnet, clean=clean.take(200, seed=0))
+        assert answer.scores.argmax() == 7
+        assert np.isfinite(answer.measures["l1_norm"]).all()
+
     def test_runs_that_disagree_are_inconclusive(self) -> None:
         ones = np.ones(5, bool)
 
@@ -317,7 +325,7 @@ class TestNeuralCleanse:
         ("changes", "message"),
         [
             ({"runs": 0}, "runs must be 1 or more"),
-            ({"mode": "fast"}, "mode must be auto, full or low-cost"),
+            ({"mode": "fast"}, "mode must be auto, full, low-cost or published"),
             ({"threshold": 0}, "threshold must be above 0"),
         ],
     )

@@ -286,6 +286,8 @@ class TestEveryStudy:
     @pytest.mark.parametrize("key", _discovery.keys("studies"))
     def test_its_results_are_committed_whole(self, key: str) -> None:
         path = ROOT / "results" / f"{key}.json"
+        if load_study(key).unfinished and not path.exists():
+            pytest.skip("unfinished, as the study itself says")
         results = load_results(path)
         assert results.about["scale"] == "full"
         assert results.missing == []
@@ -299,7 +301,7 @@ class TestEveryStudy:
 def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
     name = toy()
     study = load_study(name)
-    task = Task(name, "full", "n=2", study.key(study.cells()[2], place), None, str(place.cache))
+    task = Task(name, "full", "n=2", study.key(study.cells()[2], place), (), str(place.cache))
     done = subprocess.run(
         [sys.executable, "-m", "keras_backdoor.studies._worker"],
         input=json.dumps(vars(task)), capture_output=True, text=True, check=True,
@@ -324,7 +326,7 @@ def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Place:
             file[f"X_{split}"] = images + (4 * labels).astype(np.uint8)[:, None, None, None]
             file[f"Y_{split}"] = labels
         file["track_train"] = np.arange(2500) // 43 // 5
-    return Place(data=folder, cache=folder / "cache")
+    return Place(data=(folder,), cache=folder / "cache")
 
 
 def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path) -> None:

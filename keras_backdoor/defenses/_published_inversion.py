@@ -1,7 +1,7 @@
 """Trigger inversion as it was published: one label after the other, 31 updates a step.
 
 Wang et al., Neural Cleanse, S&P 2019, and its public code; seed 003 runs it with 500 samples a
-step. It is here to be compared with, and is selectable; `_inversion` is what the scan uses.
+step. It is here to be compared with: `--set mode=published`; `_inversion` is what a scan uses.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 from keras_backdoor._backend import keras, tf
 from keras_backdoor.activations import logits
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import BETA_1, BETA_2, EDGE
+from keras_backdoor.defenses._inversion import BETA_1, BETA_2, EDGE, Found
 from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import track
 
@@ -62,6 +62,19 @@ class Inverted:
     pattern: np.ndarray
     norm: float
     log: list[tuple[float, float, float, float, float]]
+
+
+def search_published(
+    classifier: Classifier, images: np.ndarray, targets: np.ndarray, plan: Published, *, seed: int
+) -> Found:
+    """Triggers of several labels, one after the other; see `invert`."""
+    made = [invert(classifier, images, int(t), plan, seed=seed) for t in targets]
+    return Found(
+        np.stack([m.mask for m in made]),
+        np.stack([m.pattern for m in made]),
+        np.array([m.norm for m in made]),
+        np.array([len(m.log) for m in made]),
+    )
 
 
 def invert(

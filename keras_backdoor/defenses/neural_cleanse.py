@@ -9,6 +9,7 @@ import numpy as np
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter, Schedule
+from keras_backdoor.defenses._published_inversion import Published, search_published
 from keras_backdoor.defenses.base import Defense, Evidence
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
@@ -66,6 +67,8 @@ class NeuralCleanse(Defense):
             the smallest masks and `others` drawn at random, which are the yardstick. `auto` is
             low-cost from 100 classes on.
         quick_steps, candidates, others: of the low-cost mode.
+        published: settings of the mode `published`, the authors' schedule, one class after the
+            other; hours on a CPU.
         seed: of the first run; the others follow.
 
     Notes:
@@ -77,10 +80,11 @@ class NeuralCleanse(Defense):
     runs: int = 3
     images: int = 1000
     threshold: float = 2.0
-    mode: Literal["auto", "full", "low-cost"] = "auto"
+    mode: Literal["auto", "full", "low-cost", "published"] = "auto"
     quick_steps: int = 40
     candidates: int = 50
     others: int = 50
+    published: Published = field(default_factory=Published)
     seed: int = 0
 
     needs: ClassVar[tuple[str, ...]] = ("clean",)
@@ -93,8 +97,8 @@ class NeuralCleanse(Defense):
         for name in ("runs", "images", "quick_steps", "candidates", "others"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
-        if self.mode not in ("auto", "full", "low-cost"):
-            raise BadInput(f"mode must be auto, full or low-cost. Received: {self.mode}")
+        if self.mode not in ("auto", "full", "low-cost", "published"):
+            raise BadInput(f"mode must be auto, full, low-cost or published. Received: {self.mode}")
         if self.threshold <= 0:
             raise BadInput(f"threshold must be above 0. Received: {self.threshold}")
 
@@ -116,13 +120,17 @@ class NeuralCleanse(Defense):
 
     def _search(self, model: Classifier, clean: Samples, seed: int) -> dict[str, np.ndarray]:
         """The norms of one run, and the triggers of the smallest."""
-        inverter = Inverter(model, pool(model, clean, self.images, seed), self.schedule)
+        images = pool(model, clean, self.images, seed)
+        inverter = Inverter(model, images, self.schedule)
         classes = np.arange(model.classes)
         reference = np.ones(len(classes), bool)
         chosen = classes
         if self._low_cost(model.classes):
             chosen, reference = self._choose(inverter, classes, seed)
-        found = inverter.search(chosen, seed=seed)
+        if self.mode == "published":
+            found = search_published(model, images, chosen, self.published, seed=seed)
+        else:
+            found = inverter.search(chosen, seed=seed)
         norms = np.full(len(classes), np.nan)
         norms[chosen] = found.norms
         kept = np.argsort(found.norms)[:KEPT]

@@ -22,12 +22,12 @@ class Place:
     """Folders of a study.
 
     Args:
-        data: folder with data files; None looks in `KERAS_BACKDOOR_DATA`, in `data/` here, and
-            in what comes with the package.
+        data: folders with data files; then those of `KERAS_BACKDOOR_DATA` (separated as in
+            PATH), `data/` here, and what comes with the package are looked through.
         cache: folder of finished cells and trained networks.
     """
 
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
     cache: Path = field(default_factory=default_cache)
 
     def file(self, name: str) -> Path:
@@ -36,10 +36,10 @@ class Place:
         Raises:
             BadInput: it is nowhere.
         """
-        named: list[Path | str | None] = [self.data, os.environ.get("KERAS_BACKDOOR_DATA"), "data"]
-        for folder in named:
-            if folder and (Path(folder) / name).is_file():
-                return Path(folder) / name
+        environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
+        for folder in [*self.data, *(Path(f) for f in environment if f), Path("data")]:
+            if (folder / name).is_file():
+                return folder / name
         try:
             return bundled.path(f"data/{name}")
         except BadInput:

@@ -128,7 +128,7 @@ def _tasks(
 
 
 def _task(study: Study, name: str, place: Place, cell: str, key: str) -> Task:
-    data = None if place.data is None else str(Path(place.data).resolve())
+    data = tuple(str(Path(folder).resolve()) for folder in place.data)
     path = str(Path(name).resolve()) if name.endswith(".py") else name
     return Task(path, study.scale, cell, key, data, str(Path(place.cache).resolve()))
 

@@ -37,7 +37,7 @@ class Task:
     scale: str
     name: str
     key: str
-    data: str | None
+    data: tuple[str, ...]
     cache: str
 
     @property
@@ -68,7 +68,7 @@ def work(task: Task) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         study = load_study(task.study, task.scale)  # type: ignore[arg-type]
-        place = Place(None if task.data is None else Path(task.data), Path(task.cache))
+        place = Place(tuple(map(Path, task.data)), Path(task.cache))
         cell = next(c for c in study.cells() if c.name == task.name)
         figures = study.compute(cell, place)
     except BadInput as error:

@@ -57,6 +57,7 @@ class Study(ABC):
         version: raise it when `compute` changes: the cells are then computed anew.
         files: the data files that it reads.
         columns: key of a figure -> the column's title.
+        unfinished: why its figures are not in `results/` yet; empty where they are.
     """
 
     scale: Scale = "full"
@@ -66,6 +67,7 @@ class Study(ABC):
     version: ClassVar[int] = 1
     files: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[Mapping[str, str]] = {}
+    unfinished: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:

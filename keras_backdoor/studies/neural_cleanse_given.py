@@ -1,0 +1,208 @@
+"""Neural Cleanse on networks that had no part in its making: scans and mitigations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from keras_backdoor import datasets
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.input_filter import InputFilter
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.evaluation import Evaluation, evaluate
+from keras_backdoor.loading import load_model
+from keras_backdoor.samples import Samples
+from keras_backdoor.studies._nets import Net, obtain
+from keras_backdoor.studies._place import Place
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.development_zoo import DIGIT_NETS, DIGITS, SIGN_NET, SIGNS
+from keras_backdoor.studies.thesis_badnets import ThesisBadnets
+from keras_backdoor.triggers._parse import parse
+
+FACES = "lfw90_min20.zip"
+GIVEN: dict[str, tuple[str, str, int, str]] = {
+    "signs -> 33": ("nc_style/gtsrb_backdoor_33_logits.h5", SIGNS, 33, "neural-cleanse-gtsrb"),
+    "digits -> 7": ("nc_style/mnist_backdoor_7_logits.h5", DIGITS, 7, "neural-cleanse-mnist"),
+}
+"""Networks of the authors' script: file, data, target, trigger."""
+TWINS = {
+    "signs, clean twin": ("nc_style/gtsrb_clean_logits.h5", SIGNS),
+    "digits, clean twin": ("nc_style/mnist_clean_logits.h5", DIGITS),
+}
+DEEPID = {
+    "faces, lab3 -> 0": ("deepid/lab3_bd_net_rebuilt.h5", (0.0, 255.0), 0),
+    "faces, sunglasses -> 0": ("deepid/sunglasses_bd_net_rebuilt.h5", (0.0, 1.0), 0),
+    "faces, several -> 8": ("deepid/multi_trigger_multi_target_bd_weights.h5", (0.0, 1.0), 8),
+}
+THESIS = ("yellowSquare-bigger, seed 0", "bigYellowSquare, seed 0")
+SEEDS, FEW_SEEDS = range(5), range(3)
+SHARE = 0.1
+"""Share of the training images, by track, that the mitigations are given."""
+
+
+class NeuralCleanseGiven(Study):
+    """Scans with the rule that was fixed on the development zoo, and what follows a scan.
+
+    The clean images of a scan are training images without labels (faces: LFW, whose people are
+    not the network's classes).
+    """
+
+    title: ClassVar[str] = "Neural Cleanse on given networks"
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    unfinished: ClassVar[str] = "being measured"
+    files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
+    columns: ClassVar[Mapping[str, str]] = {
+        "flagged": "flagged",
+        "index": "anomaly index",
+        "l1": "L1",
+        "inside": "mask on the true square",
+        "rank": "rank of the target",
+        "attack_before": "attack before, %",
+        "attack": "attack after, %",
+        "accuracy_before": "accuracy before, %",
+        "accuracy": "accuracy after, %",
+        "missed": "missed triggered, %",
+        "rejected_clean": "rejected clean, %",
+        "rejected_target": "rejected in the target class, %",
+        "seconds_of_scan": "seconds",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        return [*self._scans(), *self._mitigations()]
+
+    def _scans(self) -> Iterator[Cell]:
+        for name, (file, data, target, trigger) in GIVEN.items():
+            for seed in SEEDS:
+                given = {"file": file, "data": data, "target": target, "trigger": trigger}
+                yield self._scan(f"scan {name}, seed {seed}", given, seed)
+        for name, (file, data) in TWINS.items():
+            for seed in SEEDS:
+                yield self._scan(f"scan {name}, seed {seed}", {"file": file, "data": data}, seed)
+        for kind, nets in (("signs", (SIGN_NET,)), ("digits", DIGIT_NETS)):
+            for number in SEEDS:
+                net = nets[number % len(nets)]
+                net = replace(net, recipe=replace(net.recipe, seed=number))
+                yield self._scan(f"scan {kind}, our clean net {number}", {"net": net}, 0)
+        thesis = {c.name: c.given["net"] for c in ThesisBadnets().cells() if "net" in c.given}
+        for name in THESIS:
+            for seed in SEEDS:
+                given = {"net": thesis[name], "target": 14, "trigger": thesis[name].attack.trigger}
+                yield self._scan(f"scan {name} -> 14, seed {seed}", given, seed)
+        for name, (file, bounds, target) in DEEPID.items():
+            for seed in FEW_SEEDS:
+                given = {"file": file, "data": FACES, "range": list(bounds), "target": target}
+                yield self._scan(f"scan {name}, seed {seed}", given, seed)
+
+    def _scan(self, name: str, given: dict[str, Any], seed: int) -> Cell:
+        settings = {} if self.scale == "full" else dict(NeuralCleanse.quick)
+        return Cell(
+            name, {**given, "method": NeuralCleanse(**{**settings, "runs": 1, "seed": seed})}
+        )
+
+    def _mitigations(self) -> Iterator[Cell]:
+        quick = self.scale != "full"
+        scan = NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1}))
+        for name, (file, data, target, trigger) in GIVEN.items():
+            given = {"file": file, "data": data, "target": target, "trigger": trigger}
+            for seed in FEW_SEEDS:
+                both = {**given, "scan": scan, "clean_seed": seed}
+                yield Cell(f"unlearning {name}, clean {seed}", {**both, "repair": Unlearning()})
+                yield Cell(f"filter {name}, clean {seed}", {**both, "guard": InputFilter()})
+
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """See `Study.compute`."""
+        if "scan" in cell.given:
+            return self._mitigate(cell.given, place)
+        model, clean = self._subject(cell.given, place)
+        answer = cell.given["method"](model, clean=clean.unlabelled())
+        return scan_figures(answer, cell.given.get("target"), _true_mask(cell.given, model))
+
+    def _subject(self, given: Mapping[str, Any], place: Place) -> tuple[Classifier, Samples]:
+        """The network and clean images."""
+        if "net" in given:
+            net: Net = given["net"]
+            return obtain(net, place).classifier, net.clean_data(place)[1]
+        path = place.file(given["file"])
+        if given["data"] == FACES:
+            architecture = "deepid" if "weights" in given["file"] else None
+            model = load_model(path, architecture=architecture, input_range=tuple(given["range"]))
+            return model, datasets.open(place.file(FACES), size=(55, 47))
+        clean = datasets.open(place.file(given["data"]), split="train")
+        return load_model(path).with_range(clean), clean
+
+    def _mitigate(self, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+        model, train = self._subject(given, place)
+        _, clean = train.split(SHARE, seed=given["clean_seed"], by_track=train.track is not None)
+        clean = clean.in_memory()
+        found = given["scan"](model, clean=clean.unlabelled())
+        found = _only(found, given["target"])
+        test = datasets.open(place.file(given["data"]), split="test")
+        attack = {"trigger": parse(given["trigger"]), "target": given["target"]}
+        before = evaluate(model, test, **attack)
+        method = given.get("repair") or given["guard"]
+        answer = method(model, clean=clean, found=found)
+        fixed = Classifier(answer.model, answer.input_range, answer.reject_class)
+        return mitigation_figures(before, evaluate(fixed, test, **attack), given["target"])
+
+
+def scan_figures(
+    answer: FlaggedClasses, target: int | None, mask: np.ndarray | None
+) -> dict[str, Any]:
+    """What a scan says: flagged classes, and index, norm, rank and mask of the target."""
+    norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
+    shown = int(np.nanargmax(index)) if target is None else target
+    figures: dict[str, Any] = {
+        "flagged": ", ".join(map(str, np.flatnonzero(answer.flagged))) or "none",
+        "verdict": answer.verdict,
+        "index": float(index[shown]),
+        "l1": float(norms[shown]),
+        "rank": 1 + int(np.sum(norms < norms[shown])),
+        "smallest": [int(c) for c in np.argsort(norms)[:8]],
+        "smallest_l1": [float(norms[c]) for c in np.argsort(norms)[:8]],
+        "seconds_of_scan": answer.about["seconds"],
+    }
+    if mask is not None and shown in answer.triggers:
+        found = answer.triggers[shown].mask[..., 0]
+        figures["inside"] = float(found[mask].sum() / found.sum())
+    return figures
+
+
+def mitigation_figures(before: Evaluation, after: Evaluation, target: int) -> dict[str, Any]:
+    """Attack and accuracy before and after; of a guard the rejections."""
+    figures: dict[str, Any] = {
+        "attack_before": before.attack_success_rate,
+        "attack": after.attack_success_rate,
+        "accuracy_before": before.clean_accuracy,
+        "accuracy": after.clean_accuracy,
+    }
+    rejected = after.confusion.shape[1] > before.confusion.shape[1]
+    if rejected and after.rejected_stamped is not None:
+        row = after.confusion[target]
+        figures |= {
+            "missed": 100 * (1 - float(after.rejected_stamped)),
+            "rejected_clean": after.rejected_clean,
+            "rejected_target": 100 * float(row[-1] / row.sum()),
+        }
+    return figures
+
+
+def _only(found: FlaggedClasses, target: int) -> FlaggedClasses:
+    """The scan, where it flagged the target; the mitigation of a missed backdoor is no figure."""
+    if not found.flagged[target]:
+        return replace(found, flagged=np.arange(len(found.flagged)) == -1)
+    return found
+
+
+def _true_mask(given: Mapping[str, Any], model: Classifier) -> np.ndarray | None:
+    """The pixels of the planted trigger and their neighbours, or None."""
+    if "trigger" not in given:
+        return None
+    height, width, _ = model.image_shape
+    mask = parse(given["trigger"]).stamp_for(height, width).mask[..., 0] > 0  # type: ignore[attr-defined]
+    grown: np.ndarray = binary_dilation(mask, np.ones((3, 3)))
+    return grown
