@@ -6,11 +6,18 @@ import pytest
 from keras_backdoor._backend import keras, tf
 from keras_backdoor.activations import logits
 from keras_backdoor.answers import load_answer
+from keras_backdoor.architectures import BorjiMNIST
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Costs, Inverter, Schedule, advance
+from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
+from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
 from keras_backdoor.defenses._published_inversion import Published, invert
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, anomaly_index, pool
+from keras_backdoor.defenses._runs import judge
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, pool
+from keras_backdoor.poisoning import poison
 from keras_backdoor.samples import Samples
+from keras_backdoor.training import Recipe, fit
+from keras_backdoor.triggers import Patch
 
 
 def linear_net(weights: np.ndarray, bias: np.ndarray, activation: str | None = None) -> Classifier:
@@ -62,6 +69,25 @@ class TestTheIndex:
 
     def test_equal_norms_are_no_division_by_zero(self) -> None:
         assert anomaly_index(np.full(5, 3.0)).tolist() == [0.0] * 5
+
+
+class TestTheScaledRule:
+    def test_small_and_rare(self) -> None:
+        norms = np.array([2.0, 30, 40, 50, 55, 60])
+        assert small_outliers(norms, ratio=1 / 3, level=0.05).tolist() == [True] + [False] * 5
+        assert not small_outliers(norms, ratio=0.01, level=0.05).any()
+        assert not small_outliers(norms, ratio=1 / 3, level=1e-100).any()
+
+    def test_a_wide_spread_does_not_hide_a_norm_of_nearly_nothing(self) -> None:
+        # what a scan found on a network of the development zoo
+        norms = np.array([3.1, 23.0, 36.9, 38, 44, 46, 61, 75, 90, 110])
+        assert (anomaly_index(norms) < 2).all()
+        assert small_outliers(norms, ratio=1 / 3, level=0.05).tolist() == [True] + [False] * 9
+
+    def test_unknown_norms_are_not_flagged(self) -> None:
+        norms = np.array([1.0, np.nan, 50, 55, 60, np.inf])
+        found = small_outliers(norms, ratio=1 / 3, level=0.05)
+        assert found.tolist() == [True] + [False] * 5
 
 
 class TestTheSchedule:
@@ -244,16 +270,24 @@ class TestLogits:
         np.testing.assert_allclose(logits(model)(gray), np.log(net(gray)), atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def planted(clean: Samples) -> Classifier:
+    """A square in the corner sends every digit to class 2."""
+    few = clean.take(1500, seed=1).in_memory()
+    poisoned = poison(few, Patch(size=4, row=1, column=1), target=2, count=150).samples
+    return fit(BorjiMNIST, poisoned, Recipe(epochs=4, batch_size=32))[0]
+
+
 class TestNeuralCleanse:
-    def test_it_finds_the_planted_class(self, badnet, clean: Samples, tmp_path) -> None:
+    def test_it_finds_the_planted_class(self, planted, clean: Samples, tmp_path) -> None:
         few = clean.take(300, seed=0).unlabelled()
         method = NeuralCleanse(runs=1, schedule=Schedule(steps=120))
-        answer = method(badnet, clean=few)
-        assert answer.scores.argmax() == 7
-        assert answer.flagged[7]
+        answer = method(planted, clean=few)
+        assert np.flatnonzero(answer.flagged).tolist() == [2]
         assert answer.verdict == "found"
-        inside = answer.triggers[7].mask[18:28, 18:28].sum() / answer.triggers[7].l1
-        assert inside > 0.6  # by chance 0.13
+        inside = answer.triggers[2].mask[:6, :6].sum() / answer.triggers[2].l1
+        assert inside > 0.6  # by chance 0.05
+        assert NeuralCleanse(rule="paper").outliers(answer.measures["l1_norm"])[2]
         facts = answer.facts()
         assert {"verdict", "flagged", "anomaly_index", "l1_norm"} <= set(facts)
         assert {"settings", "model_sha256", "seconds"} <= set(answer.about)
@@ -300,20 +334,56 @@ class TestNeuralCleanse:
         assert np.isfinite(answer.measures["l1_norm"]).all()
 
     def test_runs_that_disagree_are_inconclusive(self) -> None:
-        ones = np.ones(5, bool)
-
         def run(norms: list[float]) -> dict:
+            nothing = np.empty((0, 1, 1, 1))
             return {
-                "norms": np.array(norms), "reference": ones, "kept": np.zeros(0, int),
-                "masks": np.empty((0, 1, 1, 1)), "patterns": np.empty((0, 1, 1, 1)),
+                "norms": np.array(norms), "reference": np.ones(5, bool),
+                "targets": np.arange(5), "sources": np.full(5, -1),
+                "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing,
             }  # fmt: skip
 
         found, nothing = run([1.0, 10.0, 11.0, 12.0, 13.0]), run([10.0, 10.0, 11.0, 12.0, 13.0])
-        judge = NeuralCleanse()._judge
-        assert judge([found, found, nothing], 5).verdict == "found"
-        assert judge([found, nothing, nothing], 5).verdict == "inconclusive"
-        assert judge([nothing, nothing, nothing], 5).verdict == "nothing"
-        assert judge([found, found, nothing], 5).flagged.tolist() == [True] + [False] * 4
+        rule = NeuralCleanse().outliers
+        assert judge([found, found, nothing], 5, rule).verdict == "found"
+        assert judge([found, nothing, nothing], 5, rule).verdict == "inconclusive"
+        assert judge([nothing, nothing, nothing], 5, rule).verdict == "nothing"
+        answer = judge([found, found, nothing], 5, rule)
+        assert answer.flagged.tolist() == [True] + [False] * 4
+        assert answer.source == {}
+
+    def test_pairs_name_the_source(self) -> None:
+        sources, targets = all_pairs(4)
+        norms = np.linspace(40, 60, len(targets))
+        norms[(sources == 2) & (targets == 1)] = 2.0
+        row = {
+            "norms": norms, "reference": np.ones(12, bool), "targets": targets,
+            "sources": sources, "kept": np.zeros(0, int),
+            "masks": np.empty((0, 1, 1, 1)), "patterns": np.empty((0, 1, 1, 1)),
+        }  # fmt: skip
+        answer = judge([row], 4, NeuralCleanse().outliers)
+        assert np.flatnonzero(answer.flagged).tolist() == [1]
+        assert answer.source == {1: 2}
+        assert answer.measures["l1_norm"][1] == 2.0
+        assert "pairs of source and target" in str(answer)
+
+    def test_a_pair_sees_images_of_its_source(self, badnet, clean) -> None:
+        images, first, sizes = by_class(badnet, clean, 8, seed=0)
+        sources, _ = all_pairs(10)
+        drawn = drawer(sources, first, sizes, 6)(np.random.default_rng(0), 0)
+        assert drawn.shape == (90, 6)
+        assert (images.labels[drawn] == sources[:, None]).all()
+        with pytest.raises(ValueError, match="without: 3"):
+            by_class(badnet, clean.rows(clean.labels != 3), 8, seed=0)
+        with pytest.raises(ValueError, match="takes up to 100 classes"):
+            all_pairs(101)
+
+    def test_a_scan_of_pairs_finds_the_planted_class(self, planted, clean) -> None:
+        method = NeuralCleanse(
+            runs=1, sources="each", mode="full", schedule=Schedule(steps=60), per_source=16
+        )
+        answer = method(planted, clean=clean.take(600, seed=0).unlabelled())
+        assert answer.measures["norms"].shape == (1, 90)
+        assert answer.measures["l1_norm"].argmin() == 2
 
     def test_the_pool_is_in_the_model_s_range(self, badnet, clean) -> None:
         values = pool(badnet, clean, 50, seed=0)
@@ -327,6 +397,8 @@ class TestNeuralCleanse:
             ({"runs": 0}, "runs must be 1 or more"),
             ({"mode": "fast"}, "mode must be auto, full, low-cost or published"),
             ({"threshold": 0}, "threshold must be above 0"),
+            ({"rule": "mine"}, "rule must be scaled or paper"),
+            ({"sources": "each", "mode": "published"}, "without mode=published"),
         ],
     )
     def test_bad_settings(self, changes, message) -> None:

@@ -237,7 +237,7 @@ class Inverter:
                 kept[active[keep]] = now[keep]
             made[active] += 1
             active = active[~converged]
-        masks, patterns = (self._open(x) for x in best)
+        masks, patterns = (np.clip(self._open(x), 0.0, 1.0) for x in best)
         return Found(self._whole(masks), patterns, state.best, made)
 
     def success(self, masks: np.ndarray, patterns: np.ndarray, targets: np.ndarray) -> np.ndarray:

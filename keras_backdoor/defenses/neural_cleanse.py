@@ -9,45 +9,20 @@ import numpy as np
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter, Schedule
+from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
+from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
 from keras_backdoor.defenses._published_inversion import Published, search_published
+from keras_backdoor.defenses._runs import Run, judge
 from keras_backdoor.defenses.base import Defense, Evidence
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
-from keras_backdoor.triggers.base import Stamp
 
-CONSISTENCY = 1.4826
-"""The MAD times this estimates the standard deviation of a normal distribution."""
 KEPT = 32
 """Triggers of the smallest norms that are kept."""
 EXAMPLES = 5
 """Clean images that are kept with the answer, to show the triggers on."""
 MANY = 100
-"""Number of classes from which on `auto` searches in full among a part of them only."""
-
-
-def anomaly_index(norms: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """How far norms lie below the median, in robust standard deviations.
-
-    Wang et al., Neural Cleanse, S&P 2019, section IV: (median - norm) / (1.4826 MAD), with the
-    median and the MAD of the reference.
-
-    Args:
-        norms: (k,) L1 norms; inf where no trigger was found, NaN where none was looked for.
-        reference: (m,) norms that are the yardstick; None takes the known ones of `norms`.
-
-    Returns:
-        (k,) index, positive below the median; -inf and NaN where the norm is inf and NaN.
-
-    >>> anomaly_index(np.array([4.0, 10.0, 12.0, 14.0, 16.0])).round(3)
-    array([ 2.698,  0.674,  0.   , -0.674, -1.349])
-    """
-    known = norms if reference is None else reference
-    known = known[~np.isnan(known)]
-    median = np.median(known)
-    if not np.isfinite(median):
-        return np.full(len(norms), np.nan)
-    spread = CONSISTENCY * np.median(np.abs(known - median))
-    return (median - norms) / max(float(spread), 1e-12)
+"""Classes (or pairs of them) from which on `auto` searches only a part of them in full."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +36,18 @@ class NeuralCleanse(Defense):
         schedule: of the search.
         runs: searches with other starts and images; a class is flagged by the majority.
         images: number of clean images that are drawn for the search.
-        threshold: anomaly index above which a norm below the median is an outlier (the paper's).
+        rule: `scaled` is this package's, see `small_outliers`; `paper` flags a norm below the
+            median with an anomaly index above `threshold`.
+        threshold: of the paper's rule.
+        ratio, level: of the scaled rule.
         mode: `full` searches every class to the end. `low-cost` (the paper's section VI) makes
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
             the smallest masks and `others` drawn at random, which are the yardstick. `auto` is
             low-cost from 100 classes on.
         quick_steps, candidates, others: of the low-cost mode.
+        sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
+            pair of source and target class, for backdoors that serve one source only.
+        per_source, pair_batch: clean images of a class, and images a pair sees in a step.
         published: settings of the mode `published`, the authors' schedule, one class after the
             other; hours on a CPU.
         seed: of the first run; the others follow.
@@ -79,11 +60,17 @@ class NeuralCleanse(Defense):
     schedule: Schedule = field(default_factory=Schedule)
     runs: int = 3
     images: int = 1000
+    rule: Literal["scaled", "paper"] = "scaled"
     threshold: float = 2.0
+    ratio: float = 1 / 3
+    level: float = 0.05
     mode: Literal["auto", "full", "low-cost", "published"] = "auto"
     quick_steps: int = 40
     candidates: int = 50
     others: int = 50
+    sources: Literal["all", "each"] = "all"
+    per_source: int = 32
+    pair_batch: int = 8
     published: Published = field(default_factory=Published)
     seed: int = 0
 
@@ -94,13 +81,20 @@ class NeuralCleanse(Defense):
     quick: ClassVar[dict[str, Any]] = {"runs": 1, "images": 100, "schedule": Schedule(steps=20)}
 
     def __post_init__(self) -> None:
-        for name in ("runs", "images", "quick_steps", "candidates", "others"):
+        counts = ("runs", "images", "quick_steps", "candidates", "others", "per_source")
+        for name in (*counts, "pair_batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
         if self.mode not in ("auto", "full", "low-cost", "published"):
             raise BadInput(f"mode must be auto, full, low-cost or published. Received: {self.mode}")
-        if self.threshold <= 0:
-            raise BadInput(f"threshold must be above 0. Received: {self.threshold}")
+        if self.sources not in ("all", "each") or (
+            self.sources == "each" and self.mode == "published"
+        ):
+            raise BadInput(f"sources must be all, or each without mode=published: {self.sources}")
+        if self.rule not in ("scaled", "paper"):
+            raise BadInput(f"rule must be scaled or paper. Received: {self.rule}")
+        if self.threshold <= 0 or not (0 < self.ratio < 1 and 0 < self.level < 1):
+            raise BadInput("threshold must be above 0, ratio and level must lie in 0..1.")
 
     def run(self, evidence: Evidence) -> FlaggedClasses:
         """See `Defense.run`."""
@@ -112,82 +106,71 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, model, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        answer = self._judge(found, model.classes)
+        answer = judge(found, model.classes, self.outliers)
         shown = pool(model, clean, EXAMPLES, self.seed)
         low, high = model.input_range or (0.0, 1.0)
         examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
         return replace(answer, examples=examples)
 
-    def _search(self, model: Classifier, clean: Samples, seed: int) -> dict[str, np.ndarray]:
-        """The norms of one run, and the triggers of the smallest."""
-        images = pool(model, clean, self.images, seed)
-        inverter = Inverter(model, images, self.schedule)
-        classes = np.arange(model.classes)
-        reference = np.ones(len(classes), bool)
-        chosen = classes
-        if self._low_cost(model.classes):
-            chosen, reference = self._choose(inverter, classes, seed)
-        if self.mode == "published":
-            found = search_published(model, images, chosen, self.published, seed=seed)
+    def _search(self, model: Classifier, clean: Samples, seed: int) -> Run:
+        """One run; see `_runs.Run`."""
+        targets = np.arange(model.classes)
+        sources, draw, plan = np.full(len(targets), -1), None, self.schedule
+        if self.sources == "each":
+            sources, targets = all_pairs(model.classes)
+            plan = replace(plan, batch_size=self.pair_batch)
+            clean, first, sizes = by_class(model, clean, self.per_source, seed)
+            images = pool(model, clean, len(clean), seed)
         else:
-            found = inverter.search(chosen, seed=seed)
-        norms = np.full(len(classes), np.nan)
-        norms[chosen] = found.norms
+            images = pool(model, clean, self.images, seed)
+        inverter = Inverter(model, images, plan)
+        if self.sources == "each":
+            draw = drawer(sources, first, sizes, plan.batch_size)
+        rows, reference = np.arange(len(targets)), np.ones(len(targets), bool)
+        if self._low_cost(len(targets)):
+            rows, reference = self._choose(inverter, targets, seed, draw)
+        if self.mode == "published":
+            found = search_published(model, images, targets[rows], self.published, seed=seed)
+        else:
+            part = None if draw is None else drawer(sources[rows], first, sizes, plan.batch_size)
+            found = inverter.search(targets[rows], seed=seed, draw=part)
+        norms = np.full(len(targets), np.nan)
+        norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]
-        success = inverter.success(found.masks[kept], found.patterns[kept], chosen[kept])
         return {
+            "targets": targets,
+            "sources": sources,
             "norms": norms,
             "reference": reference,
-            "kept": chosen[kept],
+            "kept": rows[kept],
             "masks": found.masks[kept],
             "patterns": found.patterns[kept],
-            "success": success,
             "steps": found.steps,
         }
 
-    def _low_cost(self, classes: int) -> bool:
-        enough = classes > self.candidates + self.others
-        return enough and (self.mode == "low-cost" or (self.mode == "auto" and classes >= MANY))
+    def outliers(self, norms: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+        """(k,) classes that the chosen rule flags in one run."""
+        if self.rule == "paper":
+            with np.errstate(invalid="ignore"):
+                return anomaly_index(norms, reference) > self.threshold
+        return small_outliers(norms, reference, ratio=self.ratio, level=self.level)
+
+    def _low_cost(self, rows: int) -> bool:
+        enough = rows > self.candidates + self.others
+        return enough and (self.mode == "low-cost" or (self.mode == "auto" and rows >= MANY))
 
     def _choose(
-        self, inverter: Inverter, classes: np.ndarray, seed: int
+        self, inverter: Inverter, targets: np.ndarray, seed: int, draw: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(classes to search in full, which of all classes are the yardstick)."""
-        quick = inverter.search(classes, seed=seed, steps=self.quick_steps, label="quick look")
-        norms = np.where(np.isfinite(quick.norms), quick.norms, np.inf)
-        candidates = np.argsort(norms, kind="stable")[: self.candidates]
-        rest = np.setdiff1d(classes, candidates)
+        """(rows to search in full, which of all rows are the yardstick)."""
+        quick = inverter.search(
+            targets, seed=seed, steps=self.quick_steps, draw=draw, label="quick look"
+        )
+        candidates = np.argsort(quick.norms, kind="stable")[: self.candidates]
+        rest = np.setdiff1d(np.arange(len(targets)), candidates)
         others = np.random.default_rng(seed).choice(rest, self.others, replace=False)
-        return np.sort(np.concatenate([candidates, others])), np.isin(classes, others)
-
-    def _judge(self, found: list[dict[str, np.ndarray]], classes: int) -> FlaggedClasses:
-        norms = np.stack([f["norms"] for f in found])
-        index = np.stack(
-            [anomaly_index(f["norms"], f["norms"][f["reference"].astype(bool)]) for f in found]
-        )
-        votes = np.sum(index > self.threshold, axis=0)
-        flagged = votes > len(found) / 2
-        disagree = bool(not flagged.any() and votes.any())
-        unknown = bool(np.isnan(index).all())
-        scores, norm = _median(index), _median(norms)
-        flagging = [f"class {c}: {votes[c]} of {len(found)}" for c in np.flatnonzero(votes)]
-        examined = int((~np.isnan(norm)).sum())
-        summary = {
-            "smallest norms": ", ".join(
-                f"{norm[c]:.4g} (class {c})" for c in np.argsort(norm)[: min(5, examined)]
-            ),
-            "median norm": f"{np.nanmedian(norm):.4g}",
-            "runs that flag": "; ".join(flagging) or "none",
-            "classes searched in full": f"{examined} of {classes}",
-        }
-        return FlaggedClasses(
-            scores=scores,
-            flagged=flagged,
-            triggers=_smallest(found),
-            runs=index,
-            measures={"l1_norm": norm, "anomaly_index": scores, "norms": norms},
-            about={"inconclusive": disagree or unknown, "summary": summary},
-        )
+        rows = np.sort(np.concatenate([candidates, others]))
+        return rows, np.isin(np.arange(len(targets)), others)
 
 
 def pool(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarray:
@@ -195,22 +178,3 @@ def pool(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarra
     drawn = clean.take(min(number, len(clean)), seed=seed)
     values: Any = model.scaled(drawn.read(), drawn.value_range or (0.0, 255.0))
     return np.asarray(values)
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """(k,) median over the runs that looked; NaN where none did."""
-    out = np.full(values.shape[1], np.nan)
-    known = ~np.isnan(values).all(axis=0)
-    out[known] = np.nanmedian(values[:, known], axis=0)
-    return out
-
-
-def _smallest(found: list[dict[str, np.ndarray]]) -> dict[int, Stamp]:
-    """class -> its smallest trigger over the runs."""
-    best: dict[int, tuple[float, Stamp]] = {}
-    for run in found:
-        for label, mask, pattern in zip(run["kept"], run["masks"], run["patterns"], strict=True):
-            norm = float(run["norms"][label])
-            if np.isfinite(norm) and norm < best.get(int(label), (np.inf, None))[0]:
-                best[int(label)] = (norm, Stamp(np.clip(mask, 0, 1), np.clip(pattern, 0, 1)))
-    return {label: stamp for label, (_, stamp) in sorted(best.items())}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from keras_backdoor.evaluation import evaluate
@@ -86,14 +87,15 @@ class DevelopmentZoo(Study):
         test = net.open(place, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
         classifier = obtain(net, place).classifier
+        figures: dict[str, Any] = {"data": Path(net.data).stem, "attack": "none"}
         if net.attack is None:
-            return {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
+            return figures | {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
         attack = net.attack
         measured = evaluate(
             classifier, test, trigger=attack.stamp, target=attack.target, source=attack.source
         )
         source = "all" if attack.source is None else attack.source
-        return {
+        return figures | {
             "attack": f"{attack.trigger} ({source} -> {attack.target})",
             "poisoned": attack.count,
             "clean_accuracy": measured.clean_accuracy,

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor.defenses._outliers import anomaly_index
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
@@ -26,45 +27,53 @@ class NeuralCleanseRules(Study):
     unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
-        "target": "planted target",
+        "target": "target",
         "source": "source",
         "smallest": "smallest norms (class)",
-        "median": "median norm",
+        "ratio": "smallest / median",
         "index": "largest index (class)",
-        "index_of_target": "index of the target",
+        "paper": "flagged by the paper's rule",
+        "ours": "flagged by ours",
     }
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        nets = DevelopmentZoo(self.scale).nets()
+        quick = {} if self.scale == "full" else NeuralCleanse.quick
+        method = NeuralCleanse(**quick)
+        searched = {"schedule": method.schedule, "images": method.images}
         return [
-            Cell(f"{name}, seed {seed}", {"net": net, "method": self._method(seed)})
-            for name, net in nets.items()
+            Cell(f"{name}, seed {seed}", {"net": net, **searched, "seed": seed})
+            for name, net in DevelopmentZoo(self.scale).nets().items()
             for seed in SEEDS
         ]
 
-    def _method(self, seed: int) -> NeuralCleanse:
-        settings = {} if self.scale == "full" else dict(NeuralCleanse.quick)
-        return NeuralCleanse(**{**settings, "runs": 1, "seed": seed})
-
     def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
-        """See `Study.compute`."""
+        """The norms alone: what a rule makes of them is derived from these."""
         net: Net = cell.given["net"]
         _, tuning = net.clean_data(place)
-        answer = cell.given["method"](obtain(net, place).classifier, clean=tuning.unlabelled())
-        norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
-        first, best = np.argsort(norms)[:3], int(np.nanargmax(index))
-        figures: dict[str, Any] = {
-            "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
-            "median": float(np.median(norms)),
-            "index": f"{index[best]:.2f} ({best})",
-            "norms": norms,
-            "seconds_of_scan": answer.about["seconds"],
-        }
-        if net.attack is not None:
-            figures |= {
-                "target": net.attack.target,
-                "source": "all" if net.attack.source is None else net.attack.source,
-                "index_of_target": float(index[net.attack.target]),
+        searched = {name: cell.given[name] for name in ("schedule", "images", "seed")}
+        method = NeuralCleanse(runs=1, **searched)
+        answer = method(obtain(net, place).classifier, clean=tuning.unlabelled())
+        figures = {"norms": answer.measures["l1_norm"], "seconds_of_scan": answer.about["seconds"]}
+        if net.attack is None:
+            return figures
+        source = "all" if net.attack.source is None else net.attack.source
+        return {**figures, "target": net.attack.target, "source": source}
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        """What the paper's rule and ours say of the norms."""
+        for found in figures.values():
+            norms = np.array([np.inf if n is None else n for n in found["norms"]])
+            index, ours = anomaly_index(norms), NeuralCleanse(runs=1).outliers(norms)
+            first, best = np.argsort(norms)[:3], int(np.argmax(index))
+            found |= {
+                "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
+                "ratio": float(norms[first[0]] / np.median(norms)),
+                "index": f"{index[best]:.2f} ({best})",
+                "paper": _classes(index > 2.0),
+                "ours": _classes(ours),
             }
-        return figures
+
+
+def _classes(flagged: np.ndarray) -> str:
+    return ", ".join(map(str, np.flatnonzero(flagged))) or "none"
