@@ -15,7 +15,8 @@ from keras_backdoor import _discovery, bundled  # noqa: E402
 from keras_backdoor._files import sha256  # noqa: E402
 from keras_backdoor.studies import Results, load_results  # noqa: E402
 
-DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / "data/README.md", ROOT / "models/README.md"]
+FOLDERS = ("data", "models", "results")
+DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / folder / "README.md" for folder in FOLDERS]
 
 
 def code_blocks(name: str, language: str) -> list[str]:
@@ -113,7 +114,7 @@ RENDERED = [
     ("README.md", "demo table", "end of demo table", demo_table),
     ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
     ("README.md", "thesis table", "end of thesis table", thesis_table),
-    ("README.md", "zoo table", "end of zoo table", zoo_table),
+    ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 
@@ -168,6 +169,12 @@ def test_the_readme_names_commands_that_exist(command) -> None:
     assert len(words) >= 6
     for word in words:
         assert command(word, "--help")[0] == 0
+
+
+def test_every_result_is_listed() -> None:
+    text = (ROOT / "results" / "README.md").read_text()
+    for path in (ROOT / "results").glob("*.json"):
+        assert f"`{path.name}`" in text
 
 
 def test_links_point_somewhere() -> None:

@@ -35,6 +35,13 @@ def judge(runs: list[Run], classes: int, rule: Rule) -> FlaggedClasses:
     scores = _by_class(median(index), targets, classes, np.fmax)
     l1_norm = _by_class(median(norms), targets, classes, np.fmin)
     unsure = not flagged.any() and bool(votes.any() or np.isnan(index).all())
+    summary = _summary(runs, votes, l1_norm, norms)
+    if unsure:
+        summary["inconclusive"] = (
+            "the runs disagree: raise runs"
+            if votes.any()
+            else "most classes have no trigger yet: raise schedule.steps"
+        )
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,
@@ -42,7 +49,7 @@ def judge(runs: list[Run], classes: int, rule: Rule) -> FlaggedClasses:
         source=_sources(marked, targets, sources, np.flatnonzero(flagged)),
         runs=np.stack([_by_class(i, targets, classes, np.fmax) for i in index]),
         measures={"l1_norm": l1_norm, "anomaly_index": scores, "norms": norms},
-        about={"inconclusive": unsure, "summary": _summary(runs, votes, l1_norm, norms)},
+        about={"inconclusive": unsure, "summary": summary},
     )
 
 
