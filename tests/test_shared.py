@@ -1,8 +1,10 @@
 """The figures of third-party nets, where the shared material exists."""
 
 import pytest
+from conftest import ROOT
 
 from keras_backdoor import datasets
+from keras_backdoor._files import read_json
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.metrics import clean_accuracy
@@ -69,3 +71,24 @@ def test_a_split_by_track_of_gtsrb_leaves_no_class_out(shared) -> None:
     assert not pairs[0] & pairs[1]
     assert len(pairs[0] | pairs[1]) == 1307
     assert 0.08 < len(part) / len(train) < 0.13
+
+
+THESIS = sorted((ROOT / "models").glob("gtsrb_*.h5"))
+
+
+def test_the_six_networks_of_the_thesis_are_there() -> None:
+    assert len(THESIS) == 6
+
+
+@pytest.mark.parametrize("path", THESIS, ids=lambda p: p.stem)
+def test_a_thesis_network_is_as_good_as_its_card_says(path, shared) -> None:
+    card = read_json(path.with_suffix(".json"))
+    test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test")
+    model, attack = load_model(path), card["attack"]
+    source = test.of_class(attack["source"])
+    hits = model.predict(source.stamped(parse(attack["trigger"]))) == attack["target"]
+    stored = card["figures"]["test"]
+    assert (int(hits.sum()), len(hits)) == (stored["attack_success_rate"]["hits"], 450)
+    few = test.take(3000, seed=0)
+    accuracy = float(clean_accuracy(model.predict(few), few.labels))
+    assert accuracy == pytest.approx(stored["clean_accuracy"]["share"], abs=0.01)

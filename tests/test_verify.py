@@ -1,6 +1,8 @@
 """What takes long: `make verify`. Figures that are stored are measured again."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +72,26 @@ def test_vgg16_face_at_its_real_size(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     assert classifier.scores(datasets.base.Samples(images)).shape == (2, 57)
     assert channel_layers(model)[-1] == "conv5_3"
+
+
+def test_a_study_runs_on_a_ray_cluster_that_is_there(tmp_path, monkeypatch) -> None:
+    """`--executor ray --address`: a cluster of this machine, started and stopped by Ray."""
+    from test_studies import TOY
+
+    from keras_backdoor.studies import load_results
+
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("KERAS_BACKDOOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    (tmp_path / "log").touch()
+    (tmp_path / "toy.py").write_text(TOY + "\n\nKIND = {2: 'dies once'}\n")
+    ray = str(Path(sys.executable).with_name("ray"))
+    start = [ray, "start", "--head", "--port=6399", "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run(start, check=True, capture_output=True)
+    study = [sys.executable, "-m", "keras_backdoor", "study", "toy.py", "--executor", "ray"]
+    try:
+        subprocess.run([*study, "--address", "127.0.0.1:6399"], check=True, cwd=tmp_path)
+    finally:
+        subprocess.run([ray, "stop"], check=True, capture_output=True)
+    assert load_results(tmp_path / "results" / "toy.json").missing == []
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "2", "2", "3", "4"]

@@ -159,7 +159,10 @@ def _connect(address: str | None, jobs: int) -> Any:
             runtime_env={"env_vars": ENVIRONMENT},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BadInput(f"No Ray cluster could be reached at {address}: {error}.") from error
+        raise BadInput(
+            f"No Ray cluster could be reached at {address}: {error}. Where the cluster asks for a "
+            "token, set RAY_AUTH_MODE=token and name the token as Ray's documentation says."
+        ) from error
     return cluster
 
 
