@@ -271,7 +271,7 @@ def one_sentence() -> Iterator[None]:
     except (KeyboardInterrupt, typer.Abort):
         say(
             "Interrupted; no half-written file is left, and what was finished is used next time "
-            "(train: --checkpoint; methods: --workdir)."
+            "(train: --checkpoint; methods: --workdir; study: its cache)."
         )
         # Threads that feed the model may be inside Python: leaving in the ordinary way while they
         # run can crash the interpreter after everything is in order.

@@ -64,9 +64,9 @@ def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
         yield partial
         if partial.is_dir():
             (partial / MARKER).touch()
-        if path.exists():
+        if path.is_dir() or partial.is_dir():
             _remove(path)
-        partial.rename(path)
+        partial.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

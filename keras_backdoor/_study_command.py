@@ -1,15 +1,16 @@
 """What `study` does on the command line."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_backdoor import _cli, _discovery, reports
 from keras_backdoor._files import check_output
-from keras_backdoor.studies import _run
+from keras_backdoor.studies import _cards, _run
 from keras_backdoor.studies._place import Place, default_cache
 from keras_backdoor.studies._results import Results
-from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies.base import Study, load_study
 
 Blocks = list[tuple[str, list[tuple[str, str]]]]
 
@@ -36,17 +37,19 @@ def run(
     report: Path | None,
 ) -> list[str]:
     """Run a study, or list its cells, and print its table; the names of failed cells."""
-    study = load_study(name, settings["scale"])
-    place = Place(tuple(data))
-    if list_only:
-        known = _run.start(study, name, place, settings["known"])
-        _print_cells(known)
-        return []
+    study, force = load_study(name, settings["scale"]), settings["force"]
     suffix = "" if study.scale == "full" else f"-{study.scale}"
     out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
+    place = Place(tuple(data))
+    if list_only:
+        known = None if settings["again"] else out
+        _print_cells(*_run.prepare(study, name, place, only=settings["only"], out=known))
+        return []
     if report is not None:
-        check_output(report, force=settings["force"])
-    results = _run.run(name, place=place, out=out, **settings)
+        check_output(report, force=force)
+    if models is not None:
+        _cards.check(study, models, force=force)
+    results = _run.run(name, place=place, out=out, on_end=_teller(study), **settings)
     header, *rows = results.table(compact=True)
     _cli.print_columns(results.about["title"], header, rows)
     failed = [c for c in results.cells if "error" in c]
@@ -58,17 +61,35 @@ def run(
     if results.missing:
         lines.append(("not computed", f"{len(results.missing)} of {len(results.cells)} cells"))
     if models is not None:
-        lines += [("model", str(p)) for p in study.keep(results.figures(), place, models)]
+        kept = _cards.keep(study, results, place, models, force=force)
+        lines += [("model", str(p)) for p in kept]
     if report is not None:
-        page = reports.write(reports.page_of(results), report, force=settings["force"])
+        page = reports.write(reports.page_of(results), report, force=force)
         lines.append(("page", str(page)))
     _cli.print_rows("", lines)
     return [c["name"] for c in failed]
 
 
-def _print_cells(known: Results) -> None:
+def _teller(study: Study) -> Any:
+    """Where nobody sees a bar, a line for every cell that ends."""
+    ended: list[str] = []
+
+    def tell(cell: dict[str, Any]) -> None:
+        ended.append(cell["name"])
+        how = "failed" if "error" in cell else f"{cell.get('seconds', 0):.0f} s"
+        print(f"{study.word}: {cell['name']}: {how} ({len(ended)} done)", file=sys.stderr)
+
+    return (lambda cell: None) if sys.stderr.isatty() else tell
+
+
+def _print_cells(known: Results, left: list[Any]) -> None:
+    waiting = {task.name for task in left}
     rows = [
-        (c["name"], "finished" if "figures" in c else "", f"{c.get('seconds', '')}")
+        (
+            c["name"],
+            "finished" if "figures" in c else "to compute" if c["name"] in waiting else "",
+            f"{c.get('seconds', '')}",
+        )
         for c in known.cells
     ]
     _cli.print_columns(known.about["title"], ("", "", "seconds"), rows)

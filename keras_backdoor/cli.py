@@ -94,7 +94,7 @@ def poison(
         bool, typer.Option("--replace", help="Stamp the images themselves, not copies.")
     ] = False,
     truth: Annotated[
-        Path | None, typer.Option(help="Where the truth is written [OUT.truth.npz].")
+        Path | None, typer.Option(help="Where the truth is written \\[OUT.truth.npz].")
     ] = None,
     split: Split = None,
     take: Take = None,
@@ -104,6 +104,8 @@ def poison(
     force: Force = False,
 ) -> None:
     """Poison a data set; the truth is written apart from the data."""
+    import numpy as np
+
     from keras_backdoor import datasets, poisoning
     from keras_backdoor._files import check_output, write_npz
 
@@ -124,7 +126,13 @@ def poison(
         seed=seed,
     )
     datasets.save(out, poisoned.samples, split="train", force=force)
-    write_npz(truth, {"is_poison": poisoned.is_poison, "rows": poisoned.rows}, force=force)
+    # A folder is read back class by class: the truth is written in that order.
+    labels = poisoned.samples.known_labels
+    back = datasets.open(out, split="train", value_range=poisoned.samples.value_range).known_labels
+    same = np.array_equal(back, labels)
+    order = np.arange(len(labels)) if same else np.argsort(labels, kind="stable")
+    facts = {"is_poison": poisoned.is_poison[order], "labels": labels[order], "rows": poisoned.rows}
+    write_npz(truth, facts, force=force)
     number = int(poisoned.is_poison.sum())
     _cli.print_rows(
         str(out),
@@ -142,7 +150,7 @@ def train(
     ] = None,
     settings: Settings = None,
     classes: Annotated[
-        int | None, typer.Option(help="Number of classes [as the architecture was published].")
+        int | None, typer.Option(help="Number of classes \\[as the architecture was published].")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the frozen trunk (vgg16-face).")
@@ -170,7 +178,7 @@ def train(
         Path | None, typer.Option(help="JSON with facts that are added to the card.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Resume from here after a kill [OUT.checkpoint.npz].")
+        Path | None, typer.Option(help="Resume from here after a kill \\[OUT.checkpoint.npz].")
     ] = None,
     split: Split = None,
     take: Take = None,
@@ -428,7 +436,7 @@ def study(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder with data files; repeatable [KERAS_BACKDOOR_DATA, data].",
+            help="Folder with data files; repeatable \\[KERAS_BACKDOOR_DATA, data].",
             show_default=False,
         ),
     ] = None,
@@ -436,7 +444,7 @@ def study(
         list[str] | None, typer.Option(help="Only cells whose name contains this; repeatable.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Cells at a time [number of cores].", show_default=False)
+        int | None, typer.Option(help="Cells at a time \\[number of cores].", show_default=False)
     ] = None,
     executor: Annotated[str, typer.Option(help="local, or ray.")] = "local",
     address: Annotated[
@@ -447,11 +455,15 @@ def study(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Collected results [results/NAME.json].", show_default=False),
+        typer.Option(help="Collected results \\[results/NAME.json].", show_default=False),
     ] = None,
     known: Annotated[
         Path | None, typer.Option(help="Take finished cells from these results of an earlier run.")
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Compute also what the collected results already have."),
+    ] = False,
     models: Annotated[
         Path | None, typer.Option(help="Copy the study's networks there, with cards.")
     ] = None,
@@ -460,7 +472,8 @@ def study(
 ) -> None:
     """Make a published table again; finished cells are kept, and a killed run goes on.
 
-    Cells and trained networks are kept in KERAS_BACKDOOR_CACHE (default: the user's cache).
+    Cells and trained networks are kept in KERAS_BACKDOOR_CACHE (default: the user's cache). Cells
+    that the collected results have already are not computed again; --again computes them.
     """
     from keras_backdoor import _study_command
 
@@ -478,6 +491,7 @@ def study(
             "executor": executor,
             "address": address,
             "known": known,
+            "again": again,
             "force": force,
         },
         data=data or (),

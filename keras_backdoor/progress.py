@@ -57,7 +57,10 @@ def show() -> Iterator[None]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    # The estimate is over the whole work: cells of a study take minutes each.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, speed_estimate_period=7 * 24 * 3600
+    ) as bars:
 
         def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
             task = bars.add_task(description, total=total)

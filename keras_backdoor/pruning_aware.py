@@ -1,5 +1,6 @@
 """The pruning-aware attack: a backdoor in the channels that clean images use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,17 @@ def fit_pruning_aware(
     """
     paths = [None, None] if checkpoint is None else checkpoints(Path(checkpoint))
     history: dict[str, Any] = {}
+    untrained = start.model if start else model() if _makes(model) else model
+    layer = layer or pruning.default_layer(untrained)
+    check_layer(untrained, layer)
     if start is None:
         first, clean_history = fit(
             model, clean, recipe, input_range=input_range, checkpoint=paths[0]
         )
         history |= {f"clean_{name}": values for name, values in clean_history.items()}
     else:
-        first = start
-    layer = layer or pruning.default_layer(first.model)
-    check_layer(first.model, layer)
+        first = start if start.input_range else replace(start, input_range=input_range)
+        input_range = first.input_range or input_range
     seen = clean.take(min(RANKED, len(clean)), seed=recipe.seed).in_memory()
     swept = pruning.sweep(first, seen, layer, channels.after_activation(first.model, layer))
     dormant = swept["order"][: pruning.number_to_prune(swept["accuracy"], max_drop)]
@@ -85,14 +88,25 @@ def fit_pruning_aware(
 
 
 def check_layer(model: Any, layer: str) -> None:
-    """Raise where a silenced channel of the layer could come back by itself."""
+    """Raise where a silenced channel could come back by itself, or could not be put back."""
     target = _graph.get_layer(model, layer)
+    kind = type(target).__name__
     name = getattr(getattr(target, "activation", None), "__name__", None)
-    if name != "relu" or not getattr(target, "use_bias", False):
+    if kind not in ("Conv2D", "Dense") or name != "relu" or not target.use_bias:
         raise BadInput(
-            f"The pruning-aware attack needs a layer with a bias and a ReLU of its own; '{layer}' "
-            f"is a {type(target).__name__} with {name or 'no activation'}."
+            "The pruning-aware attack needs a Conv2D or Dense layer with a bias and a ReLU of its "
+            f"own; '{layer}' is a {kind} with {name or 'no activation'}."
         )
+    if any(type(x).__name__ == "BatchNormalization" for _, x in channels.following(model, layer)):
+        raise BadInput(
+            "The pruning-aware attack needs a layer without a BatchNormalization behind it. "
+            f"Received: layer={layer}"
+        )
+
+
+def _makes(model: Any) -> bool:
+    """Whether it is a function that makes a model."""
+    return callable(model) and not hasattr(model, "layers")
 
 
 def restore(
@@ -141,9 +155,11 @@ def clean_part(poisoned: Samples, truth: Path) -> Samples:
     if "is_poison" not in stored:
         raise BadInput(f"{truth} has no is_poison: it is not a truth that 'poison' wrote.")
     is_poison = stored["is_poison"].astype(bool)
-    if is_poison.shape != (len(poisoned),):
+    if is_poison.shape != (len(poisoned),) or (
+        "labels" in stored and not np.array_equal(stored["labels"], poisoned.known_labels)
+    ):
         raise BadInput(
-            f"{truth} speaks of {is_poison.size} images and the data has {len(poisoned)}: pass "
-            "the whole data (neither --take nor another split)."
+            f"{truth} speaks of other data ({is_poison.size} images; the data has "
+            f"{len(poisoned)}): pass the whole data, neither --take nor another split."
         )
     return poisoned.rows(~is_poison)

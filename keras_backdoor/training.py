@@ -122,15 +122,15 @@ def fit(
         one value an epoch.
     """
     keras.utils.set_random_seed(recipe.seed)
-    if isinstance(model, Callable) and not isinstance(model, keras.Model):  # type: ignore[arg-type]
-        model = model()
+    begun = isinstance(model, keras.Model)
+    model = model if begun else model()
     classifier = Classifier(model, input_range=input_range)
     classifier.check(samples)
     samples.known_labels  # noqa: B018
     step, optimizer = _make_step(classifier, recipe, samples.value_range or (0.0, 255.0))
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
     state = [*model.variables, *_seeds(model), *optimizer.variables]
-    identity = "" if checkpoint is None else _identity(recipe, samples, classifier)
+    identity = "" if checkpoint is None else _identity(recipe, samples, classifier, begun)
     if checkpoint is not None and Path(checkpoint).exists():
         history = _restore(Path(checkpoint), state, identity)
     total = -(-len(samples) // recipe.batch_size)
@@ -208,14 +208,20 @@ def _seeds(model: Any) -> list[Any]:
     return [s for s in states if id(s) not in known]
 
 
-def _identity(recipe: Recipe, samples: Samples, classifier: Classifier) -> str:
-    """What a checkpoint belongs to; the number of epochs may be raised later."""
-    parts = (
+def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, begun: bool) -> str:
+    """What a checkpoint belongs to; the number of epochs may be raised later.
+
+    The weights of a model that was handed over count; those that a function makes follow from
+    the recipe's seed.
+    """
+    parts: tuple[Any, ...] = (
         replace(recipe, epochs=1),
         samples.fingerprint(),
         classifier.input_range,
         architecture_digest(classifier.model),
     )
+    if begun:
+        parts = (*parts, classifier.sha256())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_backdoor import _graph, activations, channels, pruning, pruning_aware
+from keras_backdoor import (
+    _graph,
+    activations,
+    channels,
+    datasets,
+    pruning,
+    pruning_aware,
+    training,
+)
 from keras_backdoor._backend import keras
 from keras_backdoor._files import write_npz
 from keras_backdoor.architectures import BorjiMNIST
@@ -88,9 +96,14 @@ def test_it_goes_on_after_a_kill(digits: Samples, tmp_path: Path, monkeypatch) -
         fit_pruning_aware(BorjiMNIST, few, poisoned, plan, checkpoint=checkpoint)
     monkeypatch.undo()
     assert all(path.exists() for path in pruning_aware.checkpoints(checkpoint))
+    stored: list[int] = []
+    monkeypatch.setattr(training, "_store", lambda *arguments: stored.append(1))
     resumed, history = fit_pruning_aware(BorjiMNIST, few, poisoned, plan, checkpoint=checkpoint)
+    assert stored == []  # no epoch was trained again
     for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+    with pytest.raises(ValueError, match="checkpoint of another"):
+        fit_pruning_aware(BorjiMNIST, few, poisoned, plan, max_drop=0.3, checkpoint=checkpoint)
     assert {"loss", "accuracy", "clean_loss", "clean_accuracy", "dormant"} <= set(history)
 
 
@@ -104,8 +117,39 @@ def test_a_layer_without_relu_is_refused(digits: Samples) -> None:
             layers.Dense(10),
         ]
     )
-    with pytest.raises(ValueError, match="needs a layer with a bias and a ReLU of its own"):
+    with pytest.raises(ValueError, match="Conv2D or Dense layer with a bias and a ReLU of its own"):
         fit_pruning_aware(None, digits, digits, RECIPE, start=Classifier(net, (0, 1)))
+
+
+def test_layers_whose_channels_cannot_be_put_back_are_refused(digits: Samples) -> None:
+    layers = keras.layers
+    for inner, message in (
+        ([layers.SeparableConv2D(4, 3, activation="relu", name="c")], "Conv2D or Dense"),
+        (
+            [layers.Conv2D(4, 3, activation="relu", name="c"), layers.BatchNormalization()],
+            "without a BatchNormalization behind it",
+        ),
+    ):
+        end = [layers.Flatten(), layers.Dense(10)]
+        net = keras.Sequential([keras.Input((28, 28, 1)), *inner, *end])
+        with pytest.raises(ValueError, match=message):
+            fit_pruning_aware(net, digits, digits, RECIPE, layer="c")
+
+
+def test_the_truth_fits_data_in_a_folder(command, tmp_path: Path, digits: Samples) -> None:
+    """A folder is read class by class, not in the order in which it was poisoned."""
+    data = tmp_path / "data.npz"
+    write_npz(data, {"x": digits.read()[:300], "y": digits.known_labels[:300]})
+    poisoned = tmp_path / "poisoned"
+    code, _, _ = command(
+        "poison", data, "--trigger", "patch:size=4,row=1,column=1", "--target", 0,
+        "--count", 30, "--out", poisoned,
+    )  # fmt: skip
+    assert code == 0
+    seen = datasets.open(poisoned, split="train")
+    clean = pruning_aware.clean_part(seen, tmp_path / "poisoned.truth.npz")
+    assert len(clean) == 300
+    assert not (clean.read()[:, 1:5, 1:5] == 255).all(axis=(1, 2, 3)).any()
 
 
 def test_the_command_needs_the_truth(command, tmp_path: Path, digits: Samples) -> None:
@@ -121,7 +165,10 @@ def test_the_command_needs_the_truth(command, tmp_path: Path, digits: Samples) -
     assert (code, "--pruning-aware needs --truth" in err) == (2, True)
     truth = tmp_path / "poisoned.npz.truth.npz"
     code, _, err = command(*train, "--pruning-aware", "--truth", truth, "--take", 100)
-    assert (code, "speaks of 320 images and the data has 100" in err) == (2, True)
+    assert (
+        code,
+        "speaks of other data (320 images; the data has 100)" in " ".join(err.split()),
+    ) == (2, True)
     code, _, err = command(*train, "--pruning-aware", "--truth", data)
     assert (code, "has no is_poison" in err) == (2, True)
     code, _, err = command(*train, "--pruning-aware", "--truth", truth)

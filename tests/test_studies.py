@@ -1,11 +1,12 @@
 """Studies: a cell is computed once, written at once, and found again after a kill."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,18 @@ import pytest
 from conftest import ROOT
 
 from keras_backdoor import _discovery, reports, studies
-from keras_backdoor._files import write_json
+from keras_backdoor._files import sha256, write_json
 from keras_backdoor.errors import MissingPackage
-from keras_backdoor.studies import _executors
+from keras_backdoor.studies import _cards, _executors
 from keras_backdoor.studies._place import Place, default_cache
 from keras_backdoor.studies._results import load_results
-from keras_backdoor.studies._worker import Task
-from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies._worker import Task, work
+from keras_backdoor.studies.base import Cell, load_study
 
 TOY = '''
+from __future__ import annotations
 import os, signal, time
+from dataclasses import dataclass
 from pathlib import Path
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
@@ -30,6 +33,11 @@ from keras_backdoor.progress import track
 from keras_backdoor.studies.base import Cell, Study
 
 LOG = Path(os.environ["TOY_LOG"])
+
+
+@dataclass(frozen=True)
+class Anything:
+    n: int = 0
 
 
 class Toy(Study):
@@ -58,6 +66,8 @@ class Toy(Study):
             raise ZeroDivisionError("a fault of the study")
         if kind == "slow":
             time.sleep(60)
+        if kind == "talks":
+            os.write(1, b"hello\\n")
         return {"square": n * n, "share": Rate(n, 5)}
 
     def derive(self, figures):
@@ -150,7 +160,20 @@ def test_a_killed_worker_loses_nothing(executor, toy, place, tmp_path: Path) -> 
     assert errors["n=3"] == "three is no number here."
 
 
-def test_a_killed_run_goes_on(toy, place, tmp_path: Path) -> None:
+def working() -> list[str]:
+    """The workers of this machine that are in the middle of a toy study."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            about = (path / "environ").read_bytes()
+            if b"keras_backdoor.studies._worker" in words and b"TOY_LOG=" in about:
+                found.append(path.name)
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_goes_on(how, toy, place, tmp_path: Path) -> None:
     name = toy(n4="slow")
     code = (
         "from pathlib import Path; from keras_backdoor import studies\n"
@@ -162,8 +185,12 @@ def test_a_killed_run_goes_on(toy, place, tmp_path: Path) -> None:
     while 4 not in computed(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     assert process.wait(timeout=30) != 0
+    deadline = time.monotonic() + 20
+    while working():  # the worker ends with the process that started it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     results = studies.run(name, place=place, only=["n=0", "n=1", "n=2", "n=3"])
     assert len(squares(results)) == 4
     assert computed(tmp_path) == [0, 1, 2, 3, 4]
@@ -176,6 +203,86 @@ def test_earlier_results_stand_in_for_a_lost_cache(toy, place, tmp_path: Path) -
     results = studies.run(name, place=lost, known=out, only=["n=1", "n=2"])
     assert squares(results) == {"n=1": 1, "n=2": 4}
     assert computed(tmp_path) == [1, 2]
+    assert results.cells[1]["made_with"]["keras"]
+    write_json(out, {"study": "another", "scale": "full", "columns": {}, "cells": []})
+    with pytest.raises(ValueError, match="results of another study or scale"):
+        studies.run(name, place=lost, known=out)
+
+
+def test_collected_cells_are_not_lost(toy, place, tmp_path: Path) -> None:
+    name, out, lost = toy(), tmp_path / "out.json", Place(cache=tmp_path / "empty")
+    studies.run(name, place=place, out=out)
+    before = out.read_text()
+    results = studies.run(name, place=lost, out=out, only=["n=1"])
+    assert squares(results) == ALL
+    assert len(computed(tmp_path)) == 5
+    studies.run(name, place=lost, out=out, only=["n=1"], again=True)
+    assert computed(tmp_path) == [0, 1, 1, 2, 3, 4]
+    assert squares(load_results(out)) == {"n=1": 1}
+    out.write_text(before)
+    with pytest.raises(ValueError, match="has 5 finished cells of other settings or data"):
+        studies.run(toy(n1="changed"), place=place, out=out)
+    assert out.read_text() == before
+
+
+def test_a_failed_start_leaves_the_results_alone(toy, place, tmp_path: Path) -> None:
+    name, out = toy(), tmp_path / "out.json"
+    studies.run(name, place=place, out=out, only=["n=1"])
+    before = out.read_text()
+    with pytest.raises(ValueError, match="No Ray cluster"):
+        studies.run(name, place=place, out=out, executor="ray", address="127.0.0.1:9")
+    assert out.read_text() == before
+
+
+def test_what_a_cell_prints_is_not_read_as_its_answer(toy, place) -> None:
+    assert squares(studies.run(toy(n1="talks"), place=place, only=["n=1"])) == {"n=1": 1}
+
+
+def test_a_study_that_changes_meanwhile_is_noticed(toy, place, tmp_path: Path) -> None:
+    study = load_study(toy())
+    cell = study.cells()[1]
+    task = Task(
+        str(tmp_path / "toy.py"), "full", cell.name, study.key(cell, place), (), str(place.cache)
+    )
+    toy(n1="other")
+    assert "has changed since the run began" in work(task)["error"]
+    assert not task.path.exists()
+
+
+def test_a_study_file_of_ones_own_keeps_to_itself(toy, place, tmp_path: Path) -> None:
+    first = load_study(toy())
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other" / "toy.py"
+    copy.write_text((tmp_path / "toy.py").read_text() + "# another\n")
+    second = load_study(str(copy))
+    assert first.key(first.cells()[0], place) != second.key(second.cells()[0], place)
+    taken = tmp_path / "thesis_badnets.py"
+    taken.write_text(copy.read_text())
+    with pytest.raises(ValueError, match="has the name of a study of this package"):
+        load_study(str(taken))
+    copy.write_text("def broken(:\n")
+    with pytest.raises(ValueError, match="toy.py, line 1: SyntaxError"):
+        load_study(str(copy))
+
+
+def test_the_kind_of_what_is_given_counts(place) -> None:
+    @dataclass(frozen=True)
+    class Mean:
+        rate: float = 0.5
+
+    @dataclass(frozen=True)
+    class Median:
+        rate: float = 0.5
+
+    settings = [Cell("a", {"rule": kind()}).settings for kind in (Mean, Median)]
+    assert settings[0] != settings[1]
+
+
+def test_an_unusable_cache_is_said_before_the_work(toy, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"):
+        studies.run(toy(), place=Place(cache=tmp_path / "file" / "cache"))
+    assert computed(tmp_path) == []
 
 
 def test_results_of_another_study_are_not_replaced(toy, place, tmp_path: Path) -> None:
@@ -196,6 +303,8 @@ def test_results_of_another_study_are_not_replaced(toy, place, tmp_path: Path) -
         ({"address": "10.0.0.1:6379"}, "pass --executor ray"),
         ({"scale": "tiny"}, "scale must be full or smoke"),
         ({"only": ["n=9"]}, "No cell's name contains n=9; the cells: n=0, n=1"),
+        ({"only": ["n=1", "n=9"]}, "No cell's name contains n=9"),
+        ({"executor": "ray", "address": "x:1", "jobs": 2}, "--jobs is for this machine|No Ray"),
         ({"known": Path("nowhere.json")}, "There is no results file at nowhere.json"),
     ],
 )
@@ -256,7 +365,8 @@ def test_the_command_runs_lists_and_reports(toy, tmp_path: Path, command, monkey
     assert (code, "thesis-badnets" in out, "development-zoo" in out) == (0, True, True)
     name = toy(n3="fails")
     code, out, err = command("study", name, "--only", "n=2", "--report", "page")
-    assert (code, err.strip()) == (0, "")
+    assert (code, "Error" in err) == (0, False)
+    assert "toy: n=2: " in err
     assert "4 (4)" in out
     assert "4 of 5 cells" in out
     assert "Squares" in (tmp_path / "page" / "index.html").read_text()
@@ -267,6 +377,10 @@ def test_the_command_runs_lists_and_reports(toy, tmp_path: Path, command, monkey
     assert (code, "n=3: three is no number here." in err) == (2, True)
     code, _, err = command("study", name, "--only", "n=2", "--models", "models")
     assert (code, "has no models to keep" in err) == (2, True)
+    code, _, err = command("study", name, "--data", "nowhere")
+    assert (code, "There is no folder with data at nowhere" in err) == (2, True)
+    code, out, _ = command("study", "--help")
+    assert "[number of cores]" in " ".join(out.split())
 
 
 class TestEveryStudy:
@@ -288,26 +402,34 @@ class TestEveryStudy:
         path = ROOT / "results" / f"{key}.json"
         if load_study(key).unfinished and not path.exists():
             pytest.skip("unfinished, as the study itself says")
-        results = load_results(path)
+        results, study = load_results(path), load_study(key)
         assert results.about["scale"] == "full"
         assert results.missing == []
-        study = load_study(key)
-        assert [c["name"] for c in results.cells] == [c.name for c in study.cells()]
-        assert [c["settings"] for c in results.cells] == [
-            json.loads(json.dumps(c.settings)) for c in study.cells()
-        ]
+        assert results.columns == dict(study.columns)
+
+        class Measured(Place):
+            """The data that the figures are from."""
+
+            def digest(self, name: str) -> str:
+                return results.about["data"][name]
+
+        for cell, stored in zip(study.cells(), results.cells, strict=True):
+            assert stored["name"] == cell.name
+            assert stored["key"] == study.key(cell, Measured())
+            assert stored["settings"] == json.loads(json.dumps(cell.settings))
+            assert stored["published"] == cell.published
 
 
 def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
     name = toy()
     study = load_study(name)
     task = Task(name, "full", "n=2", study.key(study.cells()[2], place), (), str(place.cache))
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_backdoor.studies._worker"],
-        input=json.dumps(vars(task)), capture_output=True, text=True, check=True,
-        env={**os.environ}, cwd=ROOT,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "keras_backdoor.studies._worker"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        process.stdin.write(json.dumps(vars(task)) + "\n")
+        process.stdin.flush()
+        lines = [json.loads(line) for line in process.stdout]
     assert lines[0]["progress"][0] == "steps"
     assert lines[-1]["outcome"]["figures"]["square"] == 4
 
@@ -329,7 +451,7 @@ def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(data=(folder,), cache=folder / "cache")
 
 
-def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path) -> None:
+def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path, monkeypatch) -> None:
     only = ["figure 4.2", "clean", "bigger, seed 0", "pruning-aware"]
     results = studies.run("thesis-badnets", scale="smoke", place=small_signs, only=only, jobs=2)
     figures = results.figures()
@@ -345,11 +467,26 @@ def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path) -> None:
     assert first["control"] == figures["clean"]["controls"]["yellow-square"]
     assert {"pruned", "attack_after_pruning"} <= set(first) & set(aware)
     assert "dormant" in aware
-    kept = load_study("thesis-badnets", "smoke").keep(figures, small_signs, tmp_path)
+    study = load_study("thesis-badnets", "smoke")
+    with pytest.raises(ValueError, match="kept at full scale only"):
+        _cards.keep(study, results, small_signs, tmp_path)
+    first_only = {k: v for k, v in study.networks().items() if "bigger" in k}
+    monkeypatch.setattr(type(study), "networks", lambda self: first_only)
+    vars(study)["scale"] = "full"
+    kept = _cards.keep(study, results, small_signs, tmp_path)
     assert [p.name for p in kept] == ["gtsrb_yellowSquare_bigger.h5"]
     card = json.loads(kept[0].with_suffix(".json").read_text())
     assert card["figures"]["test"]["attack_success_rate"] == first["attack_success_rate"]
-    assert card["threads"] == "1"
+    assert (card["threads"], card["resumed"]) == ("1", False)
+    assert card["sha256"] == sha256(kept[0]) == first["model_sha256"]
+    with pytest.raises(ValueError, match="exists already; pass --force"):
+        _cards.keep(study, results, small_signs, tmp_path)
+    elsewhere = Place(data=small_signs.data, cache=tmp_path / "empty")
+    with pytest.raises(ValueError, match="is not in the cache: run the study with --again"):
+        _cards.keep(study, results, elsewhere, tmp_path / "models")
+    del first["control"]
+    with pytest.raises(ValueError, match="lacks control: run the whole study"):
+        _cards.keep(study, results, small_signs, tmp_path / "models")
 
 
 def chosen(of: int, number: int) -> np.ndarray:
@@ -373,6 +510,41 @@ def test_a_network_is_trained_once(small_signs: Place, monkeypatch) -> None:
     assert not {*zip(rest.labels, rest.track, strict=True)} & {
         *zip(tuning.labels, tuning.track, strict=True)
     }
+
+
+def test_a_killed_training_of_a_network_goes_on(small_signs, tmp_path, monkeypatch) -> None:
+    from keras_backdoor import training
+    from keras_backdoor.studies import _nets
+
+    cells = load_study("thesis-badnets", "smoke").cells()
+    net = next(c for c in cells if c.name == "clean").given["net"]
+    net = replace(net, take=300, recipe=replace(net.recipe, epochs=3))
+    place = Place(data=small_signs.data, cache=tmp_path / "cache")
+    store, epochs = training._store, []
+
+    def counting(*arguments) -> None:
+        store(*arguments)
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_store", counting)
+    with pytest.raises(KeyboardInterrupt):
+        _nets.obtain(net, place)
+    trained = _nets.obtain(net, place)
+    assert len(epochs) == 3
+    assert trained.card["resumed"]
+    assert [p.name for p in trained.path.parent.glob("*checkpoint*")] == []
+
+
+def test_another_version_of_the_training_is_another_cell(small_signs, monkeypatch) -> None:
+    from keras_backdoor.studies import _nets
+
+    study = load_study("thesis-badnets", "smoke")
+    cell = next(c for c in study.cells() if c.name == "clean")
+    before = study.key(cell, small_signs)
+    monkeypatch.setattr(_nets, "VERSION", _nets.VERSION + 1)
+    assert study.key(cell, small_signs) != before
 
 
 def test_a_network_of_models_is_not_trained_again(small_signs, tmp_path, monkeypatch) -> None:

@@ -185,7 +185,8 @@ def rate_panels(
                     alpha=1.0 if measured else 0.6,
                 )
             ax.set_title(title, fontsize=10)
-            ax.set(xlabel=xlabel, ylabel="%", ylim=(40, 103))
+            lowest = 100 * min(point[2] for points in curves.values() for point in points)
+            ax.set(xlabel=xlabel, ylabel="%", ylim=(min(40, lowest - 3), 103))
         axes[0, 0].legend(frameon=False, fontsize=7)
 
     rows = -(-len(panels) // columns)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from keras_backdoor.errors import BadInput, MissingPackage
@@ -58,18 +59,23 @@ def _with_retries(
     task: Task, running: set[subprocess.Popen], stopping: list[bool]
 ) -> dict[str, Any]:
     for _ in range(1 + RETRIES):
-        if stopping:
-            break
         outcome, code, said = _process(task, running)
         if outcome is not None:
             return outcome
-        if code >= 0:
+        if code >= 0 or stopping:
             break
-    return {"key": task.key, "error": f"The worker ended with exit code {code}. {said}".strip()}
+    log = Path(task.cache) / "logs" / f"{task.key}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(said)
+    if code < 0:
+        why = f"The worker was killed by signal {-code} (out of memory?)."
+    else:
+        why = f"The worker ended with exit code {code}: {(said.splitlines() or [''])[-1]}"
+    return {"key": task.key, "error": f"{why} What it said: {log}"}
 
 
 def _process(task: Task, running: set[subprocess.Popen]) -> tuple[dict[str, Any] | None, int, str]:
-    """(outcome or None, exit code, last line on its standard error)."""
+    """(outcome or None, exit code, what it wrote to its standard error)."""
     command = [sys.executable, "-m", "keras_backdoor.studies._worker"]
     pipe, outcome = subprocess.PIPE, None
     environment = {**os.environ, **ENVIRONMENT}
@@ -80,12 +86,13 @@ def _process(task: Task, running: set[subprocess.Popen]) -> tuple[dict[str, Any]
         running.add(process)
         said = reader.submit(process.stderr.read)
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(task)))
-            process.stdin.close()
+            process.stdin.write(json.dumps(asdict(task)) + "\n")
+            process.stdin.flush()  # left open: the worker ends when it is closed
             outcome = _listen(task.name, process.stdout)
-        last = said.result().strip().splitlines()[-1:]
+        text = said.result().strip()
+        process.wait()
     running.discard(process)
-    return outcome, process.returncode, " ".join(last)
+    return outcome, process.returncode, text
 
 
 def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
@@ -114,7 +121,7 @@ def _steps(numbers: Iterable[int]) -> Iterator[None]:
         reached = max(reached, number)
 
 
-def ray(tasks: Sequence[Task], address: str | None, jobs: int) -> Ended:
+def ray(tasks: Sequence[Task], address: str | None, jobs: int | None) -> Ended:
     """Compute cells on a Ray cluster, or on `jobs` workers that Ray starts on this machine.
 
     The machines of a cluster must have this package, and see the data and the cache under the
@@ -140,7 +147,7 @@ def ray(tasks: Sequence[Task], address: str | None, jobs: int) -> Ended:
         cluster.shutdown()
 
 
-def _connect(address: str | None, jobs: int) -> Any:
+def _connect(address: str | None, jobs: int | None) -> Any:
     try:
         import ray as cluster
     except ImportError as error:
@@ -148,8 +155,12 @@ def _connect(address: str | None, jobs: int) -> Any:
             "--executor ray needs Ray: pip install 'keras-backdoor[ray]'."
         ) from error
     _check_address(address)
+    if address and jobs is not None:
+        raise BadInput("--jobs is for this machine; a Ray cluster at an address decides by itself.")
     options: dict[str, Any] = (
-        {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+        {"address": address}
+        if address
+        else {"num_cpus": jobs or os.cpu_count(), "include_dashboard": False}
     )
     try:
         cluster.init(
@@ -159,6 +170,8 @@ def _connect(address: str | None, jobs: int) -> Any:
             runtime_env={"env_vars": ENVIRONMENT},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if not address:
+            raise BadInput(f"Ray could not be started on this machine: {error}.") from error
         raise BadInput(
             f"No Ray cluster could be reached at {address}: {error}. Where the cluster asks for a "
             "token, set RAY_AUTH_MODE=token and name the token as Ray's documentation says."

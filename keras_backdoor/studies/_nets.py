@@ -137,10 +137,20 @@ def obtain(net: Net, place: Place) -> Trained:
     """The trained network: from `models/`, from the cache, or trained now and kept there."""
     key = net.key(place)
     with place.alone(f"net-{key}"):
-        path = _kept(key) or place.cache / "nets" / f"{key}.h5"
-        if not path.exists() or not modelcard.card_path(path).exists():
+        found = find(net, place)
+        if found is None:
+            path = place.cache / "nets" / f"{key}.h5"
             _train(net, key, path, place)
-    return Trained(path)
+            found = Trained(path)
+    return found
+
+
+def find(net: Net, place: Place) -> Trained | None:
+    """The trained network, where `models/` or the cache has it."""
+    key = net.key(place)
+    path = _kept(key) or place.cache / "nets" / f"{key}.h5"
+    whole = path.exists() and modelcard.card_path(path).exists()
+    return Trained(path) if whole else None
 
 
 def _kept(key: str) -> Path | None:
@@ -157,13 +167,15 @@ def _kept(key: str) -> Path | None:
 
 
 def _train(net: Net, key: str, path: Path, place: Place) -> None:
-    start = time.perf_counter()
     clean, _ = net.clean_data(place)
     seen = clean if net.attack is None else net.poisoned(clean).samples
     checkpoint = path.with_name(f"{key}.checkpoint.npz")
+    resumed = any(path.parent.glob(f"{checkpoint.name}*"))
     build = training.builder(net.architecture)
     if net.pruning_aware:
         parent = obtain(replace(net, attack=None, pruning_aware=False), place)
+    start = time.perf_counter()
+    if net.pruning_aware:
         classifier, history = fit_pruning_aware(
             build, clean, seen, net.recipe, start=parent.classifier, checkpoint=checkpoint
         )
@@ -178,6 +190,7 @@ def _train(net: Net, key: str, path: Path, place: Place) -> None:
         "history": history,
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
         "seconds": round(time.perf_counter() - start, 1),
+        "resumed": resumed,
     }
     modelcard.write(path, classifier, card, force=True)
     for left in path.parent.glob(f"{checkpoint.name}*"):

@@ -30,14 +30,25 @@ class Place:
     data: tuple[Path, ...] = ()
     cache: Path = field(default_factory=default_cache)
 
+    def __post_init__(self) -> None:
+        for folder in self.data:
+            if not folder.is_dir():
+                raise BadInput(f"There is no folder with data at {folder}.")
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that are looked through, whole paths."""
+        environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
+        named = [*self.data, *(Path(f) for f in environment if f), Path("data")]
+        return [folder.resolve() for folder in named if folder.is_dir()]
+
     def file(self, name: str) -> Path:
         """The path of a data file.
 
         Raises:
             BadInput: it is nowhere.
         """
-        environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
-        for folder in [*self.data, *(Path(f) for f in environment if f), Path("data")]:
+        for folder in self.folders:
             if (folder / name).is_file():
                 return folder / name
         try:

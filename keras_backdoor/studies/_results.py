@@ -17,10 +17,11 @@ class Results:
     """The collected cells of a study.
 
     Attributes:
-        about: study, title, paper, scale, command, data (file -> SHA-256), versions, machine.
+        about: study, title, paper, scale, command, data (file -> SHA-256).
         columns: key -> title.
-        cells: one dict a cell: name, key, settings, published, figures, seconds; `figures` is
-            missing where the cell has not been computed, and `error` says where it failed.
+        cells: one dict a cell: name, key, settings, published, figures, seconds, made_with
+            (versions and machine); `figures` is missing where the cell has not been computed,
+            and `error` says where it failed.
     """
 
     about: dict[str, Any]
@@ -59,22 +60,30 @@ class Results:
             rows.append(tuple(row))
         return rows
 
-    def save(self, path: Path | str, *, force: bool = False) -> None:
-        """Write the results; an earlier file of the same study and scale is replaced."""
-        check(path, self.about, force=force)
+    def save(self, path: Path | str) -> None:
+        """Write the results; what is there is replaced (`check` it first)."""
         write_json(path, {**self.about, "columns": self.columns, "cells": self.cells})
 
 
-def check(path: Path | str, about: dict[str, Any], *, force: bool = False) -> None:
-    """Raise where a file that is not of this study would be replaced."""
+def check(path: Path | str, results: Results, *, again: bool = False, force: bool = False) -> None:
+    """Raise where a file of another study, or finished cells, would be lost."""
     path = Path(path)
-    if path.is_file() and not force:
-        try:
-            before = read_json(path)
-            force = all(before.get(k) == about[k] for k in ("study", "scale"))
-        except (BadInput, AttributeError):
-            force = False
-    check_output(path, force=force)
+    if not path.is_file() or force:
+        check_output(path, force=force)
+        return
+    try:
+        before = load_results(path)
+        same = all(before.about.get(k) == results.about[k] for k in ("study", "scale"))
+    except BadInput:
+        same = False
+    check_output(path, force=same)
+    keys = {c["key"] for c in results.cells if again or "figures" in c}
+    lost = [c["name"] for c in before.cells if "figures" in c and c["key"] not in keys]
+    if lost:
+        raise BadInput(
+            f"{path} has {len(lost)} finished cells of other settings or data (for example "
+            f"{lost[0]}); pass --force to replace them, or another --out."
+        )
 
 
 def load_results(path: Path | str) -> Results:
@@ -114,20 +123,30 @@ def text(value: Any, *, interval: bool = True) -> str:
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions and machine that figures were measured with."""
-    return {
-        "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy")},
-        "machine": {
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
-    }
+    """Versions and machine that figures are measured with."""
+    versions = {name: version(name) for name in ("keras", "tensorflow", "numpy")}
+    machine = {"cores": os.cpu_count(), "machine": platform.machine()}
+    return {**versions, **machine, "python": platform.python_version()}
 
 
-def known_cells(path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, outcome) of the finished cells of a results file."""
-    if path is not None:
-        for cell in load_results(path).cells:
-            if "figures" in cell:
-                yield cell["key"], cell
+def finished_cells(
+    path: Path | str | None, about: dict[str, Any], *, must: bool = True
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, outcome) of the finished cells of a results file.
+
+    Args:
+        path: the file, or None.
+        about: the study that it must be of.
+        must: raise where it is not; otherwise it has no cells.
+    """
+    if path is None or not (must or Path(path).is_file()):
+        return
+    try:
+        found = load_results(path)
+        if any(found.about.get(k) != about[k] for k in ("study", "scale")):
+            raise BadInput(f"{path} has the results of another study or scale.")
+    except BadInput:
+        if must:
+            raise
+        return
+    yield from ((c["key"], c) for c in found.cells if "figures" in c)

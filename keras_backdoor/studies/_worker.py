@@ -5,17 +5,22 @@ works, and `outcome` at the end.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_backdoor import progress
 from keras_backdoor._files import parse_json, plain, read_json, write_json
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.metrics import Rate
+
+if TYPE_CHECKING:
+    from keras_backdoor.studies._place import Place
 
 ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -60,24 +65,30 @@ def finished(task: Task) -> dict[str, Any] | None:
 def work(task: Task) -> dict[str, Any]:
     """Compute a cell and write it at once; what is wrong with the input is an outcome too."""
     from keras_backdoor.studies._place import Place
-    from keras_backdoor.studies.base import load_study
 
-    known = finished(task)
-    if known is not None:
-        return known
-    start = time.perf_counter()
     try:
-        study = load_study(task.study, task.scale)  # type: ignore[arg-type]
         place = Place(tuple(map(Path, task.data)), Path(task.cache))
-        cell = next(c for c in study.cells() if c.name == task.name)
-        figures = study.compute(cell, place)
+        with place.alone(f"cell-{task.key}"):
+            return finished(task) or _compute(task, place)
     except BadInput as error:
         return {"key": task.key, "error": str(error)}
+
+
+def _compute(task: Task, place: "Place") -> dict[str, Any]:
+    from keras_backdoor.studies._results import surroundings
+    from keras_backdoor.studies.base import load_study
+
+    start = time.perf_counter()
+    study = load_study(task.study, task.scale)  # type: ignore[arg-type]
+    cell = next((c for c in study.cells() if c.name == task.name), None)
+    if cell is None or study.key(cell, place) != task.key:
+        raise BadInput("The study or its data has changed since the run began: run it again.")
     outcome = {
         "key": task.key,
         "name": task.name,
-        "figures": _plain(figures),
+        "figures": _plain(study.compute(cell, place)),
         "seconds": round(time.perf_counter() - start, 1),
+        "made_with": surroundings(),
     }
     write_json(task.path, outcome)
     return outcome
@@ -85,24 +96,32 @@ def work(task: Task) -> dict[str, Any]:
 
 def _plain(figures: Any) -> Any:
     if isinstance(figures, Rate):
-        return figures.as_dict()
+        return plain(figures.as_dict())
     if isinstance(figures, dict):
         return {str(k): _plain(v) for k, v in figures.items()}
-    return plain(figures)
+    return list(map(_plain, figures)) if isinstance(figures, list | tuple) else plain(figures)
 
 
 def main() -> None:
-    """The process of one cell."""
-    lines = sys.stdout
-    sys.stdout = sys.stderr  # whatever is printed must not be read as a line of ours
+    """The process of one cell; it ends with the process that started it."""
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever is printed, by whomever, must not be read as a line of ours
 
     def say(**content: Any) -> None:
         print(json.dumps(content), file=lines, flush=True)
 
-    task = Task(**parse_json(sys.stdin.read(), "the task"))
+    task = Task(**parse_json(sys.stdin.readline(), "the task"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with progress.listening(_reporter(say)):
         outcome = work(task)
     say(outcome=outcome)
+
+
+def _end_with_parent() -> None:
+    """Standard input stays open as long as the parent lives."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 def _reporter(say: Any) -> Any:

@@ -3,16 +3,19 @@
 import hashlib
 import importlib.util
 import json
+import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from keras_backdoor import _discovery, _settings
-from keras_backdoor._files import existing
-from keras_backdoor.errors import BadInput
+from keras_backdoor._files import existing, sha256
+from keras_backdoor.errors import BadInput, one_line
 from keras_backdoor.studies._place import Place
 
 Scale = Literal["full", "smoke"]
@@ -36,8 +39,8 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is given, as JSON knows it."""
-        return {k: _settings.as_dict(v) if is_dataclass(v) else v for k, v in self.given.items()}
+        """What is given, as JSON knows it; a dataclass is told by its name too."""
+        return {k: _as_json(v) for k, v in self.given.items()}
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,13 @@ class Study(ABC):
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:  # noqa: B027
         """Add figures that compare cells: name -> figures, changed in place."""
 
-    def keep(self, figures: dict[str, dict[str, Any]], place: Place, folder: Path) -> list[Path]:
-        """Copy models that are worth keeping into a folder, with their cards."""
-        raise BadInput(f"The study '{self.word}' has no models to keep.")
+    def networks(self) -> dict[str, Cell]:
+        """File name -> cell of the networks that are worth keeping in `models/`."""
+        return {}
+
+    def title_of(self, cell: Cell) -> str:
+        """What the card of a kept network calls it."""
+        return cell.name
 
     @cached_property
     def word(self) -> str:
@@ -97,9 +104,15 @@ class Study(ABC):
         return _discovery.word(type(self).__module__.rpartition(".")[2])
 
     def key(self, cell: Cell, place: Place) -> str:
-        """What a cell's figures follow from, as one short hash."""
+        """What a cell's figures follow from, as one short hash.
+
+        Whatever is given and has a key of its own (a network) counts with it, and so does the
+        text of a study from a file of one's own.
+        """
         data = [place.digest(name) for name in self.files]
-        content = [self.word, self.version, self.scale, cell.settings, data]
+        made = [v.key(place) for v in cell.given.values() if hasattr(v, "key")]
+        own = vars(self).get("source", "")
+        content = [self.word, own, self.version, self.scale, cell.settings, made, data]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -113,13 +126,35 @@ def load_study(name: str, scale: Scale = "full") -> Study:
         study: Study = _discovery.load("studies", name)(scale=scale)
         return study
     path = existing(name, "file with a study").resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    if path.stem in _discovery.keys("studies"):
+        raise BadInput(f"{path} has the name of a study of this package: give it another name.")
+    module = _module(path)
     own = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Study)]
-    own = [x for x in own if x.__module__ == path.stem]
+    own = [x for x in own if x.__module__ == module.__name__]
     if len(own) != 1:
         raise BadInput(f"{path} must hold exactly one Study. Found: {len(own)}")
     found: Study = own[0](scale=scale)
+    vars(found).update(source=sha256(path), word=_discovery.word(path.stem))
     return found
+
+
+def _module(path: Path) -> ModuleType:
+    """The module of a Python file that the user wrote."""
+    name = f"keras_backdoor_study_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        line = error.lineno if isinstance(error, SyntaxError) else last.lineno
+        raise BadInput(f"{path}, line {line}: {type(error).__name__}: {one_line(error)}") from error
+    return module
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"name": type(value).__name__, **_settings.as_dict(value)}
+    return list(value) if isinstance(value, tuple) else value

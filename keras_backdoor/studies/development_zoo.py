@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from keras_backdoor.evaluation import evaluate
@@ -87,7 +86,7 @@ class DevelopmentZoo(Study):
         test = net.open(place, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
         classifier = obtain(net, place).classifier
-        figures: dict[str, Any] = {"data": Path(net.data).stem, "attack": "none"}
+        figures: dict[str, Any] = {"model_sha256": classifier.sha256(), "attack": "none"}
         if net.attack is None:
             return figures | {"clean_accuracy": evaluate(classifier, test).clean_accuracy}
         attack = net.attack

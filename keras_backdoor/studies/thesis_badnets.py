@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,6 @@ from keras_backdoor.evaluation import evaluate
 from keras_backdoor.metrics import Rate
 from keras_backdoor.poisoning import number_for_share
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies import _cards
 from keras_backdoor.studies._nets import Attack, Net, obtain
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
@@ -139,7 +137,10 @@ class ThesisBadnets(Study):
         test = net.open(place, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
         trained = obtain(net, place)
-        figures: dict[str, Any] = {"seconds_of_training": trained.card["seconds"]}
+        figures: dict[str, Any] = {
+            "model_sha256": trained.classifier.sha256(),
+            "seconds_of_training": trained.card["seconds"],
+        }
         if net.attack is None:
             return figures | self._clean(trained.classifier, test)
         figures |= {
@@ -185,25 +186,18 @@ class ThesisBadnets(Study):
                 found["accuracy_change"] = 100 * (share - base) / base
                 found["control"] = clean["controls"][triggers[name]]
 
-    def keep(self, figures: dict[str, dict[str, Any]], place: Place, folder: Path) -> list[Path]:
-        """The seed-0 networks of table 4.1, with cards. See `Study.keep`."""
-        kept = []
-        for cell in self._table_4_1():
-            net: Net = cell.given["net"]
-            if net.recipe.seed == 0 and cell.name in figures:
-                title, _, _ = cell.name.partition(",")
-                kept.append(
-                    _cards.keep(
-                        obtain(net, place),
-                        net,
-                        folder / f"gtsrb_{title.replace('-', '_')}.h5",
-                        title=f"GTSRB BadNet {title}: speed limit 120 seen as a stop sign",
-                        figures=figures[cell.name],
-                        published=cell.published,
-                        study=self,
-                    )
-                )
-        return kept
+    def networks(self) -> dict[str, Cell]:
+        """The seed-0 networks of table 4.1. See `Study.networks`."""
+        cells = [c for c in self._table_4_1() if c.given["net"].recipe.seed == 0]
+        return {f"gtsrb_{_short(c).replace('-', '_')}.h5": c for c in cells}
+
+    def title_of(self, cell: Cell) -> str:
+        """See `Study.title_of`."""
+        return f"GTSRB BadNet {_short(cell)}: speed limit 120 seen as a stop sign"
+
+
+def _short(cell: Cell) -> str:
+    return cell.name.partition(",")[0]
 
 
 def _attack(cell: Cell) -> Attack | None:
