@@ -42,8 +42,8 @@ def run(
     out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
     place = Place(tuple(data))
     if list_only:
-        known = None if settings["again"] else out
-        _print_cells(*_run.prepare(study, name, place, only=settings["only"], out=known))
+        chosen = {k: settings[k] for k in ("only", "known", "again")}
+        _print_cells(*_run.prepare(study, name, place, out=out, **chosen))
         return []
     if report is not None:
         check_output(report, force=force)

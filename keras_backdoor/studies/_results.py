@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -65,8 +65,17 @@ class Results:
         write_json(path, {**self.about, "columns": self.columns, "cells": self.cells})
 
 
-def check(path: Path | str, results: Results, *, again: bool = False, force: bool = False) -> None:
-    """Raise where a file of another study, or finished cells, would be lost."""
+def check(
+    path: Path | str, results: Results, *, coming: Collection[str] = (), force: bool = False
+) -> None:
+    """Raise where a file of another study, or finished cells, would be lost.
+
+    Args:
+        path: the file that is to be written.
+        results: what will stand in it.
+        coming: keys of the cells that are about to be computed.
+        force: lose them.
+    """
     path = Path(path)
     if not path.is_file() or force:
         check_output(path, force=force)
@@ -77,7 +86,7 @@ def check(path: Path | str, results: Results, *, again: bool = False, force: boo
     except BadInput:
         same = False
     check_output(path, force=same)
-    keys = {c["key"] for c in results.cells if again or "figures" in c}
+    keys = {c["key"] for c in results.cells if "figures" in c} | set(coming)
     lost = [c["name"] for c in before.cells if "figures" in c and c["key"] not in keys]
     if lost:
         raise BadInput(

@@ -45,7 +45,7 @@ def run(
         executor: local processes, or Ray.
         address: of a Ray cluster; None starts one on this machine.
         known: an earlier results file whose finished cells count too.
-        again: do not count the finished cells of `out`, only those of the cache.
+        again: compute the chosen cells also where `out` has them; the cache still counts.
         force: let `out` replace a file of another study, or lose cells of other settings.
         on_end: called with every cell that ends.
 
@@ -57,9 +57,9 @@ def run(
     """
     study, place = load_study(name, scale), place or Place()
     _check_request(jobs, executor, address)
-    results, tasks = prepare(study, name, place, only=only, known=known, out=None if again else out)
+    results, tasks = prepare(study, name, place, only=only, known=known, out=out, again=again)
     if out is not None:
-        check(out, results, again=again, force=force)
+        check(out, results, coming={task.key for task in tasks}, force=force)
     check_output(place.cache / "cells" / "cell")
     ended = _execute(tasks, executor, address, jobs)
     cells = {c["name"]: c for c in results.cells}
@@ -79,6 +79,7 @@ def prepare(
     only: Sequence[str] = (),
     known: Path | None = None,
     out: Path | str | None = None,
+    again: bool = False,
 ) -> tuple[Results, list[Task]]:
     """(the results as far as they are finished, what is left to compute)."""
     suffix = "" if study.scale == "full" else f" --scale {study.scale}"
@@ -90,20 +91,23 @@ def prepare(
         "command": f"keras-backdoor study {name}{suffix}",
         "data": {file: place.digest(file) for file in study.files},
     }
-    earlier = dict(finished_cells(out, about, must=False)) | dict(finished_cells(known, about))
+    collected = dict(finished_cells(out, about, must=False))
+    earlier = dict(finished_cells(known, about))
+    names = [cell.name for cell in study.cells()]
+    if len(set(names)) < len(names):
+        raise BadInput(f"Two cells of the study '{study.word}' have one name.")
+    chosen = _chosen(names, only)
     results, tasks = Results(about, dict(study.columns)), []
     for cell in study.cells():
         task = _task(study, name, place, cell.name, study.key(cell, place))
         outcome = finished(task) or earlier.get(task.key) or {}
+        if not outcome and not (again and cell.name in chosen):
+            outcome = collected.get(task.key, {})
         row = {"name": cell.name, "key": task.key, "settings": cell.settings}
         row["published"] = dict(cell.published)
         results.cells.append(row | {k: outcome[k] for k in OUTCOME if k in outcome})
         tasks.append(task)
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise BadInput(f"Two cells of the study '{study.word}' have one name.")
     study.derive(results.figures())
-    chosen = _chosen(names, only)
     missing = set(results.missing)
     return results, [t for t in tasks if t.name in chosen and t.name in missing]
 
