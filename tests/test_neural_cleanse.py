@@ -287,6 +287,7 @@ class TestNeuralCleanse:
         assert answer.verdict == "found"
         inside = answer.triggers[2].mask[:6, :6].sum() / answer.triggers[2].l1
         assert inside > 0.6  # by chance 0.05
+        assert "of the clean images" in str(answer)
         assert NeuralCleanse(rule="paper").outliers(answer.measures["l1_norm"])[2]
         facts = answer.facts()
         assert {"verdict", "flagged", "anomaly_index", "l1_norm"} <= set(facts)
@@ -340,6 +341,7 @@ class TestNeuralCleanse:
                 "norms": np.array(norms), "reference": np.ones(5, bool),
                 "targets": np.arange(5), "sources": np.full(5, -1),
                 "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing,
+                "success": np.zeros(0),
             }  # fmt: skip
 
         found, nothing = run([1.0, 10.0, 11.0, 12.0, 13.0]), run([10.0, 10.0, 11.0, 12.0, 13.0])
@@ -357,7 +359,7 @@ class TestNeuralCleanse:
         norms[(sources == 2) & (targets == 1)] = 2.0
         row = {
             "norms": norms, "reference": np.ones(12, bool), "targets": targets,
-            "sources": sources, "kept": np.zeros(0, int),
+            "sources": sources, "kept": np.zeros(0, int), "success": np.zeros(0),
             "masks": np.empty((0, 1, 1, 1)), "patterns": np.empty((0, 1, 1, 1)),
         }  # fmt: skip
         answer = judge([row], 4, NeuralCleanse().outliers)

@@ -11,8 +11,8 @@ from keras_backdoor.triggers.base import Stamp
 
 Run = dict[str, Any]
 """One run, row by row: `targets`, `sources` (-1 for all), `norms` (NaN = not searched in full),
-`reference` (is it part of the yardstick); and of the smallest ones `kept` (row numbers), `masks`
-and `patterns`."""
+`reference` (is it part of the yardstick); and of the smallest ones `kept` (row numbers), `masks`,
+`patterns` and `success` (share of the clean images that they send to the target)."""
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(norms, norms of the yardstick) -> which are outliers."""
 
@@ -100,7 +100,10 @@ def _summary(
     flagging = [f"class {c}: {votes[c]} of {len(runs)}" for c in np.flatnonzero(votes)]
     searched = int((~np.isnan(norms)).any(axis=0).sum())
     what = "classes" if (runs[0]["sources"] < 0).all() else "pairs of source and target"
+    works = [float(run["success"][0]) for run in runs if len(run["success"])]
+    reach = f"{min(works):.1%} to {max(works):.1%} of the clean images" if works else "none kept"
     return {
+        "smallest trigger works on": reach,
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
         "median norm": f"{np.nanmedian(norms):.4g}",
         "runs that flag": "; ".join(flagging) or "none",

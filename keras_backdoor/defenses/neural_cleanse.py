@@ -137,7 +137,9 @@ class NeuralCleanse(Defense):
         norms = np.full(len(targets), np.nan)
         norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]
+        success = inverter.success(found.masks[kept], found.patterns[kept], targets[rows[kept]])
         return {
+            "success": success,
             "targets": targets,
             "sources": sources,
             "norms": norms,
