@@ -13,6 +13,7 @@ on one machine:
 
 import contextlib
 import io
+import sys
 import time
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter, Schedule
 from keras_backdoor.defenses._published_inversion import Published, invert
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, pool
+from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._place import Place
@@ -144,4 +146,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadInput as error:
+        print(f"skipped: {error}", file=sys.stderr)
