@@ -79,7 +79,7 @@ def dormant(results: Results) -> Section | None:
         results,
         "The pruning-aware attack (section 2.9)",
         [f"{FIRST}, seed 0", f"{FIRST}, pruning-aware"],
-        ("clean_accuracy", "attack_success_rate", "pruned", "attack_after_pruning"),
+        ("clean_accuracy", "attack_success_rate", "dormant", "pruned", "attack_after_pruning"),
         "Pruning stops where the accuracy on the tuning set falls by more than 4 %; there is no "
         "fine-tuning.",
     )

@@ -83,6 +83,7 @@ class ThesisBadnets(Study):
         "attack_success_rate": "attack on class 8, %",
         "attack_on_others": "on other classes, %",
         "control": "on the clean net, %",
+        "dormant": "dormant channels",
         "pruned": "pruned channels",
         "attack_after_pruning": "attack after it, %",
     }
