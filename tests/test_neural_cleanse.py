@@ -8,11 +8,12 @@ from keras_backdoor.activations import logits
 from keras_backdoor.answers import load_answer
 from keras_backdoor.architectures import BorjiMNIST
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import Costs, Inverter, Schedule, advance
+from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
 from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
-from keras_backdoor.defenses._published_inversion import Published, invert
+from keras_backdoor.defenses._published_inversion import invert
 from keras_backdoor.defenses._runs import judge
+from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, pool
 from keras_backdoor.poisoning import poison
 from keras_backdoor.samples import Samples

@@ -9,7 +9,7 @@ weights is computed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,129 +17,13 @@ import numpy as np
 from keras_backdoor._backend import tf
 from keras_backdoor.activations import logits
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.errors import BadInput
+from keras_backdoor.defenses._schedule import Costs, Schedule, advance
 from keras_backdoor.progress import track
 
 EDGE = 2.0 - 1e-7
 """A value u in 0..1 is held as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """Of Adam, as in the published code."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a trigger is searched for.
-
-    Args:
-        steps: most steps a label is given.
-        batch_size: images a label sees in a step.
-        learning_rate: of Adam.
-        init_cost: weight of the mask's norm when it first counts.
-        cost_multiplier: the weight is multiplied by this, or divided by its power 1.5.
-        attack_threshold: share of the step's images from which on the attack counts as working.
-        patience: steps in a row after which the weight changes.
-        early_stop_patience: steps without a smaller mask after which a label has converged.
-        superpixel: side of the squares that share one value of the mask.
-    """
-
-    steps: int = 200
-    batch_size: int = 32
-    learning_rate: float = 0.1
-    init_cost: float = 1e-3
-    cost_multiplier: float = 2.0
-    attack_threshold: float = 0.99
-    patience: int = 5
-    early_stop_patience: int = 25
-    superpixel: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "patience", "early_stop_patience", "superpixel"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
-        if not 0 < self.attack_threshold <= 1:
-            raise BadInput(f"attack_threshold must lie in 0..1: {self.attack_threshold}")
-        if self.init_cost <= 0 or self.cost_multiplier <= 1 or self.learning_rate <= 0:
-            raise BadInput(
-                "learning_rate and init_cost must be above 0 and cost_multiplier above 1."
-            )
-
-
-@dataclass
-class Costs:
-    """The paper's schedule of the mask's weight, for rows of labels.
-
-    Attributes:
-        cost: (r,) weight of the mask's norm; 0 until the attack has worked for a while.
-        waiting, up, down: (r,) steps in a row that speak for a start, a rise, a fall.
-        rose, fell: (r,) whether the weight ever did.
-        best: (r,) smallest norm with a working attack.
-        stale: (r,) steps without a smaller one.
-    """
-
-    cost: np.ndarray
-    waiting: np.ndarray
-    up: np.ndarray
-    down: np.ndarray
-    rose: np.ndarray
-    fell: np.ndarray
-    best: np.ndarray
-    stale: np.ndarray
-
-    @classmethod
-    def start(cls, rows: int) -> "Costs":
-        """Before the first step."""
-
-        def none() -> np.ndarray:
-            return np.zeros(rows, np.int64)
-
-        never, best = np.zeros(rows, bool), np.full(rows, np.inf)
-        return cls(np.zeros(rows), none(), none(), none(), never, never.copy(), best, none())
-
-    def part(self, rows: np.ndarray) -> "Costs":
-        """The state of some rows."""
-        return Costs(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    def put(self, rows: np.ndarray, part: "Costs") -> None:
-        """Write the state of some rows back."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] = getattr(part, field.name)
-
-
-def advance(state: Costs, attack: np.ndarray, norm: np.ndarray, plan: Schedule) -> Any:
-    """One step of the paper's schedule, in place.
-
-    Args:
-        state: before the step.
-        attack: (r,) share of the step's images that went to the label.
-        norm: (r,) L1 norm of the mask that did it.
-        plan: the settings.
-
-    Returns:
-        (improved (r,), converged (r,)): rows whose mask is the best so far, and rows that stop.
-
-    >>> state, plan = Costs.start(1), Schedule(patience=2)
-    >>> for _ in range(4):
-    ...     _ = advance(state, np.array([1.0]), np.array([9.0]), plan)
-    >>> float(state.cost[0])
-    0.002
-    """
-    works = attack >= plan.attack_threshold
-    improved = works & (norm < state.best)
-    state.best = np.where(improved, norm, state.best)
-    state.stale = np.where(improved | np.isinf(state.best), 0, state.stale + 1)
-    begun = state.cost > 0
-    state.waiting = np.where(works & ~begun, state.waiting + 1, 0)
-    state.up = np.where(works & begun, state.up + 1, 0)
-    state.down = np.where(~works & begun, state.down + 1, 0)
-    begins = state.waiting >= plan.patience
-    rises, falls = state.up >= plan.patience, state.down >= plan.patience
-    state.cost = np.where(begins, plan.init_cost, state.cost)
-    state.cost = np.where(rises, state.cost * plan.cost_multiplier, state.cost)
-    state.cost = np.where(falls, state.cost / plan.cost_multiplier**1.5, state.cost)
-    state.up, state.down = np.where(rises, 0, state.up), np.where(falls, 0, state.down)
-    state.rose, state.fell = state.rose | rises, state.fell | falls
-    converged = state.rose & state.fell & (state.stale >= plan.early_stop_patience)
-    return improved, converged
 
 
 @dataclass(frozen=True, eq=False)

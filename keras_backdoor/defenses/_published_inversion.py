@@ -14,37 +14,8 @@ from keras_backdoor._backend import keras, tf
 from keras_backdoor.activations import logits
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import BETA_1, BETA_2, EDGE, Found
-from keras_backdoor.errors import BadInput
+from keras_backdoor.defenses._schedule import Published
 from keras_backdoor.progress import track
-
-
-@dataclass(frozen=True)
-class Published:
-    """The settings of the public code.
-
-    Args:
-        steps: most steps a label is given.
-        samples: images of a step, in batches of `batch_size`, each batch one update.
-        batch_size: images of an update.
-        learning_rate, init_cost, cost_multiplier, attack_threshold, patience,
-            early_stop_patience: as in `Schedule`.
-        early_stop_threshold: share of the best norm below which a norm counts as smaller.
-    """
-
-    steps: int = 1000
-    samples: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 0.1
-    init_cost: float = 1e-3
-    cost_multiplier: float = 2.0
-    attack_threshold: float = 0.99
-    patience: int = 5
-    early_stop_patience: int = 25
-    early_stop_threshold: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 1 <= self.batch_size <= self.samples:
-            raise BadInput("steps and batch_size must be 1 or more and samples at least a batch.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,12 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import Inverter, Schedule
+from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
 from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
-from keras_backdoor.defenses._published_inversion import Published, search_published
+from keras_backdoor.defenses._published_inversion import search_published
 from keras_backdoor.defenses._runs import Run, judge
+from keras_backdoor.defenses._schedule import Published, Schedule
 from keras_backdoor.defenses.base import Defense, Evidence
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
