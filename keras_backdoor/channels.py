@@ -43,6 +43,11 @@ def channel_layers(model: Any) -> list[str]:
     return [p for p, x in walk(model) if type(x).__name__ in ("Conv2D", "SeparableConv2D")]
 
 
+def hidden_dense(model: Any) -> list[str]:
+    """Paths of the dense layers but the last one, in topological order."""
+    return [p for p, x in walk(model) if type(x).__name__ == "Dense"][:-1]
+
+
 def following(model: Any, layer: str) -> list[tuple[str, Any]]:
     """The channel-wise layers that follow a layer one by one, up to the next fork or mixing."""
     found: list[tuple[str, Any]] = []

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor import _graph, activations, channels
+from keras_backdoor import activations, channels
 from keras_backdoor._backend import tf
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import BadInput
@@ -32,8 +32,7 @@ def number_to_prune(accuracy: np.ndarray, max_drop: float) -> int:
 
 def default_layer(model: Any) -> str:
     """The last convolution, or the last hidden dense layer."""
-    found = channels.channel_layers(model)
-    found = found or [p for p, x in _graph.walk(model) if type(x).__name__ == "Dense"][:-1]
+    found = channels.channel_layers(model) or channels.hidden_dense(model)
     if not found:
         raise BadInput("The model has neither a convolution nor a hidden dense layer to prune.")
     return found[-1]

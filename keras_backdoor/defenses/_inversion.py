@@ -66,7 +66,10 @@ class Inverter:
         self.low, self.high = classifier.input_range or (0.0, 1.0)
         self.scores = logits(classifier)
         self.rows_at_once = max(1, images_at_once // plan.batch_size)
-        self._step = tf.function(self._update, reduce_retracing=True, autograph=False)
+        self._step, self._hits = (
+            tf.function(function, reduce_retracing=True, autograph=False)
+            for function in (self._update, self._count)
+        )
 
     def search(
         self,
@@ -136,16 +139,9 @@ class Inverter:
             shares.append(float(sum(hits)) / len(self.images))
         return np.array(shares)
 
-    @property
-    def _hits(self) -> Any:
-        if not hasattr(self, "_compiled_hits"):
-
-            def hits(images: Any, mask: Any, pattern: Any, target: Any) -> Any:
-                answers = tf.argmax(self.scores(self._stamp(images, mask, pattern)), axis=-1)
-                return tf.reduce_sum(tf.cast(answers == tf.cast(target, tf.int64), tf.float32))
-
-            self._compiled_hits = tf.function(hits, reduce_retracing=True, autograph=False)
-        return self._compiled_hits
+    def _count(self, images: Any, mask: Any, pattern: Any, target: Any) -> Any:
+        answers = tf.argmax(self.scores(self._stamp(images, mask, pattern)), axis=-1)
+        return tf.reduce_sum(tf.cast(answers == tf.cast(target, tf.int64), tf.float32))
 
     def _draw(self, rng: np.random.Generator, rows: int) -> np.ndarray:
         size = min(self.plan.batch_size, len(self.images))

@@ -155,6 +155,12 @@ class Defense(ABC):
         }
 
 
+def check_no_guard(model: Classifier) -> None:
+    """Raise where a guard would be made of a guard."""
+    if model.reject_class is not None:
+        raise BadInput("The model is a guard already: its last class means rejected.")
+
+
 def repaired(evidence: Evidence, model: Any, **parts: Any) -> RepairedModel:
     """A RepairedModel in the units of the examined model; a guard stays a guard."""
     parts = {"reject_class": evidence.model.reject_class, **parts}

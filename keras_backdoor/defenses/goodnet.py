@@ -10,7 +10,7 @@ from keras_backdoor import _graph
 from keras_backdoor._backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import BadInput
 
@@ -131,8 +131,7 @@ class GoodNet(Defense):
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
-        if evidence.model.reject_class is not None:
-            raise BadInput("The model is a guard already: its last class means rejected.")
+        check_no_guard(evidence.model)
         inner: Any = self.repair.run(evidence)
         guard = goodnet(evidence.model, inner.model)
         classes = evidence.model.classes

@@ -11,7 +11,7 @@ from keras_backdoor.activations import features, mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
 from keras_backdoor.defenses._recovered import hold_out, recovered
-from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neuron_pruning import last_hidden
 from keras_backdoor.errors import BadInput
@@ -67,8 +67,7 @@ class InputFilter(Defense):
         """See `Defense.run`."""
         model, clean = evidence.model, evidence.clean
         assert clean is not None
-        if model.reject_class is not None:
-            raise BadInput("The model is a guard already: its last class means rejected.")
+        check_no_guard(model)
         triggers = recovered(evidence.found, self.classes)
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)

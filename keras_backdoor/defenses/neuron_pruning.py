@@ -99,7 +99,7 @@ class NeuronPruning(Defense):
 
 def last_hidden(model: object) -> str:
     """Path of the dense layer before the last one."""
-    found = [p for p, x in _graph.walk(model) if type(x).__name__ == "Dense"][:-1]
+    found = channels.hidden_dense(model)
     if not found:
         raise BadInput("The model has no hidden dense layer: name one with --set layer=NAME.")
     return found[-1]

@@ -173,13 +173,13 @@ def _train(net: Net, key: str, path: Path, place: Place) -> None:
     resumed = any(path.parent.glob(f"{checkpoint.name}*"))
     build = training.builder(net.architecture)
     if net.pruning_aware:
-        parent = obtain(replace(net, attack=None, pruning_aware=False), place)
-    start = time.perf_counter()
-    if net.pruning_aware:
+        parent = obtain(replace(net, attack=None, pruning_aware=False), place).classifier
+        start = time.perf_counter()
         classifier, history = fit_pruning_aware(
-            build, clean, seen, net.recipe, start=parent.classifier, checkpoint=checkpoint
+            build, clean, seen, net.recipe, start=parent, checkpoint=checkpoint
         )
     else:
+        start = time.perf_counter()
         classifier, history = training.fit(build, seen, net.recipe, checkpoint=checkpoint)
     card = {
         "net": key,

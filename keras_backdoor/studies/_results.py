@@ -37,6 +37,10 @@ class Results:
         """Names of the cells that have no figures."""
         return [c["name"] for c in self.cells if "figures" not in c]
 
+    def is_like(self, about: dict[str, Any]) -> bool:
+        """Whether they are of the same study and scale."""
+        return all(self.about.get(k) == about[k] for k in ("study", "scale"))
+
     def table(self, *, compact: bool = False) -> list[tuple[str, ...]]:
         """Header and rows of the finished cells.
 
@@ -82,7 +86,7 @@ def check(
         return
     try:
         before = load_results(path)
-        same = all(before.about.get(k) == results.about[k] for k in ("study", "scale"))
+        same = before.is_like(results.about)
     except BadInput:
         same = False
     check_output(path, force=same)
@@ -152,7 +156,7 @@ def finished_cells(
         return
     try:
         found = load_results(path)
-        if any(found.about.get(k) != about[k] for k in ("study", "scale")):
+        if not found.is_like(about):
             raise BadInput(f"{path} has the results of another study or scale.")
     except BadInput:
         if must:
