@@ -9,12 +9,12 @@ from keras_backdoor.answers import load_answer
 from keras_backdoor.architectures import BorjiMNIST
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
-from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
+from keras_backdoor.defenses._outliers import anomaly_index, paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import invert
+from keras_backdoor.defenses._rows import all_pairs, by_class, every_pair, pool
 from keras_backdoor.defenses._runs import judge
 from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, pool
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.poisoning import poison
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
@@ -72,23 +72,38 @@ class TestTheIndex:
         assert anomaly_index(np.full(5, 3.0)).tolist() == [0.0] * 5
 
 
-class TestTheScaledRule:
+class TestTheRules:
+    def test_the_paper_s_limit_is_where_the_index_is_two(self) -> None:
+        norms = np.array([4.0, 10.0, 12.0, 14.0, 16.0, np.nan])
+        limit = paper_limit(norms, threshold=2.0)
+        assert limit == pytest.approx(12 - 2 * 1.4826 * 2)
+        assert anomaly_index(np.array([limit]), norms)[0] == pytest.approx(2)
+
     def test_small_and_rare(self) -> None:
         norms = np.array([2.0, 30, 40, 50, 55, 60])
-        assert small_outliers(norms, ratio=1 / 3, level=0.05).tolist() == [True] + [False] * 5
-        assert not small_outliers(norms, ratio=0.01, level=0.05).any()
-        assert not small_outliers(norms, ratio=1 / 3, level=1e-100).any()
+        assert scaled_limit(norms, among=6, ratio=1 / 3, level=0.05) == pytest.approx(15)
+        assert scaled_limit(norms, among=6, ratio=0.01, level=0.05) == pytest.approx(0.45)
+        assert scaled_limit(norms, among=6, ratio=1 / 3, level=1e-100) < 1
+        assert scaled_limit(norms, among=6000, ratio=0.9, level=0.05) < scaled_limit(
+            norms, among=6, ratio=0.9, level=0.05
+        )
+
+    def test_the_rarity_by_hand(self) -> None:
+        # logarithms 0, 1, 2, 3, 4: median 2, MAD 1; the quantile of 1 - 0.05 / 5 is 2.3263
+        limit = scaled_limit(np.exp(np.arange(5.0)), among=5, ratio=0.999, level=0.05)
+        assert limit == pytest.approx(np.exp(2 - 2.3263 * 1.4826), rel=1e-3)
 
     def test_a_wide_spread_does_not_hide_a_norm_of_nearly_nothing(self) -> None:
         # what a scan found on a network of the development zoo
         norms = np.array([3.1, 23.0, 36.9, 38, 44, 46, 61, 75, 90, 110])
         assert (anomaly_index(norms) < 2).all()
-        assert small_outliers(norms, ratio=1 / 3, level=0.05).tolist() == [True] + [False] * 9
+        limit = scaled_limit(norms, among=10, ratio=1 / 3, level=0.05)
+        assert (norms < limit).tolist() == [True] + [False] * 9
 
-    def test_unknown_norms_are_not_flagged(self) -> None:
-        norms = np.array([1.0, np.nan, 50, 55, 60, np.inf])
-        found = small_outliers(norms, ratio=1 / 3, level=0.05)
-        assert found.tolist() == [True] + [False] * 5
+    def test_without_a_median_nothing_is_an_outlier(self) -> None:
+        for norms in ([3.0, np.inf, np.inf], [np.nan, np.nan]):
+            assert np.isnan(scaled_limit(np.array(norms), among=3, ratio=0.3, level=0.05))
+            assert np.isnan(paper_limit(np.array(norms), threshold=2))
 
 
 class TestTheSchedule:
@@ -279,6 +294,18 @@ def planted(clean: Samples) -> Classifier:
     return fit(BorjiMNIST, poisoned, Recipe(epochs=4, batch_size=32))[0]
 
 
+def run(norms, targets=None, sources=None) -> dict:
+    """A run without triggers, as `judge` takes them."""
+    norms, nothing = np.asarray(norms), np.empty((0, 1, 1, 1))
+    every = np.arange(len(norms)), np.full(len(norms), -1)
+    return {
+        "norms": norms, "reference": np.ones(len(norms), bool),
+        "targets": every[0] if targets is None else targets,
+        "sources": every[1] if sources is None else sources,
+        "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing, "success": np.zeros(0),
+    }  # fmt: skip
+
+
 class TestNeuralCleanse:
     def test_it_finds_the_planted_class(self, planted, clean: Samples, tmp_path) -> None:
         few = clean.take(300, seed=0).unlabelled()
@@ -289,7 +316,7 @@ class TestNeuralCleanse:
         inside = answer.triggers[2].mask[:6, :6].sum() / answer.triggers[2].l1
         assert inside > 0.6  # by chance 0.05
         assert "of the clean images" in str(answer)
-        assert NeuralCleanse(rule="paper").outliers(answer.measures["l1_norm"])[2]
+        assert answer.measures["l1_norm"][2] < min(answer.about["limits"].values())
         facts = answer.facts()
         assert {"verdict", "flagged", "anomaly_index", "l1_norm"} <= set(facts)
         assert {"settings", "model_sha256", "seconds"} <= set(answer.about)
@@ -336,45 +363,53 @@ class TestNeuralCleanse:
         assert np.isfinite(answer.measures["l1_norm"]).all()
 
     def test_runs_that_disagree_are_inconclusive(self) -> None:
-        def run(norms: list[float]) -> dict:
-            nothing = np.empty((0, 1, 1, 1))
-            return {
-                "norms": np.array(norms), "reference": np.ones(5, bool),
-                "targets": np.arange(5), "sources": np.full(5, -1),
-                "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing,
-                "success": np.zeros(0),
-            }  # fmt: skip
-
         found, nothing = run([1.0, 10.0, 11.0, 12.0, 13.0]), run([10.0, 10.0, 11.0, 12.0, 13.0])
-        rule = NeuralCleanse().outliers
-        assert judge([found, found, nothing], 5, rule).verdict == "found"
-        assert judge([found, nothing, nothing], 5, rule).verdict == "inconclusive"
-        assert judge([nothing, nothing, nothing], 5, rule).verdict == "nothing"
-        answer = judge([found, found, nothing], 5, rule)
+        rules = NeuralCleanse().rules()
+        assert judge([found, found, nothing], 5, rules).verdict == "found"
+        assert judge([found, nothing, nothing], 5, rules).verdict == "inconclusive"
+        assert judge([nothing, nothing, nothing], 5, rules).verdict == "nothing"
+        answer = judge([found, found, nothing], 5, rules)
         assert answer.flagged.tolist() == [True] + [False] * 4
         assert answer.source == {}
+
+    def test_the_smallest_is_flagged_and_the_others_are_further_suspects(self) -> None:
+        norms = [60.0, 2.0, 61.0, 59.0, 1.0, 62.0, 58.0, 60.5, 63.0]
+        answer = judge([run(norms)], 9, NeuralCleanse().rules())
+        assert np.flatnonzero(answer.flagged).tolist() == [4]
+        assert np.flatnonzero(answer.further).tolist() == [1]
+        assert "further suspects  " in str(answer)
+        paper = judge([run(norms)], 9, NeuralCleanse(rule="paper").rules(), every=True)
+        assert np.flatnonzero(paper.flagged).tolist() == [1, 4]
+        assert not paper.further.any()
+        assert set(answer.about["limits"]) == {"scaled", "paper"}
+        assert "runs that mark a class (paper rule)" in str(answer)
 
     def test_pairs_name_the_source(self) -> None:
         sources, targets = all_pairs(4)
         norms = np.linspace(40, 60, len(targets))
         norms[(sources == 2) & (targets == 1)] = 2.0
-        row = {
-            "norms": norms, "reference": np.ones(12, bool), "targets": targets,
-            "sources": sources, "kept": np.zeros(0, int), "success": np.zeros(0),
-            "masks": np.empty((0, 1, 1, 1)), "patterns": np.empty((0, 1, 1, 1)),
-        }  # fmt: skip
-        answer = judge([row], 4, NeuralCleanse().outliers)
+        answer = judge([run(norms, targets, sources)], 4, NeuralCleanse().rules())
         assert np.flatnonzero(answer.flagged).tolist() == [1]
         assert answer.source == {1: 2}
         assert answer.measures["l1_norm"][1] == 2.0
+        assert answer.measures["norms"].shape == (1, 4)
+        assert answer.measures["pair_norms"][2, 1] == 2.0
+        assert np.isnan(np.diag(answer.measures["pair_norms"])).all()
         assert "pairs of source and target" in str(answer)
 
     def test_a_pair_sees_images_of_its_source(self, badnet, clean) -> None:
-        images, first, sizes = by_class(badnet, clean, 8, seed=0)
-        sources, _ = all_pairs(10)
-        drawn = drawer(sources, first, sizes, 6)(np.random.default_rng(0), 0)
+        numbers, _, sizes = by_class(badnet, clean, 8, seed=0)
+        assert (clean.labels[numbers] == np.repeat(np.arange(10), sizes)).all()
+        rows = every_pair(badnet, clean, 8, seed=0)
+        draw = rows.draw(6)
+        assert draw is not None
+        drawn = draw(np.random.default_rng(0), 0)
         assert drawn.shape == (90, 6)
-        assert (images.labels[drawn] == sources[:, None]).all()
+        assert (clean.labels[numbers][drawn] == rows.sources[:, None]).all()
+        assert rows.images.shape == (80, 28, 28, 1)
+        few = rows.draw(6, np.array([3, 80]))
+        assert few is not None
+        assert few(np.random.default_rng(0), 0).shape == (2, 6)
         with pytest.raises(ValueError, match="without: 3"):
             by_class(badnet, clean.rows(clean.labels != 3), 8, seed=0)
         with pytest.raises(ValueError, match="takes up to 100 classes"):
@@ -385,7 +420,7 @@ class TestNeuralCleanse:
             runs=1, sources="each", mode="full", schedule=Schedule(steps=60), per_source=16
         )
         answer = method(planted, clean=clean.take(600, seed=0).unlabelled())
-        assert answer.measures["norms"].shape == (1, 90)
+        assert answer.measures["pair_norms"].shape == (10, 10)
         assert answer.measures["l1_norm"].argmin() == 2
 
     def test_the_pool_is_in_the_model_s_range(self, badnet, clean) -> None:

@@ -17,24 +17,29 @@ class FlaggedClasses(Answer):
     Attributes:
         scores: (k,) suspicion of each class; NaN = not examined.
         flagged: (k,) bool.
+        further: (k,) bool, classes that may be further targets, or None.
         triggers: class -> recovered Stamp.
         source: flagged class -> source class, where the backdoor serves one only.
         runs: (r, k) scores of single runs, or None.
-        measures: name -> (k,) what the scores are made of, for example `l1_norm`.
+        measures: name -> (k,) what the scores are made of, for example `l1_norm`; (r, k) of single
+            runs, (k, k) of pairs of source and target.
         examples: (m, h, w, c) uint8 clean images that the triggers can be shown on, or None.
     """
 
     scores: np.ndarray
     flagged: np.ndarray
+    further: np.ndarray | None = None
     triggers: dict[int, Stamp] = field(default_factory=dict)
     source: dict[int, int] = field(default_factory=dict)
     runs: np.ndarray | None = None
     measures: dict[str, np.ndarray] = field(default_factory=dict)
     examples: np.ndarray | None = None
-    _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "runs", "examples")
+    _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "further", "runs", "examples")
 
     def __post_init__(self) -> None:
         check_pair(self.scores, self.flagged)
+        if self.further is not None:
+            check_pair(self.scores, self.further)
 
     @property
     def verdict(self) -> str:
@@ -50,15 +55,24 @@ class FlaggedClasses(Answer):
         return [
             ("verdict", self.verdict),
             ("flagged classes", ", ".join(classes) or "none"),
+            *(
+                [("further suspects", self._further() or "none")]
+                if self.further is not None
+                else []
+            ),
             ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
             *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
+
+    def _further(self) -> list[int]:
+        return [] if self.further is None else [int(c) for c in np.flatnonzero(self.further)]
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
         return {
             "verdict": self.verdict,
             "flagged": np.flatnonzero(self.flagged),
+            "further": self._further(),
             "source": self.source,
             **{name: list(values) for name, values in self.measures.items()},
             "l1": {c: t.l1 for c, t in self.triggers.items()},
@@ -82,6 +96,7 @@ class FlaggedClasses(Answer):
             measures=measures,
             scores=arrays["scores"],
             flagged=arrays["flagged"].astype(bool),
+            further=arrays.get("further"),
             triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},
             source={int(k): int(v) for k, v in facts.get("source", {}).items()},
             runs=arrays.get("runs"),

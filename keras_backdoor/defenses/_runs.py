@@ -1,56 +1,96 @@
 """From the norms of several runs to a verdict on the classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._outliers import anomaly_index
+from keras_backdoor.defenses._rows import ANY
 from keras_backdoor.triggers.base import Stamp
 
 Run = dict[str, Any]
 """One run, row by row: `targets`, `sources` (-1 for all), `norms` (NaN = not searched in full),
 `reference` (is it part of the yardstick); and of the smallest ones `kept` (row numbers), `masks`,
 `patterns` and `success` (share of the clean images that they send to the target)."""
-Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(norms, norms of the yardstick) -> which are outliers."""
+Rule = Callable[[np.ndarray, int], float]
+"""(norms of the yardstick, how many norms are judged) -> the norm below which one is an outlier."""
 
 
-def judge(runs: list[Run], classes: int, rule: Rule) -> FlaggedClasses:
-    """A class is flagged where most runs flag it; where runs disagree it is inconclusive.
+def judge(
+    runs: list[Run], classes: int, rules: Mapping[str, Rule], *, every: bool = False
+) -> FlaggedClasses:
+    """Outliers of most runs are suspects; the one with the smallest norm is flagged.
+
+    In a network with a backdoor many classes have smaller triggers than in a clean one, without a
+    backdoor of their own; the other suspects are reported as possible further targets.
 
     Args:
         runs: at least one, with the same rows.
         classes: number of classes.
-        rule: what flags a row in one run.
+        rules: name -> limit of one run. The first decides; the others are shown beside it.
+        every: flag every suspect, as the paper does.
     """
-    yardsticks = [run["norms"][run["reference"].astype(bool)] for run in runs]
-    index = np.stack([anomaly_index(r["norms"], y) for r, y in zip(runs, yardsticks, strict=True)])
-    marked = np.stack([rule(r["norms"], y) for r, y in zip(runs, yardsticks, strict=True)])
-    norms = np.stack([run["norms"] for run in runs])
     targets, sources = runs[0]["targets"], runs[0]["sources"]
-    votes = np.array([marked[:, targets == c].any(axis=1).sum() for c in range(classes)])
-    flagged = votes > len(runs) / 2
-    scores = _by_class(median(index), targets, classes, np.fmax)
-    l1_norm = _by_class(median(norms), targets, classes, np.fmin)
-    unsure = not flagged.any() and bool(votes.any() or np.isnan(index).all())
-    summary = _summary(runs, votes, l1_norm, norms)
+    norms = np.stack([run["norms"] for run in runs])
+    yardsticks = [run["norms"][run["reference"].astype(bool)] for run in runs]
+    index = np.stack([anomaly_index(n, y) for n, y in zip(norms, yardsticks, strict=True)])
+    limits = {
+        name: np.array([limit(known, norms.shape[1]) for known in yardsticks])
+        for name, limit in rules.items()
+    }
+    marked = {name: norms < limit[:, None] for name, limit in limits.items()}
+    votes = {
+        name: np.array([m[:, targets == c].any(axis=1).sum() for c in range(classes)])
+        for name, m in marked.items()
+    }
+    rule = next(iter(rules))
+    l1_norm = by_class(median(norms), targets, classes)
+    suspects = votes[rule] > len(runs) / 2
+    flagged = suspects if every else smallest(suspects, l1_norm)
+    scores = -by_class(-median(index), targets, classes)
+    unsure = not flagged.any() and bool(votes[rule].any() or np.isnan(index).all())
+    about: dict[str, Any] = {
+        "inconclusive": unsure,
+        "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
+        "summary": _summary(runs, votes, l1_norm, norms),
+    }
+    if not all(run["reference"].all() for run in runs):
+        about["yardsticks"] = [known.tolist() for known in yardsticks]
     if unsure:
-        summary["inconclusive"] = (
+        about["summary"]["inconclusive"] = (
             "the runs disagree: raise runs"
-            if votes.any()
+            if votes[rule].any()
             else "most classes have no trigger yet: raise schedule.steps"
         )
+    measures = {"l1_norm": l1_norm, "anomaly_index": scores}
+    measures["norms"] = np.stack([by_class(n, targets, classes) for n in norms])
+    if (sources != ANY).any():
+        measures["pair_norms"] = np.full((classes, classes), np.nan)
+        measures["pair_norms"][sources, targets] = median(norms)
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,
-        triggers=smallest(runs),
-        source=_sources(marked, targets, sources, np.flatnonzero(flagged)),
-        runs=np.stack([_by_class(i, targets, classes, np.fmax) for i in index]),
-        measures={"l1_norm": l1_norm, "anomaly_index": scores, "norms": norms},
-        about={"inconclusive": unsure, "summary": summary},
+        further=suspects & ~flagged,
+        triggers=best_triggers(runs),
+        source=_sources(marked[rule], targets, sources, np.flatnonzero(flagged)),
+        runs=np.stack([-by_class(-i, targets, classes) for i in index]),
+        measures=measures,
+        about=about,
     )
+
+
+def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """(k,) bool, the suspect with the smallest norm.
+
+    >>> smallest(np.array([False, True, True]), np.array([1.0, 3.0, 2.0])).tolist()
+    [False, False, True]
+    """
+    chosen = np.zeros(len(suspects), bool)
+    if suspects.any():
+        chosen[np.argmin(np.where(suspects, norms, np.inf))] = True
+    return chosen
 
 
 def median(values: np.ndarray) -> np.ndarray:
@@ -65,7 +105,18 @@ def median(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def smallest(runs: list[Run]) -> dict[int, Stamp]:
+def by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+    """(k,) the smallest value of the rows of each target.
+
+    >>> by_class(np.array([4.0, 2.0, np.nan]), np.array([0, 0, 1]), 2)
+    array([ 2., nan])
+    """
+    out = np.full(classes, np.nan)
+    np.fmin.at(out, targets, values)
+    return out
+
+
+def best_triggers(runs: list[Run]) -> dict[int, Stamp]:
     """class -> its smallest trigger over the runs."""
     best: dict[int, tuple[float, Stamp]] = {}
     for run in runs:
@@ -76,36 +127,34 @@ def smallest(runs: list[Run]) -> dict[int, Stamp]:
     return {label: stamp for label, (_, stamp) in sorted(best.items())}
 
 
-def _by_class(values: np.ndarray, targets: np.ndarray, classes: int, pick: Any) -> np.ndarray:
-    """(k,) the picked value of the rows of each target."""
-    out = np.full(classes, np.nan)
-    pick.at(out, targets, values)
-    return out
-
-
 def _sources(
     marked: np.ndarray, targets: np.ndarray, sources: np.ndarray, flagged: np.ndarray
 ) -> dict[int, int]:
     """Flagged class -> the one source that most runs flag, where it is a single one."""
     often = marked.sum(axis=0) > len(marked) / 2
-    found = {int(c): sources[often & (targets == c) & (sources >= 0)] for c in flagged}
+    found = {int(c): sources[often & (targets == c) & (sources != ANY)] for c in flagged}
     return {c: int(rows[0]) for c, rows in found.items() if len(rows) == 1}
 
 
 def _summary(
-    runs: list[Run], votes: np.ndarray, l1_norm: np.ndarray, norms: np.ndarray
+    runs: list[Run], votes: dict[str, np.ndarray], l1_norm: np.ndarray, norms: np.ndarray
 ) -> dict[str, str]:
     examined = int((~np.isnan(l1_norm)).sum())
     order = np.argsort(l1_norm)[: min(5, examined)]
-    flagging = [f"class {c}: {votes[c]} of {len(runs)}" for c in np.flatnonzero(votes)]
     searched = int((~np.isnan(norms)).any(axis=0).sum())
-    what = "classes" if (runs[0]["sources"] < 0).all() else "pairs of source and target"
+    what = "classes" if (runs[0]["sources"] == ANY).all() else "pairs of source and target"
     works = [float(run["success"][0]) for run in runs if len(run["success"])]
     reach = f"{min(works):.1%} to {max(works):.1%} of the clean images" if works else "none kept"
     return {
         "smallest trigger works on": reach,
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
         "median norm": f"{np.nanmedian(norms):.4g}",
-        "runs that flag": "; ".join(flagging) or "none",
+        **{
+            f"runs that mark a class ({rule} rule)": "; ".join(
+                f"class {c}: {v[c]} of {len(runs)}" for c in np.flatnonzero(v)
+            )
+            or "none"
+            for rule, v in votes.items()
+        },
         f"{what} searched in full": f"{searched} of {norms.shape[1]}",
     }

@@ -9,10 +9,10 @@ import numpy as np
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._outliers import anomaly_index, small_outliers
-from keras_backdoor.defenses._pairs import all_pairs, by_class, drawer
+from keras_backdoor.defenses._outliers import paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import search_published
-from keras_backdoor.defenses._runs import Run, judge
+from keras_backdoor.defenses._rows import Rows, every_class, every_pair, pool
+from keras_backdoor.defenses._runs import Rule, Run, judge
 from keras_backdoor.defenses._schedule import Published, Schedule
 from keras_backdoor.defenses.base import Defense, Evidence
 from keras_backdoor.errors import BadInput
@@ -37,8 +37,9 @@ class NeuralCleanse(Defense):
         schedule: of the search.
         runs: searches with other starts and images; a class is flagged by the majority.
         images: number of clean images that are drawn for the search.
-        rule: `scaled` is this package's, see `small_outliers`; `paper` flags a norm below the
-            median with an anomaly index above `threshold`.
+        rule: `scaled` is this package's, see `scaled_limit`: it flags the class with the smallest
+            norm and reports further outliers as possible further targets. `paper` flags every
+            norm below the median with an anomaly index above `threshold`.
         threshold: of the paper's rule.
         ratio, level: of the scaled rule.
         mode: `full` searches every class to the end. `low-cost` (the paper's section VI) makes
@@ -107,7 +108,7 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, model, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        answer = judge(found, model.classes, self.outliers)
+        answer = judge(found, model.classes, self.rules(), every=self.rule == "paper")
         shown = pool(model, clean, EXAMPLES, self.seed)
         low, high = model.input_range or (0.0, 1.0)
         examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
@@ -115,34 +116,32 @@ class NeuralCleanse(Defense):
 
     def _search(self, model: Classifier, clean: Samples, seed: int) -> Run:
         """One run; see `_runs.Run`."""
-        targets = np.arange(model.classes)
-        sources, draw, plan = np.full(len(targets), -1), None, self.schedule
+        plan = self.schedule
         if self.sources == "each":
-            sources, targets = all_pairs(model.classes)
+            subject = every_pair(model, clean, self.per_source, seed)
             plan = replace(plan, batch_size=self.pair_batch)
-            clean, first, sizes = by_class(model, clean, self.per_source, seed)
-            images = pool(model, clean, len(clean), seed)
         else:
-            images = pool(model, clean, self.images, seed)
-        inverter = Inverter(model, images, plan)
-        if self.sources == "each":
-            draw = drawer(sources, first, sizes, plan.batch_size)
-        rows, reference = np.arange(len(targets)), np.ones(len(targets), bool)
-        if self._low_cost(len(targets)):
-            rows, reference = self._choose(inverter, targets, seed, draw)
+            subject = every_class(model, clean, self.images, seed)
+        inverter = Inverter(model, subject.images, plan)
+        targets, number = subject.targets, len(subject.targets)
+        rows, reference = np.arange(number), np.ones(number, bool)
+        if self._low_cost(number):
+            rows, reference = self._choose(inverter, subject, seed)
         if self.mode == "published":
-            found = search_published(model, images, targets[rows], self.published, seed=seed)
+            found = search_published(
+                model, subject.images, targets[rows], self.published, seed=seed
+            )
         else:
-            part = None if draw is None else drawer(sources[rows], first, sizes, plan.batch_size)
-            found = inverter.search(targets[rows], seed=seed, draw=part)
-        norms = np.full(len(targets), np.nan)
+            draw = subject.draw(plan.batch_size, rows)
+            found = inverter.search(targets[rows], seed=seed, draw=draw)
+        norms = np.full(number, np.nan)
         norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]
         success = inverter.success(found.masks[kept], found.patterns[kept], targets[rows[kept]])
         return {
             "success": success,
             "targets": targets,
-            "sources": sources,
+            "sources": subject.sources,
             "norms": norms,
             "reference": reference,
             "kept": rows[kept],
@@ -151,21 +150,25 @@ class NeuralCleanse(Defense):
             "steps": found.steps,
         }
 
-    def outliers(self, norms: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-        """(k,) classes that the chosen rule flags in one run."""
-        if self.rule == "paper":
-            with np.errstate(invalid="ignore"):
-                return anomaly_index(norms, reference) > self.threshold
-        return small_outliers(norms, reference, ratio=self.ratio, level=self.level)
+    def rules(self) -> dict[str, Rule]:
+        """Both rules by name, the chosen one first."""
+        rules: dict[str, Rule] = {
+            "scaled": lambda norms, among: scaled_limit(
+                norms, among=among, ratio=self.ratio, level=self.level
+            ),
+            "paper": lambda norms, among: paper_limit(norms, threshold=self.threshold),
+        }
+        return {self.rule: rules[self.rule], **rules}
 
     def _low_cost(self, rows: int) -> bool:
         enough = rows > self.candidates + self.others
         return enough and (self.mode == "low-cost" or (self.mode == "auto" and rows >= MANY))
 
     def _choose(
-        self, inverter: Inverter, targets: np.ndarray, seed: int, draw: Any
+        self, inverter: Inverter, subject: Rows, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """(rows to search in full, which of all rows are the yardstick)."""
+        targets, draw = subject.targets, subject.draw(inverter.plan.batch_size)
         quick = inverter.search(
             targets, seed=seed, steps=self.quick_steps, draw=draw, label="quick look"
         )
@@ -174,10 +177,3 @@ class NeuralCleanse(Defense):
         others = np.random.default_rng(seed).choice(rest, self.others, replace=False)
         rows = np.sort(np.concatenate([candidates, others]))
         return rows, np.isin(np.arange(len(targets)), others)
-
-
-def pool(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarray:
-    """(n, h, w, c) float32 clean images in the model's range."""
-    drawn = clean.take(min(number, len(clean)), seed=seed)
-    values: Any = model.scaled(drawn.read(), drawn.value_range or (0.0, 255.0))
-    return np.asarray(values)

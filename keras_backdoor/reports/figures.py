@@ -1,12 +1,13 @@
 """The one place that uses Matplotlib: arrays in, PNG out."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
+SUSPECT = "#e08e45"
 
 
 def draw(
@@ -116,13 +117,22 @@ def score_histogram(scores: np.ndarray, flagged: np.ndarray) -> bytes:
     return draw(paint)
 
 
-def norm_bars(norms: np.ndarray, flagged: np.ndarray, spread: np.ndarray | None = None) -> bytes:
+def norm_bars(
+    norms: np.ndarray,
+    flagged: np.ndarray,
+    *,
+    further: np.ndarray | None = None,
+    spread: np.ndarray | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> bytes:
     """L1 norm of every class's trigger, smallest first, with the median and the runs' range.
 
     Args:
         norms: (k,); NaN and inf are left out.
         flagged: (k,) bool.
+        further: (k,) bool, further suspects, or None.
         spread: (r, k) norms of single runs, or None.
+        limits: rule -> the norm below which a class is an outlier.
     """
     order = np.argsort(norms)
     order = order[np.isfinite(norms[order])]
@@ -130,17 +140,34 @@ def norm_bars(norms: np.ndarray, flagged: np.ndarray, spread: np.ndarray | None 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
         places = np.arange(len(order))
-        ax.bar(places, norms[order], color=np.where(flagged[order], ATTACK, CLEAN))
+        suspect = np.zeros(len(norms), bool) if further is None else further
+        colors = np.where(flagged, ATTACK, np.where(suspect, SUSPECT, CLEAN))
+        ax.bar(places, norms[order], color=colors[order])
         if spread is not None and len(spread) > 1:
             low, high = np.nanmin(spread[:, order], axis=0), np.nanmax(spread[:, order], axis=0)
             ax.vlines(places, low, np.where(np.isfinite(high), high, low), color=INK, lw=0.8)
         ax.axhline(np.median(norms[order]), color=SOFT, linestyle="--", label="median")
+        for style, (rule, limit) in zip((":", "-."), (limits or {}).items(), strict=False):
+            if np.isfinite(limit) and limit > 0:
+                ax.axhline(limit, color=ATTACK, linestyle=style, label=f"limit, {rule} rule")
         if len(order) <= 64:
             ax.set_xticks(places, [str(c) for c in order], fontsize=7)
         ax.set(xlabel="class, smallest trigger first", ylabel="L1 norm of the mask (pixels)")
         ax.legend(frameon=False)
 
     return draw(paint)
+
+
+def pair_map(norms: np.ndarray) -> bytes:
+    """(k, k) norms of the triggers from source class (row) to target class (column)."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        shown = ax.imshow(norms, cmap="magma", interpolation="nearest")
+        ax.set(xlabel="target class", ylabel="source class")
+        ax.figure.colorbar(shown, ax=ax, label="L1 norm of the mask (pixels)")
+
+    return draw(paint, width=5.2, height=4.4)
 
 
 def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:

@@ -117,9 +117,20 @@ def _(answer: FlaggedClasses) -> list[Section]:
     found = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
     norms = answer.measures.get("l1_norm")
     if norms is not None and np.isfinite(norms).any():
-        picture = figures.norm_bars(norms, answer.flagged, answer.measures.get("norms"))
-        caption = "Median over the runs; the lines span the runs. Flagged classes are red."
-        found.append(Section("Norms of the triggers", figures=[Figure(caption, picture)]))
+        picture = figures.norm_bars(
+            norms,
+            answer.flagged,
+            further=answer.further,
+            spread=answer.measures.get("norms"),
+            limits=answer.about.get("limits"),
+        )
+        caption = "Median over the runs; the lines span the runs. Red: flagged; orange: further "
+        caption += "suspects."
+        shown = [Figure(caption, picture)]
+        if "pair_norms" in answer.measures:
+            caption = "Norm of the trigger of every pair; empty where it was not searched in full."
+            shown.append(Figure(caption, figures.pair_map(answer.measures["pair_norms"])))
+        found.append(Section("Norms of the triggers", figures=shown))
     ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c]))
     if ranked:
         chosen = ranked[:MOST_TRIGGERS]

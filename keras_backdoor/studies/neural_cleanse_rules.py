@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.defenses._outliers import anomaly_index
+from keras_backdoor.defenses._runs import smallest
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
@@ -13,6 +14,13 @@ from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 
 SEEDS = (0, 1)
+PAIRS = {"signs": (5, 6), "digits": (0, 6, 7)}
+"""Backdoored networks of each kind that are also scanned by pairs: the source-specific ones."""
+CLEAN_PAIRS = {"signs": 2, "digits": 4}
+"""How many clean ones are."""
+PAIR_SETTINGS = (
+    "schedule", "per_source", "pair_batch", "mode", "quick_steps", "candidates", "others", "seed",
+)  # fmt: skip
 
 
 class NeuralCleanseRules(Study):
@@ -34,6 +42,7 @@ class NeuralCleanseRules(Study):
         "index": "largest index (class)",
         "paper": "flagged by the paper's rule",
         "ours": "flagged by ours",
+        "further": "further suspects",
     }
 
     def cells(self) -> list[Cell]:
@@ -41,20 +50,36 @@ class NeuralCleanseRules(Study):
         quick = {} if self.scale == "full" else NeuralCleanse.quick
         method = NeuralCleanse(**quick)
         searched = {"schedule": method.schedule, "images": method.images}
-        return [
+        nets = DevelopmentZoo(self.scale).nets()
+        plain = [
             Cell(f"{name}, seed {seed}", {"net": net, **searched, "seed": seed})
-            for name, net in DevelopmentZoo(self.scale).nets().items()
+            for name, net in nets.items()
             for seed in SEEDS
+        ]
+        names = [f"{kind}, backdoored {n}" for kind, numbers in PAIRS.items() for n in numbers]
+        names += [
+            f"{kind}, clean {n}" for kind, number in CLEAN_PAIRS.items() for n in range(number)
+        ]
+        pairs = {"sources": "each", **{name: getattr(method, name) for name in PAIR_SETTINGS}}
+        return [
+            *plain,
+            *(Cell(f"{n}, pairs", {"net": nets[n], **pairs}) for n in names if n in nets),
         ]
 
     def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
         """The norms alone: what a rule makes of them is derived from these."""
-        net: Net = cell.given["net"]
+        settings = dict(cell.given)
+        net: Net = settings.pop("net")
         _, tuning = net.clean_data(place)
-        searched = {name: cell.given[name] for name in ("schedule", "images", "seed")}
-        method = NeuralCleanse(runs=1, **searched)
+        method = NeuralCleanse(runs=1, **settings)
         answer = method(obtain(net, place).classifier, clean=tuning.unlabelled())
         figures = {"norms": answer.measures["l1_norm"], "seconds_of_scan": answer.about["seconds"]}
+        if "pair_norms" in answer.measures:
+            norms = answer.measures["pair_norms"]
+            known = np.argwhere(~np.isnan(norms))
+            figures["pairs"] = [[int(s), int(t), float(norms[s, t])] for s, t in known]
+            yardsticks = answer.about.get("yardsticks", [[norm for *_, norm in figures["pairs"]]])
+            figures["yardstick"] = yardsticks[0]
         if net.attack is None:
             return figures
         source = "all" if net.attack.source is None else net.attack.source
@@ -64,14 +89,20 @@ class NeuralCleanseRules(Study):
         """What the paper's rule and ours say of the norms."""
         for found in figures.values():
             norms = np.array([np.inf if n is None else n for n in found["norms"]])
-            index, ours = anomaly_index(norms), NeuralCleanse(runs=1).outliers(norms)
-            first, best = np.argsort(norms)[:3], int(np.argmax(index))
+            known, among = norms, len(norms)
+            if "pairs" in found:
+                known, among = np.array(found["yardstick"]), len(norms) * (len(norms) - 1)
+            rules = NeuralCleanse().rules()
+            marked = {name: norms < limit(known, among) for name, limit in rules.items()}
+            ours = smallest(marked["scaled"], norms)
+            index, first = anomaly_index(norms, known), np.argsort(norms)[:3]
             found |= {
                 "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
-                "ratio": float(norms[first[0]] / np.median(norms)),
-                "index": f"{index[best]:.2f} ({best})",
-                "paper": _classes(index > 2.0),
+                "ratio": float(norms[first[0]] / np.median(known)),
+                "index": f"{np.nanmax(index):.2f} ({np.nanargmax(index)})",
+                "paper": _classes(marked["paper"]),
                 "ours": _classes(ours),
+                "further": _classes(marked["scaled"] & ~ours),
             }
 
 
