@@ -51,15 +51,12 @@ class FlaggedClasses(Answer):
     def rows(self) -> list[tuple[str, str]]:
         """See `Answer.rows`."""
         classes = [str(c) for c in np.flatnonzero(self.flagged)]
+        further = [str(c) for c in self._further()]
         best = int(np.nanargmax(self.scores)) if not np.isnan(self.scores).all() else -1
         return [
             ("verdict", self.verdict),
             ("flagged classes", ", ".join(classes) or "none"),
-            *(
-                [("further suspects", self._further() or "none")]
-                if self.further is not None
-                else []
-            ),
+            ("further suspects", ", ".join(further) or "none"),
             ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
             *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
