@@ -396,6 +396,9 @@ class TestNeuralCleanse:
         assert answer.measures["pair_norms"][2, 1] == 2.0
         assert np.isnan(np.diag(answer.measures["pair_norms"])).all()
         assert "pairs of source and target" in str(answer)
+        seen = sources != 3
+        few = judge([run(norms[seen], targets[seen], sources[seen])], 4, NeuralCleanse().rules())
+        assert few.about["summary"]["no clean image of source class"] == "3"
 
     def test_a_pair_sees_images_of_its_source(self, badnet, clean) -> None:
         numbers, _, sizes = by_class(badnet, clean, 8, seed=0)
@@ -410,8 +413,9 @@ class TestNeuralCleanse:
         few = rows.draw(6, np.array([3, 80]))
         assert few is not None
         assert few(np.random.default_rng(0), 0).shape == (2, 6)
-        with pytest.raises(ValueError, match="without: 3"):
-            by_class(badnet, clean.rows(clean.labels != 3), 8, seed=0)
+        without = every_pair(badnet, clean.rows(clean.labels != 3), 8, seed=0)
+        assert len(without.targets) == 81
+        assert 3 not in without.sources
         with pytest.raises(ValueError, match="takes up to 100 classes"):
             all_pairs(101)
 

@@ -142,7 +142,10 @@ def _summary(
     examined = int((~np.isnan(l1_norm)).sum())
     order = np.argsort(l1_norm)[: min(5, examined)]
     searched = int((~np.isnan(norms)).any(axis=0).sum())
-    what = "classes" if (runs[0]["sources"] == ANY).all() else "pairs of source and target"
+    pairs = (runs[0]["sources"] != ANY).any()
+    what = "pairs of source and target" if pairs else "classes"
+    unseen = np.setdiff1d(np.arange(len(l1_norm)), runs[0]["sources"]) if pairs else []
+    without = {"no clean image of source class": ", ".join(map(str, unseen))} if len(unseen) else {}
     works = [float(run["success"][0]) for run in runs if len(run["success"])]
     reach = f"{min(works):.1%} to {max(works):.1%} of the clean images" if works else "none kept"
     return {
@@ -157,4 +160,5 @@ def _summary(
             for rule, v in votes.items()
         },
         f"{what} searched in full": f"{searched} of {norms.shape[1]}",
+        **without,
     }
