@@ -144,7 +144,7 @@ def _summary(
     searched = int((~np.isnan(norms)).any(axis=0).sum())
     pairs = (runs[0]["sources"] != ANY).any()
     what = "pairs of source and target" if pairs else "classes"
-    unseen = np.setdiff1d(np.arange(len(l1_norm)), runs[0]["sources"]) if pairs else []
+    unseen = np.setdiff1d(np.arange(len(l1_norm)) if pairs else [], runs[0]["sources"])
     without = {"no clean image of source class": ", ".join(map(str, unseen))} if len(unseen) else {}
     works = [float(run["success"][0]) for run in runs if len(run["success"])]
     reach = f"{min(works):.1%} to {max(works):.1%} of the clean images" if works else "none kept"
