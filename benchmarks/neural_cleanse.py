@@ -27,8 +27,9 @@ from keras_backdoor.architectures import GTSRBCNN
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._published_inversion import invert
+from keras_backdoor.defenses._rows import pool
 from keras_backdoor.defenses._schedule import Published, Schedule
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, pool
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples

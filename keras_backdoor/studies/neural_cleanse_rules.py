@@ -32,7 +32,6 @@ class NeuralCleanseRules(Study):
 
     title: ClassVar[str] = "Neural Cleanse on the development zoo"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the method)"
-    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
         "target": "target",
