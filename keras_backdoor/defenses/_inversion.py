@@ -22,6 +22,10 @@ from keras_backdoor.progress import track
 
 EDGE = 2.0 - 1e-7
 """A value u in 0..1 is held as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
+FAINT = np.float32(-2.0)
+"""A mask of 0.02, opened."""
+NARROW = np.float32(0.1)
+"""What the values of a drawn pattern are multiplied by: 0.32 to 0.68, opened."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """Of Adam, as in the published code."""
 
@@ -149,7 +153,7 @@ class Inverter:
         return np.broadcast_to(chosen, (rows, size))
 
     def _start(self, rows: int, seed: int) -> list[np.ndarray]:
-        """Mask and pattern drawn uniformly, and Adam's moments."""
+        """Mask and pattern to begin with, and Adam's moments."""
         _, height, width, channels = self.images.shape
         side = self.plan.superpixel
         rng = np.random.default_rng((seed, 2**32 - 1))
@@ -160,6 +164,8 @@ class Inverter:
         mask, pattern = (
             np.arctanh((rng.uniform(size=s) - 0.5) * EDGE).astype(np.float32) for s in shapes
         )
+        if self.plan.start == "faint":
+            mask, pattern = np.full_like(mask, FAINT), pattern * NARROW
         moments = [np.zeros_like(v) for v in (mask, pattern, mask, pattern)]
         return [mask, pattern, *moments]
 

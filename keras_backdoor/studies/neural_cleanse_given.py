@@ -1,5 +1,6 @@
 """Neural Cleanse on networks that had no part in its making: scans and mitigations."""
 
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -57,6 +58,7 @@ class NeuralCleanseGiven(Study):
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
     columns: ClassVar[Mapping[str, str]] = {
         "flagged": "flagged",
+        "further": "further suspects",
         "index": "anomaly index",
         "l1": "L1",
         "inside": "mask on the true square",
@@ -69,6 +71,7 @@ class NeuralCleanseGiven(Study):
         "rejected_clean": "rejected clean, %",
         "rejected_target": "rejected in the target class, %",
         "seconds_of_scan": "seconds",
+        "memory": "memory, MB",
     }
 
     def cells(self) -> list[Cell]:
@@ -120,7 +123,9 @@ class NeuralCleanseGiven(Study):
             return self._mitigate(cell.given, place)
         model, clean = self._subject(cell.given, place)
         answer = cell.given["method"](model, clean=clean.unlabelled())
-        return scan_figures(answer, cell.given.get("target"), _true_mask(cell.given, model))
+        figures = scan_figures(answer, cell.given.get("target"), _true_mask(cell.given, model))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {**figures, "memory": peak}
 
     def _subject(self, given: Mapping[str, Any], place: Place) -> tuple[Classifier, Samples]:
         """The network and clean images."""
@@ -158,6 +163,7 @@ def scan_figures(
     shown = int(np.nanargmax(index)) if target is None else target
     figures: dict[str, Any] = {
         "flagged": ", ".join(map(str, np.flatnonzero(answer.flagged))) or "none",
+        "further": ", ".join(map(str, answer.facts()["further"])) or "none",
         "verdict": answer.verdict,
         "index": float(index[shown]),
         "l1": float(norms[shown]),
