@@ -209,6 +209,17 @@ class TestInversion:
         published = [(attack, norm) for _, attack, _, norm, _ in reference.log]
         np.testing.assert_allclose(log, published, rtol=1e-4, atol=1e-4)
 
+    def test_other_starts_can_only_make_a_mask_smaller(self, one_pixel, gray) -> None:
+        inverter, targets = Inverter(one_pixel, gray, Schedule(steps=40)), np.array([1, 2, 3])
+        first = inverter.search(targets, seed=0)
+        best = inverter.again(first, targets, seed=0, closest=2, starts=4)
+        assert (best.norms <= first.norms).all()
+        assert best.norms.sum() < first.norms.sum()
+        assert best.norms[first.norms.argmax()] == first.norms.max()
+        np.testing.assert_allclose(best.masks.sum((1, 2, 3)), best.norms, rtol=1e-4)
+        assert inverter.again(first, targets, seed=0, closest=2, starts=0) is first
+        assert (first.steps == 40).all()
+
     def test_super_pixels_share_their_value(self, one_pixel, gray) -> None:
         plan = Schedule(steps=60, superpixel=3)
         found = Inverter(one_pixel, gray, plan).search(np.array([1]), seed=0)
@@ -439,6 +450,7 @@ class TestNeuralCleanse:
             ({"runs": 0}, "runs must be 1 or more"),
             ({"mode": "fast"}, "mode must be auto, full, low-cost or published"),
             ({"threshold": 0}, "threshold must be above 0"),
+            ({"restarts": -1}, "closest and restarts must be 0 or more"),
             ({"rule": "mine"}, "rule must be scaled or paper"),
             ({"sources": "each", "mode": "published"}, "without mode=published"),
         ],

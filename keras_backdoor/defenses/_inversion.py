@@ -9,7 +9,7 @@ weights is computed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,11 @@ from keras_backdoor.progress import track
 
 EDGE = 2.0 - 1e-7
 """A value u in 0..1 is held as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
-FAINT = np.float32(-2.0)
-"""A mask of 0.02, opened."""
-NARROW = np.float32(0.1)
-"""What the values of a drawn pattern are multiplied by: 0.32 to 0.68, opened."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """Of Adam, as in the published code."""
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+"""(generator, step) -> (r, batch) numbers of the images that each row sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +79,9 @@ class Inverter:
         targets: np.ndarray,
         *,
         seed: int,
+        salt: int = 0,
         steps: int | None = None,
-        draw: Callable[[np.random.Generator, int], np.ndarray] | None = None,
+        draw: Draw | None = None,
         label: str = "triggers",
     ) -> Found:
         """Triggers for rows of target classes.
@@ -89,6 +89,7 @@ class Inverter:
         Args:
             targets: (r,) classes.
             seed: of the start and of the images of each step.
+            salt: tells searches of one seed apart.
             steps: most steps; None takes the schedule's.
             draw: (generator, step) -> (r, batch) image numbers; None draws the same images of
                 the pool for all rows.
@@ -96,13 +97,13 @@ class Inverter:
         """
         targets = np.asarray(targets, np.int32)
         rows = len(targets)
-        state, values = Costs.start(rows), self._start(rows, seed)
+        state, values = Costs.start(rows), self._start(rows, (seed, salt))
         best = [v.copy() for v in values[:2]]
         active, made = np.arange(rows), np.zeros(rows, np.int64)
         for step in track(range(steps or self.plan.steps), label):
             if not len(active):
                 continue
-            rng = np.random.default_rng((seed, step))
+            rng = np.random.default_rng((seed, salt, step))
             drawn = self._draw(rng, rows) if draw is None else draw(rng, step)
             attack, norm = np.empty(len(active)), np.empty(len(active))
             before = [values[0][active], values[1][active]]
@@ -131,6 +132,40 @@ class Inverter:
         masks, patterns = (np.clip(self._open(x), 0.0, 1.0) for x in best)
         return Found(self._whole(masks), patterns, state.best, made)
 
+    def again(
+        self,
+        found: Found,
+        targets: np.ndarray,
+        *,
+        seed: int,
+        closest: int,
+        starts: int,
+        draw: Callable[[np.ndarray], Draw | None] = lambda rows: None,
+    ) -> Found:
+        """The smallest masks searched again from other starts; a smaller one replaces the found.
+
+        Where a mask settles, and so its norm, depends on the start.
+
+        Args:
+            found: of a search for the targets.
+            targets: (r,) classes.
+            seed: of that search.
+            closest: number of rows with the smallest norms.
+            starts: further starts of each.
+            draw: rows -> their draw, see `search`.
+        """
+        rows = np.repeat(np.argsort(found.norms, kind="stable")[:closest], starts)
+        if not len(rows):
+            return found
+        more = self.search(targets[rows], seed=seed, salt=1, draw=draw(rows), label="other starts")
+        best = Found(*(getattr(found, f.name).copy() for f in fields(found)))
+        for number, row in enumerate(rows):
+            best.steps[row] += more.steps[number]
+            if more.norms[number] < best.norms[row]:
+                for name in ("masks", "patterns", "norms"):
+                    getattr(best, name)[row] = getattr(more, name)[number]
+        return best
+
     def success(self, masks: np.ndarray, patterns: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """(r,) share of the whole pool that each trigger sends to its target."""
         shares = []
@@ -152,11 +187,11 @@ class Inverter:
         chosen = rng.choice(len(self.images), size, replace=False).astype(np.int32)
         return np.broadcast_to(chosen, (rows, size))
 
-    def _start(self, rows: int, seed: int) -> list[np.ndarray]:
-        """Mask and pattern to begin with, and Adam's moments."""
+    def _start(self, rows: int, seed: tuple[int, int]) -> list[np.ndarray]:
+        """Mask and pattern drawn uniformly, and Adam's moments."""
         _, height, width, channels = self.images.shape
         side = self.plan.superpixel
-        rng = np.random.default_rng((seed, 2**32 - 1))
+        rng = np.random.default_rng((*seed, 2**32 - 1))
         shapes = (
             (rows, -(-height // side), -(-width // side), 1),
             (rows, height, width, channels),
@@ -164,8 +199,6 @@ class Inverter:
         mask, pattern = (
             np.arctanh((rng.uniform(size=s) - 0.5) * EDGE).astype(np.float32) for s in shapes
         )
-        if self.plan.start == "faint":
-            mask, pattern = np.full_like(mask, FAINT), pattern * NARROW
         moments = [np.zeros_like(v) for v in (mask, pattern, mask, pattern)]
         return [mask, pattern, *moments]
 

@@ -4,13 +4,13 @@ Either every class over images of all classes, or every pair of source and targe
 that serves one source class only hides from the first; the second sees it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._inversion import Draw
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
 
@@ -18,9 +18,6 @@ MAX_CLASSES = 100
 """More would make more than 10,000 pairs."""
 ANY = -1
 """The source of a row that sees images of all classes."""
-
-Draw = Callable[[np.random.Generator, int], np.ndarray]
-"""(generator, step) -> (r, batch) image numbers."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ Wang et al., Neural Cleanse, S&P 2019, and its public code.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -52,20 +52,14 @@ class Schedule(CostSchedule):
     """All labels at once, every update a step.
 
     Args:
-        start: `faint` begins with a mask of 0.02 everywhere and a pattern near the middle of the
-            range. `uniform` draws both from the whole range, as the published code does; the
-            place where the mask then settles, and its norm, depend on the draw.
         superpixel: side of the squares that share one value of the mask.
     """
 
-    steps: int = 100
-    start: Literal["faint", "uniform"] = "faint"
+    steps: int = 120
     superpixel: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.start not in ("faint", "uniform"):
-            raise BadInput(f"start must be faint or uniform. Received: {self.start}")
         if self.superpixel < 1:
             raise BadInput(f"superpixel must be 1 or more. Received: {self.superpixel}")
 

@@ -37,6 +37,8 @@ class NeuralCleanse(Defense):
         schedule: of the search.
         runs: searches with other starts and images; a class is flagged by the majority.
         images: number of clean images that are drawn for the search.
+        closest, restarts: the classes with the smallest masks are searched again from other
+            starts, as the place where a mask settles depends on its start; the smallest counts.
         rule: `scaled` is this package's, see `scaled_limit`: it flags the class with the smallest
             norm and reports further outliers as possible further targets. `paper` flags every
             norm below the median with an anomaly index above `threshold`.
@@ -62,6 +64,8 @@ class NeuralCleanse(Defense):
     schedule: Schedule = field(default_factory=Schedule)
     runs: int = 3
     images: int = 1000
+    closest: int = 10
+    restarts: int = 3
     rule: Literal["scaled", "paper"] = "scaled"
     threshold: float = 2.0
     ratio: float = 0.4
@@ -80,13 +84,20 @@ class NeuralCleanse(Defense):
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
-    quick: ClassVar[dict[str, Any]] = {"runs": 1, "images": 100, "schedule": Schedule(steps=20)}
+    quick: ClassVar[dict[str, Any]] = {
+        "runs": 1,
+        "images": 100,
+        "restarts": 0,
+        "schedule": Schedule(steps=20),
+    }
 
     def __post_init__(self) -> None:
         counts = ("runs", "images", "quick_steps", "candidates", "others", "per_source")
         for name in (*counts, "pair_batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
+        if self.closest < 0 or self.restarts < 0:
+            raise BadInput("closest and restarts must be 0 or more.")
         if self.mode not in ("auto", "full", "low-cost", "published"):
             raise BadInput(f"mode must be auto, full, low-cost or published. Received: {self.mode}")
         if self.sources not in ("all", "each") or (
@@ -132,8 +143,16 @@ class NeuralCleanse(Defense):
                 model, subject.images, targets[rows], self.published, seed=seed
             )
         else:
-            draw = subject.draw(plan.batch_size, rows)
-            found = inverter.search(targets[rows], seed=seed, draw=draw)
+            draw = partial(subject.draw, plan.batch_size)
+            found = inverter.search(targets[rows], seed=seed, draw=draw(rows))
+            found = inverter.again(
+                found,
+                targets[rows],
+                seed=seed,
+                closest=self.closest,
+                starts=self.restarts,
+                draw=lambda chosen: draw(rows[chosen]),
+            )
         norms = np.full(number, np.nan)
         norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]

@@ -35,8 +35,8 @@ class Unlearning(Defense):
     """
 
     share: float = 0.2
-    max_epochs: int = 5
-    stop: float = 0.01
+    max_epochs: int = 10
+    stop: float = 0.001
     holdout: float = 0.2
     classes: tuple[int, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)

@@ -9,13 +9,15 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from keras_backdoor import datasets
-from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
 from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.loading import load_model
+from keras_backdoor.metrics import Rate
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
@@ -41,6 +43,7 @@ DEEPID = {
 }
 THESIS = ("yellowSquare-bigger, seed 0", "bigYellowSquare, seed 0")
 SEEDS, FEW_SEEDS = range(5), range(3)
+MITIGATIONS = ("unlearning", "pruning", "filter")
 SHARE = 0.1
 """Share of the training images, by track, that the mitigations are given."""
 
@@ -63,13 +66,16 @@ class NeuralCleanseGiven(Study):
         "l1": "L1",
         "inside": "mask on the true square",
         "rank": "rank of the target",
-        "attack_before": "attack before, %",
-        "attack": "attack after, %",
-        "accuracy_before": "accuracy before, %",
-        "accuracy": "accuracy after, %",
-        "missed": "missed triggered, %",
-        "rejected_clean": "rejected clean, %",
-        "rejected_target": "rejected in the target class, %",
+        "attack_before": "attack before",
+        "accuracy_before": "clean accuracy before",
+        "attack_unlearning": "attack, unlearned",
+        "accuracy_unlearning": "clean accuracy, unlearned",
+        "attack_pruning": "attack, neurons pruned",
+        "accuracy_pruning": "clean accuracy, neurons pruned",
+        "attack_filter": "attack, filtered",
+        "rejected_stamped": "triggered images rejected",
+        "rejected_clean": "clean images rejected",
+        "rejected_target": "clean images of the target class rejected",
         "seconds_of_scan": "seconds",
         "memory": "memory, MB",
     }
@@ -110,12 +116,12 @@ class NeuralCleanseGiven(Study):
     def _mitigations(self) -> Iterator[Cell]:
         quick = self.scale != "full"
         scan = NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1}))
+        methods = {"unlearning": Unlearning(), "pruning": NeuronPruning(), "filter": InputFilter()}
         for name, (file, data, target, trigger) in GIVEN.items():
             given = {"file": file, "data": data, "target": target, "trigger": trigger}
             for seed in FEW_SEEDS:
-                both = {**given, "scan": scan, "clean_seed": seed}
-                yield Cell(f"unlearning {name}, clean {seed}", {**both, "repair": Unlearning()})
-                yield Cell(f"filter {name}, clean {seed}", {**both, "guard": InputFilter()})
+                subject = {**given, "scan": scan, "clean_seed": seed}
+                yield Cell(f"mitigate {name}, clean {seed}", {**subject, **methods})
 
     def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
         """See `Study.compute`."""
@@ -145,14 +151,18 @@ class NeuralCleanseGiven(Study):
         _, clean = train.split(SHARE, seed=given["clean_seed"], by_track=train.track is not None)
         clean = clean.in_memory()
         found = given["scan"](model, clean=clean.unlabelled())
-        found = _only(found, given["target"])
         test = datasets.open(place.file(given["data"]), split="test")
-        attack = {"trigger": parse(given["trigger"]), "target": given["target"]}
-        before = evaluate(model, test, **attack)
-        method = given.get("repair") or given["guard"]
-        answer = method(model, clean=clean, found=found)
-        fixed = Classifier(answer.model, answer.input_range, answer.reject_class)
-        return mitigation_figures(before, evaluate(fixed, test, **attack), given["target"])
+
+        def measured(answer: RepairedModel | None = None) -> Evaluation:
+            tested = model
+            if answer is not None:
+                tested = Classifier(answer.model, answer.input_range, answer.reject_class)
+            return evaluate(tested, test, trigger=parse(given["trigger"]), target=given["target"])
+
+        made = {n: given[n](model, clean=clean, found=found) for n in MITIGATIONS}
+        return mitigation_figures(
+            measured(), {name: measured(answer) for name, answer in made.items()}, given["target"]
+        )
 
 
 def scan_figures(
@@ -178,30 +188,23 @@ def scan_figures(
     return figures
 
 
-def mitigation_figures(before: Evaluation, after: Evaluation, target: int) -> dict[str, Any]:
-    """Attack and accuracy before and after; of a guard the rejections."""
+def mitigation_figures(
+    before: Evaluation, after: Mapping[str, Evaluation], target: int
+) -> dict[str, Any]:
+    """Attack and accuracy before and after each mitigation; of the filter what it rejects."""
     figures: dict[str, Any] = {
         "attack_before": before.attack_success_rate,
-        "attack": after.attack_success_rate,
         "accuracy_before": before.clean_accuracy,
-        "accuracy": after.clean_accuracy,
     }
-    rejected = after.confusion.shape[1] > before.confusion.shape[1]
-    if rejected and after.rejected_stamped is not None:
-        row = after.confusion[target]
-        figures |= {
-            "missed": 100 * (1 - float(after.rejected_stamped)),
-            "rejected_clean": after.rejected_clean,
-            "rejected_target": 100 * float(row[-1] / row.sum()),
-        }
-    return figures
-
-
-def _only(found: FlaggedClasses, target: int) -> FlaggedClasses:
-    """The scan, where it flagged the target; the mitigation of a missed backdoor is no figure."""
-    if not found.flagged[target]:
-        return replace(found, flagged=np.arange(len(found.flagged)) == -1)
-    return found
+    for name, found in after.items():
+        figures[f"attack_{name}"] = found.attack_success_rate
+        figures[f"accuracy_{name}"] = found.clean_accuracy
+    row, guard = after["filter"].confusion[target], after["filter"]
+    return figures | {
+        "rejected_stamped": guard.rejected_stamped,
+        "rejected_clean": guard.rejected_clean,
+        "rejected_target": Rate(int(row[-1]), int(row.sum())),
+    }
 
 
 def _true_mask(given: Mapping[str, Any], model: Classifier) -> np.ndarray | None:

@@ -1,0 +1,119 @@
+"""What a reader wants to see of Neural Cleanse on given networks: a row a network."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from keras_backdoor.reports.page import Section
+from keras_backdoor.studies import Results
+
+SPREADS = {
+    "index": "anomaly index",
+    "l1": "L1",
+    "inside": "share of the mask on the true square",
+    "rank": "rank of the target",
+    "seconds_of_scan": "seconds",
+    "memory": "memory, MB",
+}
+RATES = {
+    "before": "none",
+    "unlearning": "unlearning",
+    "pruning": "neuron pruning",
+    "filter": "input filter",
+}
+
+
+def sections(results: Results) -> list[Section]:
+    """Scans, mitigations and what the input filter rejects."""
+    made = [
+        ("Scans", SCANS, scans(results)),
+        ("Mitigations", MITIGATED, mitigations(results)),
+        ("What the input filter rejects", FILTERED, rejections(results)),
+    ]
+    return [Section(name, text=note, table=table) for name, note, table in made if table[1:]]
+
+
+SCANS = (
+    "One line a network; smallest to largest over the runs. Of networks with a backdoor index, "
+    "norm and rank are those of the target, of others those of the most suspicious class."
+)
+MITIGATED = "On the whole test set; smallest to largest over the clean subsets, in %."
+FILTERED = "In %, on the whole test set; the threshold lets 5 % of held-out clean images go."
+
+
+def scans(results: Results) -> list[tuple[str, ...]]:
+    """Header and one row a network."""
+    rows: list[tuple[str, ...]] = [
+        ("network", "runs", "flagged (runs)", "further suspects (runs)", *SPREADS.values())
+    ]
+    for name, cells in _groups(results, "scan ").items():
+        figures = [c["figures"] for c in cells]
+        spreads = [spread([f.get(k) for f in figures]) for k in SPREADS]
+        flagged = counted([f["flagged"] for f in figures])
+        further = counted([c for f in figures for c in f["further"].split(", ")])
+        rows.append((name, str(len(cells)), flagged, further, *spreads))
+    return rows
+
+
+def mitigations(results: Results) -> list[tuple[str, ...]]:
+    """Header and a row for each network and mitigation."""
+    rows: list[tuple[str, ...]] = [("network", "mitigation", "runs", "attack", "clean accuracy")]
+    for name, cells in _groups(results, "mitigate ").items():
+        for key, title in RATES.items():
+            found = [
+                [
+                    _share(c["figures"][f"{what}_{key}"])
+                    for c in cells
+                    if f"{what}_{key}" in c["figures"]
+                ]
+                for what in ("attack", "accuracy")
+            ]
+            rows.append((name, title, str(len(cells)), *(spread(f) for f in found)))
+    return rows
+
+
+def rejections(results: Results) -> list[tuple[str, ...]]:
+    """Header and a row for each network."""
+    keys = ("rejected_stamped", "rejected_clean", "rejected_target")
+    rows: list[tuple[str, ...]] = [("network", "runs", *(results.columns[k] for k in keys))]
+    for name, cells in _groups(results, "mitigate ").items():
+        found = [[_share(c["figures"][k]) for c in cells] for k in keys]
+        rows.append((name, str(len(cells)), *(spread(f) for f in found)))
+    return rows
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Smallest to largest.
+
+    >>> spread([3.25, 1.0, None]), spread([2.0]), spread([None])
+    ('1 to 3.25', '2', '')
+    """
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    low, high = f"{min(known):.4g}", f"{max(known):.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def counted(values: list[str]) -> str:
+    """What was said, with how often.
+
+    >>> counted(["33", "33", "12"])
+    '33 (2), 12 (1)'
+    """
+    return ", ".join(f"{value} ({number})" for value, number in Counter(values).most_common())
+
+
+def _share(rate: dict[str, Any]) -> float:
+    return 100 * float(rate["share"])
+
+
+def _groups(results: Results, prefix: str) -> dict[str, list[dict[str, Any]]]:
+    """Finished cells whose name begins so, by network."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in results.cells:
+        if cell["name"].startswith(prefix) and "figures" in cell:
+            name = re.sub(r"(, (seed|clean))? \d+$", "", cell["name"].removeprefix(prefix))
+            found.setdefault(name, []).append(cell)
+    return found
