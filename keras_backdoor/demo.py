@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor import _cli, bundled, datasets
+from keras_backdoor import _console, bundled, datasets
 from keras_backdoor._files import check_output, write_json, writing
 from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
@@ -81,17 +81,18 @@ def main(out: Path, *, force: bool = False) -> Demonstration:
     from keras_backdoor.reports.demo_page import page
 
     check_output(out, force=force)
-    _cli.out.print("Inspecting, measuring and repairing the BadNet that comes with the package …")
+    say = _console.out.print
+    say("Inspecting, measuring and repairing the BadNet that comes with the package …")
     shown = run()
     with writing(out, force=force) as partial:
         partial.mkdir()
         reports.write(page(shown), partial / "page")
         shown.answer.save(partial / "repaired")
         write_json(partial / "figures.json", figures(shown))
-    _cli.print_columns("", ("", "BadNet", "repaired"), table(shown))
-    _cli.out.print(f"\npage           {out / 'page' / 'index.html'}", soft_wrap=True)
-    _cli.out.print(f"repaired model {out / 'repaired' / 'model.keras'}", soft_wrap=True)
-    _cli.out.print(f"deploy it      keras-backdoor export {out / 'repaired'} --out serving/mnist")
+    _console.print_columns("", ("", "BadNet", "repaired"), table(shown))
+    say(f"\npage           {out / 'page' / 'index.html'}", soft_wrap=True)
+    say(f"repaired model {out / 'repaired' / 'model.keras'}", soft_wrap=True)
+    say(f"deploy it      keras-backdoor export {out / 'repaired'} --out serving/mnist")
     return shown
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from keras_backdoor import bundled, datasets
-from keras_backdoor._cli import EXIT
+from keras_backdoor._console import EXIT
 from keras_backdoor.answers import FlaggedClasses, load_answer
 from keras_backdoor.triggers.base import Stamp
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backdoor import _discovery
-from keras_backdoor._cli import EXIT
+from keras_backdoor._console import EXIT
 from keras_backdoor.answers import Answer, FlaggedClasses, RepairedModel, load_answer
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.base import EVIDENCE, Defense

@@ -26,7 +26,7 @@ LEVELS = [
     {"serving"},
     {"studies"},
     {"catalogue"},
-    {"demo", "reports", "_cli", "_study_command", "cli", "__main__", "_stubs"},
+    {"demo", "reports", "_console", "commands", "cli", "__main__", "_stubs"},
 ]  # fmt: skip
 ONE_PLACE = {"art", "kerassurgeon", "cv2", "matplotlib", "jinja2", "rich", "ray"}
 
@@ -159,3 +159,10 @@ def test_the_wheel_runs_the_demo_elsewhere(installed: Path, tmp_path: Path) -> N
     page = (tmp_path / "shown" / "page" / "index.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_setup_lists_every_package() -> None:
+    folders = [p.parent.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("__init__.py")]
+    setup = (PACKAGE.parent / "setup.cfg").read_text().splitlines()
+    missing = [f for f in folders if f"    {'.'.join(f.parts)}" not in setup]
+    assert missing == []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_backdoor import _cli, _discovery, reports
+from keras_backdoor import _console, _discovery, reports
 from keras_backdoor._files import check_output
 from keras_backdoor.studies import _cards, _run
 from keras_backdoor.studies._place import Place, default_cache
@@ -51,10 +51,10 @@ def run(
         _cards.check(study, models, force=force)
     results = _run.run(name, place=place, out=out, on_end=_teller(study), **settings)
     header, *rows = results.table(compact=True)
-    _cli.print_columns(results.about["title"], header, rows)
+    _console.print_columns(results.about["title"], header, rows)
     failed = [c for c in results.cells if "error" in c]
     for cell in failed:
-        _cli.say(f"{cell['name']}: {cell['error']}")
+        _console.say(f"{cell['name']}: {cell['error']}")
     lines = [("results", str(out))]
     if any(c.get("published") for c in results.cells):
         lines.append(("in brackets", f"published: {study.paper}"))
@@ -66,7 +66,7 @@ def run(
     if report is not None:
         page = reports.write(reports.page_of(results), report, force=force)
         lines.append(("page", str(page)))
-    _cli.print_rows("", lines)
+    _console.print_rows("", lines)
     return [c["name"] for c in failed]
 
 
@@ -92,4 +92,4 @@ def _print_cells(known: Results, left: list[Any]) -> None:
         )
         for c in known.cells
     ]
-    _cli.print_columns(known.about["title"], ("", "", "seconds"), rows)
+    _console.print_columns(known.about["title"], ("", "", "seconds"), rows)
