@@ -81,9 +81,9 @@ class TestTheRules:
 
     def test_small_and_rare(self) -> None:
         norms = np.array([2.0, 30, 40, 50, 55, 60])
-        assert scaled_limit(norms, among=6, ratio=0.4, level=0.05) == pytest.approx(18)
+        assert scaled_limit(norms, among=6, ratio=1 / 3, level=0.05) == pytest.approx(15)
         assert scaled_limit(norms, among=6, ratio=0.01, level=0.05) == pytest.approx(0.45)
-        assert scaled_limit(norms, among=6, ratio=0.4, level=1e-100) < 1
+        assert scaled_limit(norms, among=6, ratio=1 / 3, level=1e-100) < 1
         assert scaled_limit(norms, among=6000, ratio=0.9, level=0.05) < scaled_limit(
             norms, among=6, ratio=0.9, level=0.05
         )
@@ -97,7 +97,7 @@ class TestTheRules:
         # what a scan found on a network of the development zoo
         norms = np.array([3.1, 23.0, 36.9, 38, 44, 46, 61, 75, 90, 110])
         assert (anomaly_index(norms) < 2).all()
-        limit = scaled_limit(norms, among=10, ratio=0.4, level=0.05)
+        limit = scaled_limit(norms, among=10, ratio=1 / 3, level=0.05)
         assert (norms < limit).tolist() == [True] + [False] * 9
 
     def test_without_a_median_nothing_is_an_outlier(self) -> None:

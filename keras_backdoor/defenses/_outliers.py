@@ -58,8 +58,8 @@ def scaled_limit(norms: np.ndarray, *, among: int, ratio: float, level: float) -
     Returns:
         Pixels; NaN where most norms are infinite.
 
-    >>> round(scaled_limit(np.array([2.0, 30, 40, 50, 55, 60]), among=6, ratio=0.4, level=0.05))
-    18
+    >>> round(scaled_limit(np.array([2.0, 30, 40, 50, 55, 60]), among=6, ratio=1 / 3, level=0.05))
+    15
     """
     median, _ = _center(norms)
     with np.errstate(divide="ignore"):

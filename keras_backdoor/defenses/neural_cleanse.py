@@ -68,7 +68,7 @@ class NeuralCleanse(Defense):
     restarts: int = 3
     rule: Literal["scaled", "paper"] = "scaled"
     threshold: float = 2.0
-    ratio: float = 0.4
+    ratio: float = 1 / 3
     level: float = 0.05
     mode: Literal["auto", "full", "low-cost", "published"] = "auto"
     quick_steps: int = 40

@@ -90,10 +90,10 @@ class NeuralCleanseRules(Study):
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
         """What the paper's rule and ours say of the norms."""
         for found in figures.values():
-            norms = np.array([np.inf if n is None else n for n in found["norms"]])
+            norms = _numbers(found["norms"])
             known, among = norms, len(norms)
             if "pairs" in found:
-                known, among = np.array(found["yardstick"]), len(norms) * (len(norms) - 1)
+                known, among = _numbers(found["yardstick"]), len(norms) * (len(norms) - 1)
             rules = NeuralCleanse().rules()
             marked = {name: norms < limit(known, among) for name, limit in rules.items()}
             ours = smallest(marked["scaled"], norms)
@@ -106,6 +106,11 @@ class NeuralCleanseRules(Study):
                 "ours": _classes(ours),
                 "further": _classes(marked["scaled"] & ~ours),
             }
+
+
+def _numbers(values: list[float | None]) -> np.ndarray:
+    """Norms as they stand in JSON: none is infinite."""
+    return np.array([np.inf if v is None else v for v in values])
 
 
 def _classes(flagged: np.ndarray) -> str:
