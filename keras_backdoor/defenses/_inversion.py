@@ -9,7 +9,7 @@ weights is computed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Found:
         masks: (r, h, w, 1) in 0..1.
         patterns: (r, h, w, c) in 0..1.
         norms: (r,) L1 norm of the masks; inf where no trigger worked.
-        steps: (r,) steps that were made.
+        steps: (r,) steps that were made, of all starts.
     """
 
     masks: np.ndarray
@@ -79,8 +79,8 @@ class Inverter:
         targets: np.ndarray,
         *,
         seed: int,
-        salt: int = 0,
         steps: int | None = None,
+        starts: int | None = None,
         draw: Draw | None = None,
         label: str = "triggers",
     ) -> Found:
@@ -89,22 +89,26 @@ class Inverter:
         Args:
             targets: (r,) classes.
             seed: of the start and of the images of each step.
-            salt: tells searches of one seed apart.
             steps: most steps; None takes the schedule's.
-            draw: (generator, step) -> (r, batch) image numbers; None draws the same images of
-                the pool for all rows.
+            starts: of each label; None takes the schedule's.
+            draw: (generator, step) -> (r, batch) image numbers, the same for all starts; None
+                draws the same images of the pool for all rows.
             label: of the progress bar.
         """
-        targets = np.asarray(targets, np.int32)
+        starts, steps = starts or self.plan.starts, steps or self.plan.steps
+        targets = np.repeat(np.asarray(targets, np.int32), starts)
         rows = len(targets)
-        state, values = Costs.start(rows), self._start(rows, (seed, salt))
+        state, values = Costs.start(rows), self._start(rows, seed)
         best = [v.copy() for v in values[:2]]
         active, made = np.arange(rows), np.zeros(rows, np.int64)
-        for step in track(range(steps or self.plan.steps), label):
+        for step in track(range(steps), label):
+            if step == steps // 2:
+                active = np.intersect1d(active, _smallest(state.best, starts))
             if not len(active):
                 continue
-            rng = np.random.default_rng((seed, salt, step))
+            rng = np.random.default_rng((seed, step))
             drawn = self._draw(rng, rows) if draw is None else draw(rng, step)
+            drawn = np.repeat(drawn, rows // len(drawn), axis=0)
             attack, norm = np.empty(len(active)), np.empty(len(active))
             before = [values[0][active], values[1][active]]
             for start in range(0, len(active), self.rows_at_once):
@@ -129,42 +133,10 @@ class Inverter:
                 kept[active[keep]] = now[keep]
             made[active] += 1
             active = active[~converged]
-        masks, patterns = (np.clip(self._open(x), 0.0, 1.0) for x in best)
-        return Found(self._whole(masks), patterns, state.best, made)
-
-    def again(
-        self,
-        found: Found,
-        targets: np.ndarray,
-        *,
-        seed: int,
-        closest: int,
-        starts: int,
-        draw: Callable[[np.ndarray], Draw | None] = lambda rows: None,
-    ) -> Found:
-        """The smallest masks searched again from other starts; a smaller one replaces the found.
-
-        Where a mask settles, and so its norm, depends on the start.
-
-        Args:
-            found: of a search for the targets.
-            targets: (r,) classes.
-            seed: of that search.
-            closest: number of rows with the smallest norms.
-            starts: further starts of each.
-            draw: rows -> their draw, see `search`.
-        """
-        rows = np.repeat(np.argsort(found.norms, kind="stable")[:closest], starts)
-        if not len(rows):
-            return found
-        more = self.search(targets[rows], seed=seed, salt=1, draw=draw(rows), label="other starts")
-        best = Found(*(getattr(found, f.name).copy() for f in fields(found)))
-        for number, row in enumerate(rows):
-            best.steps[row] += more.steps[number]
-            if more.norms[number] < best.norms[row]:
-                for name in ("masks", "patterns", "norms"):
-                    getattr(best, name)[row] = getattr(more, name)[number]
-        return best
+        kept = _smallest(state.best, starts)
+        masks, patterns = (np.clip(self._open(x[kept]), 0.0, 1.0) for x in best)
+        made = made.reshape(-1, starts).sum(axis=1)
+        return Found(self._whole(masks), patterns, state.best[kept], made)
 
     def success(self, masks: np.ndarray, patterns: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """(r,) share of the whole pool that each trigger sends to its target."""
@@ -187,11 +159,11 @@ class Inverter:
         chosen = rng.choice(len(self.images), size, replace=False).astype(np.int32)
         return np.broadcast_to(chosen, (rows, size))
 
-    def _start(self, rows: int, seed: tuple[int, int]) -> list[np.ndarray]:
+    def _start(self, rows: int, seed: int) -> list[np.ndarray]:
         """Mask and pattern drawn uniformly, and Adam's moments."""
         _, height, width, channels = self.images.shape
         side = self.plan.superpixel
-        rng = np.random.default_rng((*seed, 2**32 - 1))
+        rng = np.random.default_rng((seed, 2**32 - 1))
         shapes = (
             (rows, -(-height // side), -(-width // side), 1),
             (rows, height, width, channels),
@@ -261,3 +233,13 @@ class Inverter:
         second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
         rate = self.plan.learning_rate * tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
         return value - rate * first / (tf.sqrt(second) + EPSILON), first, second
+
+
+def _smallest(best: np.ndarray, starts: int) -> np.ndarray:
+    """(r,) of the rows of each label, `starts` one after the other, the one with the smallest norm.
+
+    >>> _smallest(np.array([3.0, 2.0, np.inf, np.inf]), 2).tolist()
+    [1, 2]
+    """
+    rows = best.reshape(-1, starts).argmin(axis=1)
+    return np.arange(len(rows)) * starts + rows

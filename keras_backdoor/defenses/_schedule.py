@@ -52,16 +52,20 @@ class Schedule(CostSchedule):
     """All labels at once, every update a step.
 
     Args:
+        starts: searches of a label from other starts, as the place where a mask settles depends
+            on its start; the one with the smallest mask half way goes on.
         superpixel: side of the squares that share one value of the mask.
     """
 
     steps: int = 120
+    starts: int = 3
     superpixel: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.superpixel < 1:
-            raise BadInput(f"superpixel must be 1 or more. Received: {self.superpixel}")
+        for name in ("starts", "superpixel"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

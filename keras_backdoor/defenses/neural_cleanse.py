@@ -37,8 +37,6 @@ class NeuralCleanse(Defense):
         schedule: of the search.
         runs: searches with other starts and images; a class is flagged by the majority.
         images: number of clean images that are drawn for the search.
-        closest, restarts: the classes with the smallest masks are searched again from other
-            starts, as the place where a mask settles depends on its start; the smallest counts.
         rule: `scaled` is this package's, see `scaled_limit`: it flags the class with the smallest
             norm and reports further outliers as possible further targets. `paper` flags every
             norm below the median with an anomaly index above `threshold`.
@@ -48,7 +46,7 @@ class NeuralCleanse(Defense):
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
             the smallest masks and `others` drawn at random, which are the yardstick. `auto` is
             low-cost from 100 classes on.
-        quick_steps, candidates, others: of the low-cost mode.
+        quick_steps, candidates, others: of the low-cost mode, whose quick look has one start.
         sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
             pair of source and target class, for backdoors that serve one source only.
         per_source, pair_batch: clean images of a class, and images a pair sees in a step.
@@ -64,8 +62,6 @@ class NeuralCleanse(Defense):
     schedule: Schedule = field(default_factory=Schedule)
     runs: int = 3
     images: int = 1000
-    closest: int = 10
-    restarts: int = 3
     rule: Literal["scaled", "paper"] = "scaled"
     threshold: float = 2.0
     ratio: float = 1 / 3
@@ -87,8 +83,7 @@ class NeuralCleanse(Defense):
     quick: ClassVar[dict[str, Any]] = {
         "runs": 1,
         "images": 100,
-        "restarts": 0,
-        "schedule": Schedule(steps=20),
+        "schedule": Schedule(steps=20, starts=1),
     }
 
     def __post_init__(self) -> None:
@@ -96,8 +91,6 @@ class NeuralCleanse(Defense):
         for name in (*counts, "pair_batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
-        if self.closest < 0 or self.restarts < 0:
-            raise BadInput("closest and restarts must be 0 or more.")
         if self.mode not in ("auto", "full", "low-cost", "published"):
             raise BadInput(f"mode must be auto, full, low-cost or published. Received: {self.mode}")
         if self.sources not in ("all", "each") or (
@@ -143,16 +136,8 @@ class NeuralCleanse(Defense):
                 model, subject.images, targets[rows], self.published, seed=seed
             )
         else:
-            draw = partial(subject.draw, plan.batch_size)
-            found = inverter.search(targets[rows], seed=seed, draw=draw(rows))
-            found = inverter.again(
-                found,
-                targets[rows],
-                seed=seed,
-                closest=self.closest,
-                starts=self.restarts,
-                draw=lambda chosen: draw(rows[chosen]),
-            )
+            draw = subject.draw(plan.batch_size, rows)
+            found = inverter.search(targets[rows], seed=seed, draw=draw)
         norms = np.full(number, np.nan)
         norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]
@@ -189,7 +174,7 @@ class NeuralCleanse(Defense):
         """(rows to search in full, which of all rows are the yardstick)."""
         targets, draw = subject.targets, subject.draw(inverter.plan.batch_size)
         quick = inverter.search(
-            targets, seed=seed, steps=self.quick_steps, draw=draw, label="quick look"
+            targets, seed=seed, steps=self.quick_steps, starts=1, draw=draw, label="quick look"
         )
         candidates = np.argsort(quick.norms, kind="stable")[: self.candidates]
         rest = np.setdiff1d(np.arange(len(targets)), candidates)

@@ -18,9 +18,9 @@ PAIRS = {"signs": (5, 6), "digits": (0, 6, 7)}
 """Backdoored networks of each kind that are also scanned by pairs: the source-specific ones."""
 CLEAN_PAIRS = {"signs": 2, "digits": 4}
 """How many clean ones are."""
-SEARCH = ("schedule", "images", "closest", "restarts")
+SEARCH = ("schedule", "images")
 PAIR_SETTINGS = (
-    "schedule", "closest", "restarts", "per_source", "pair_batch", "mode", "quick_steps",
+    "schedule", "per_source", "pair_batch", "mode", "quick_steps",
     "candidates", "others", "seed",
 )  # fmt: skip
 
