@@ -67,7 +67,7 @@ class NeuralCleanse(Defense):
     ratio: float = 1 / 3
     level: float = 0.05
     mode: Literal["auto", "full", "low-cost", "published"] = "auto"
-    quick_steps: int = 40
+    quick_steps: int = 30
     candidates: int = 50
     others: int = 50
     sources: Literal["all", "each"] = "all"
