@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from keras_backdoor import _discovery, bundled  # noqa: E402
 from keras_backdoor._files import sha256  # noqa: E402
+from keras_backdoor.reports.neural_cleanse_rules_page import rules  # noqa: E402
 from keras_backdoor.studies import Results, load_results  # noqa: E402
 
 FOLDERS = ("data", "models", "results")
@@ -72,6 +73,12 @@ def zoo_table() -> str:
     return results_table("development_zoo", "", keys)
 
 
+def rules_table() -> str:
+    header, *rows = rules(load_results(ROOT / "results" / "neural_cleanse_rules.json"))
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
 def _published(card: dict) -> str:
     published = card["figures"].get("published")
     if not published:
@@ -115,6 +122,7 @@ RENDERED = [
     ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
     ("README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
+    ("results/README.md", "rules table", "end of rules table", rules_table),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 

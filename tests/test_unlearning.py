@@ -162,7 +162,7 @@ class TestWhatTheyShare:
 def test_scan_then_unlearn_on_the_command_line(command, tmp_path) -> None:
     model, data = "models/mnist_badnet.h5", "data/mnist_small.npz"
     found, repaired = tmp_path / "scan", tmp_path / "repaired"
-    quick = ["--set", "runs=1", "--set", "schedule.steps=100", "--set", "rule=paper"]
+    quick = ["--set", "runs=1", "--set", "seed=1", "--set", "rule=paper"]
     code, out, _ = command("scan", model, "--clean", data, *quick, "--out", found)
     assert (code, "flagged classes" in out) == (1, True)
     code, out, _ = command(
