@@ -100,6 +100,7 @@ def invert(
             waiting = waiting + 1 if works else 0
             if waiting >= plan.patience:
                 cost, waiting, up, down, rose, fell = plan.init_cost, 0, 0, 0, False, False
+        if cost == 0:
             continue
         up, down = (up + 1, 0) if works else (0, down + 1)
         if up >= plan.patience:

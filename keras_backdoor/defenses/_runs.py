@@ -27,7 +27,8 @@ def judge(
     backdoor of their own; the other suspects are reported as possible further targets.
 
     Args:
-        runs: at least one, with the same rows.
+        runs: at least one, with the same rows. It is inconclusive, too, where half of them have
+            no median, because most rows have no trigger.
         classes: number of classes.
         rules: name -> limit of one run. The first decides; the others are shown beside it.
         every: flag every suspect, as the paper does.
@@ -50,7 +51,8 @@ def judge(
     suspects = votes[rule] > len(runs) / 2
     flagged = suspects if every else smallest(suspects, l1_norm)
     scores = -by_class(-median(index), targets, classes)
-    unsure = not flagged.any() and bool(votes[rule].any() or np.isnan(index).all())
+    lost = np.isnan(limits[rule]).mean() >= 0.5
+    unsure = not flagged.any() and bool(votes[rule].any() or lost)
     about: dict[str, Any] = {
         "inconclusive": unsure,
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},

@@ -155,13 +155,15 @@ def advance(state: Costs, attack: np.ndarray, norm: np.ndarray, plan: CostSchedu
     improved = works & (norm < state.best)
     state.best = np.where(improved, norm, state.best)
     state.stale = np.where(improved | np.isinf(state.best), 0, state.stale + 1)
+    state.waiting = np.where(works & (state.cost == 0), state.waiting + 1, 0)
+    begins = state.waiting >= plan.patience
+    state.cost = np.where(begins, plan.init_cost, state.cost)
+    state.up, state.down = np.where(begins, 0, state.up), np.where(begins, 0, state.down)
+    # As in the public code, the step that begins counts towards the first rise.
     begun = state.cost > 0
-    state.waiting = np.where(works & ~begun, state.waiting + 1, 0)
     state.up = np.where(works & begun, state.up + 1, 0)
     state.down = np.where(~works & begun, state.down + 1, 0)
-    begins = state.waiting >= plan.patience
     rises, falls = state.up >= plan.patience, state.down >= plan.patience
-    state.cost = np.where(begins, plan.init_cost, state.cost)
     state.cost = np.where(rises, state.cost * plan.cost_multiplier, state.cost)
     state.cost = np.where(falls, state.cost / plan.cost_multiplier**1.5, state.cost)
     state.up, state.down = np.where(rises, 0, state.up), np.where(falls, 0, state.down)

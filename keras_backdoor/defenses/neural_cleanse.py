@@ -44,8 +44,8 @@ class NeuralCleanse(Defense):
         ratio, level: of the scaled rule.
         mode: `full` searches every class to the end. `low-cost` (the paper's section VI) makes
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
-            the smallest masks and `others` drawn at random, which are the yardstick. `auto` is
-            low-cost from 100 classes on.
+            the smallest masks and for `others` drawn at random from all, which are the yardstick.
+            `auto` is low-cost where there are more classes than these two and 100 or more.
         quick_steps, candidates, others: of the low-cost mode, whose quick look has one start.
         sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
             pair of source and target class, for backdoors that serve one source only.
@@ -56,7 +56,8 @@ class NeuralCleanse(Defense):
 
     Notes:
         The published code makes 31 updates over 1,000 images between two looks at the weight of
-        the norm; here every update is a step of the schedule.
+        the norm; here every update is a step of the schedule, and the attack is judged on its one
+        batch. The learning rate, the patience and the starts differ too, see `Schedule`.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -176,8 +177,9 @@ class NeuralCleanse(Defense):
         quick = inverter.search(
             targets, seed=seed, steps=self.quick_steps, starts=1, draw=draw, label="quick look"
         )
-        candidates = np.argsort(quick.norms, kind="stable")[: self.candidates]
-        rest = np.setdiff1d(np.arange(len(targets)), candidates)
-        others = np.random.default_rng(seed).choice(rest, self.others, replace=False)
-        rows = np.sort(np.concatenate([candidates, others]))
+        rng = np.random.default_rng(seed)
+        by_norm = np.lexsort((rng.random(len(targets)), quick.norms))
+        candidates = by_norm[: self.candidates]
+        others = rng.choice(len(targets), self.others, replace=False)
+        rows = np.union1d(candidates, others)
         return rows, np.isin(np.arange(len(targets)), others)

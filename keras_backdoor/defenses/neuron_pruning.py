@@ -68,7 +68,8 @@ class NeuronPruning(Defense):
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
         before = mean_activation(model, clean, place)
-        stamped = [clean.stamped(s).relabelled(c) for c, s in triggers.items()]
+        classes = model.predict(clean) if clean.labels is None else clean.labels
+        stamped = [clean.rows(classes != c).stamped(s).relabelled(c) for c, s in triggers.items()]
         gap = np.max([mean_activation(model, s, place) - before for s in stamped], axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (

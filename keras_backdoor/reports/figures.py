@@ -123,7 +123,7 @@ def norm_bars(
     *,
     further: np.ndarray | None = None,
     spread: np.ndarray | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
 ) -> bytes:
     """L1 norm of every class's trigger, smallest first, with the median and the runs' range.
 
@@ -148,7 +148,7 @@ def norm_bars(
             ax.vlines(places, low, np.where(np.isfinite(high), high, low), color=INK, lw=0.8)
         ax.axhline(np.median(norms[order]), color=SOFT, linestyle="--", label="median")
         for style, (rule, limit) in zip((":", "-."), (limits or {}).items(), strict=False):
-            if np.isfinite(limit) and limit > 0:
+            if limit is not None and np.isfinite(limit) and limit > 0:
                 ax.axhline(limit, color=ATTACK, linestyle=style, label=f"limit, {rule} rule")
         if len(order) <= 64:
             ax.set_xticks(places, [str(c) for c in order], fontsize=7)
@@ -176,7 +176,7 @@ def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
         colors = np.where(flagged, ATTACK, CLEAN)
-        ax.bar(np.arange(len(scores)), np.nan_to_num(scores), color=colors)
+        ax.bar(np.arange(len(scores)), np.where(np.isfinite(scores), scores, 0.0), color=colors)
         ax.set(xlabel="class", ylabel="suspicion")
 
     return draw(paint)

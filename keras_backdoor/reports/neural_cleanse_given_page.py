@@ -39,7 +39,7 @@ SCANS = (
     "norm and rank are those of the target, of others those of the most suspicious class."
 )
 MITIGATED = "On the whole test set; smallest to largest over the clean subsets, in %."
-FILTERED = "In %, on the whole test set; the threshold lets 5 % of held-out clean images go."
+FILTERED = "In %, on the whole test set; the threshold rejects 5 % of held-out clean images."
 
 
 def scans(results: Results) -> list[tuple[str, ...]]:

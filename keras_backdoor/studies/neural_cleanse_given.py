@@ -170,14 +170,15 @@ def scan_figures(
 ) -> dict[str, Any]:
     """What a scan says: flagged classes, and index, norm, rank and mask of the target."""
     norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
-    shown = int(np.nanargmax(index)) if target is None else target
+    shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
+    examined = bool(np.isfinite(norms[shown]))
     figures: dict[str, Any] = {
         "flagged": ", ".join(map(str, np.flatnonzero(answer.flagged))) or "none",
         "further": ", ".join(map(str, answer.facts()["further"])) or "none",
         "verdict": answer.verdict,
         "index": float(index[shown]),
         "l1": float(norms[shown]),
-        "rank": 1 + int(np.sum(norms < norms[shown])),
+        "rank": 1 + int(np.sum(norms < norms[shown])) if examined else None,
         "smallest": [int(c) for c in np.argsort(norms)[:8]],
         "smallest_l1": [float(norms[c]) for c in np.argsort(norms)[:8]],
         "seconds_of_scan": answer.about["seconds"],

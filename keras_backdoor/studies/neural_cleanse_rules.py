@@ -101,11 +101,17 @@ class NeuralCleanseRules(Study):
             found |= {
                 "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
                 "ratio": float(norms[first[0]] / np.median(known)),
-                "index": f"{np.nanmax(index):.2f} ({np.nanargmax(index)})",
+                "index": _largest(index),
                 "paper": _classes(marked["paper"]),
                 "ours": _classes(ours),
                 "further": _classes(marked["scaled"] & ~ours),
             }
+
+
+def _largest(index: np.ndarray) -> str:
+    if np.isnan(index).all():
+        return "none"
+    return f"{np.nanmax(index):.2f} ({np.nanargmax(index)})"
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:
