@@ -58,7 +58,11 @@ def results_table(study: str, keep: str, keys: tuple[str, ...]) -> str:
     found = load_results(ROOT / "results" / f"{study}.json")
     cells = [c for c in found.cells if keep in c["name"] and "figures" in c]
     part = Results(found.about, {k: found.columns[k] for k in keys}, cells)
-    header, *rows = part.table()
+    return markdown(part.table())
+
+
+def markdown(table: list[tuple[str, ...]]) -> str:
+    header, *rows = table
     lines = [header, ("---",) * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -74,9 +78,7 @@ def zoo_table() -> str:
 
 
 def rules_table() -> str:
-    header, *rows = rules(load_results(ROOT / "results" / "neural_cleanse_rules.json"))
-    lines = [header, ("---",) * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown(rules(load_results(ROOT / "results" / "neural_cleanse_rules.json")))
 
 
 def _published(card: dict) -> str:

@@ -50,26 +50,24 @@ class FlaggedClasses(Answer):
 
     def rows(self) -> list[tuple[str, str]]:
         """See `Answer.rows`."""
-        classes = [str(c) for c in np.flatnonzero(self.flagged)]
-        further = [str(c) for c in self._further()]
         best = int(np.nanargmax(self.scores)) if not np.isnan(self.scores).all() else -1
         return [
             ("verdict", self.verdict),
-            ("flagged classes", ", ".join(classes) or "none"),
-            ("further suspects", ", ".join(further) or "none"),
+            ("flagged classes", listed(self.flagged)),
+            ("further suspects", listed(self._further())),
             ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
             *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
 
-    def _further(self) -> list[int]:
-        return [] if self.further is None else [int(c) for c in np.flatnonzero(self.further)]
+    def _further(self) -> np.ndarray:
+        return np.zeros_like(self.flagged) if self.further is None else self.further
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
         return {
             "verdict": self.verdict,
             "flagged": np.flatnonzero(self.flagged),
-            "further": self._further(),
+            "further": np.flatnonzero(self._further()),
             "source": self.source,
             **{name: list(values) for name, values in self.measures.items()},
             "l1": {c: t.l1 for c, t in self.triggers.items()},
@@ -100,3 +98,12 @@ class FlaggedClasses(Answer):
             examples=arrays.get("examples"),
             about=facts.get("about", {}),
         )
+
+
+def listed(chosen: np.ndarray) -> str:
+    """Numbers of the chosen classes, as text.
+
+    >>> listed(np.array([False, True, True])), listed(np.array([False]))
+    ('1, 2', 'none')
+    """
+    return ", ".join(map(str, np.flatnonzero(chosen))) or "none"

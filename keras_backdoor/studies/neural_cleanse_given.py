@@ -10,6 +10,7 @@ from scipy.ndimage import binary_dilation
 
 from keras_backdoor import datasets
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.answers.flagged_classes import listed
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
@@ -173,8 +174,8 @@ def scan_figures(
     shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
     examined = bool(np.isfinite(norms[shown]))
     figures: dict[str, Any] = {
-        "flagged": ", ".join(map(str, np.flatnonzero(answer.flagged))) or "none",
-        "further": ", ".join(map(str, answer.facts()["further"])) or "none",
+        "flagged": listed(answer.flagged),
+        "further": "none" if answer.further is None else listed(answer.further),
         "verdict": answer.verdict,
         "index": float(index[shown]),
         "l1": float(norms[shown]),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor.answers.flagged_classes import listed
 from keras_backdoor.defenses._outliers import anomaly_index
 from keras_backdoor.defenses._runs import smallest
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
@@ -102,9 +103,9 @@ class NeuralCleanseRules(Study):
                 "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
                 "ratio": float(norms[first[0]] / np.median(known)),
                 "index": _largest(index),
-                "paper": _classes(marked["paper"]),
-                "ours": _classes(ours),
-                "further": _classes(marked["scaled"] & ~ours),
+                "paper": listed(marked["paper"]),
+                "ours": listed(ours),
+                "further": listed(marked["scaled"] & ~ours),
             }
 
 
@@ -117,7 +118,3 @@ def _largest(index: np.ndarray) -> str:
 def _numbers(values: list[float | None]) -> np.ndarray:
     """Norms as they stand in JSON: none is infinite."""
     return np.array([np.inf if v is None else v for v in values])
-
-
-def _classes(flagged: np.ndarray) -> str:
-    return ", ".join(map(str, np.flatnonzero(flagged))) or "none"
