@@ -15,9 +15,9 @@ from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 
 SEEDS = (0, 1)
-PAIRS = {"signs": (5, 6), "digits": (0, 6, 7)}
-"""Backdoored networks of each kind that are also scanned by pairs: the source-specific ones."""
-CLEAN_PAIRS = {"signs": 2, "digits": 4}
+PAIRS = {"signs": (5,), "digits": (0, 6, 7)}
+"""Backdoored networks of each kind that are also scanned by pairs: source-specific, one not."""
+CLEAN_PAIRS = {"signs": 1, "digits": 4}
 """How many clean ones are."""
 SEARCH = ("schedule", "images")
 PAIR_SETTINGS = (
@@ -35,6 +35,7 @@ class NeuralCleanseRules(Study):
 
     title: ClassVar[str] = "Neural Cleanse on the development zoo"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the method)"
+    version: ClassVar[int] = 2
     unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
