@@ -50,12 +50,14 @@ class FlaggedClasses(Answer):
 
     def rows(self) -> list[tuple[str, str]]:
         """See `Answer.rows`."""
-        best = int(np.nanargmax(self.scores)) if not np.isnan(self.scores).all() else -1
+        known = not np.isnan(self.scores).all()
+        best = int(np.nanargmax(self.scores)) if known else None
+        first = "none examined" if best is None else f"class {best}, score {self.scores[best]:.3g}"
         return [
             ("verdict", self.verdict),
             ("flagged classes", listed(self.flagged)),
             ("further suspects", listed(self._further())),
-            ("most suspicious", f"class {best}, score {self.scores[best]:.3g}"),
+            ("most suspicious", first),
             *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
 

@@ -37,10 +37,10 @@ def open_trigger(text: str) -> Any:
     answer = load_answer(folder)
     if not isinstance(answer, FlaggedClasses) or not answer.triggers:
         raise BadInput(f"The answer in {folder} has no triggers.")
-    chosen = text.partition("#")[2]
-    number = (
-        int(chosen) if chosen.isdigit() else max(answer.triggers, key=lambda c: answer.scores[c])
-    )
+    _, separator, chosen = text.partition("#")
+    if separator and not chosen.isdigit():
+        raise BadInput(f"Behind # stands the number of a class. Received: {chosen}")
+    number = int(chosen) if separator else max(answer.triggers, key=lambda c: answer.scores[c])
     if number not in answer.triggers:
         raise BadInput(f"The answer in {folder} has no trigger for class {number}.")
     return answer.triggers[number]

@@ -24,6 +24,8 @@ EDGE = 2.0 - 1e-7
 """A value u in 0..1 is held as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """Of Adam, as in the published code."""
+BLOCK = 512
+"""Images that are answered at a time."""
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 """(generator, step) -> (r, batch) numbers of the images that each row sees."""
@@ -69,9 +71,9 @@ class Inverter:
         self.low, self.high = classifier.input_range or (0.0, 1.0)
         self.scores = logits(classifier)
         self.rows_at_once = max(1, images_at_once // plan.batch_size)
-        self._step, self._hits = (
+        self._step, self._answer = (
             tf.function(function, reduce_retracing=True, autograph=False)
-            for function in (self._update, self._count)
+            for function in (self._update, self._stamped_answers)
         )
 
     def search(
@@ -138,21 +140,35 @@ class Inverter:
         made = made.reshape(-1, starts).sum(axis=1)
         return Found(self._whole(masks), patterns, state.best[kept], made)
 
-    def success(self, masks: np.ndarray, patterns: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """(r,) share of the whole pool that each trigger sends to its target."""
-        shares = []
-        for mask, pattern, target in zip(masks, patterns, targets, strict=True):
-            stamp = tf.constant(mask), tf.constant(pattern)
-            hits = [
-                self._hits(self.images[start : start + 512], *stamp, tf.constant(target))
-                for start in range(0, len(self.images), 512)
-            ]
-            shares.append(float(sum(hits)) / len(self.images))
-        return np.array(shares)
+    def success(
+        self, mask: np.ndarray, pattern: np.ndarray, target: int, numbers: np.ndarray
+    ) -> float:
+        """Share of some images of the pool that a trigger sends to its target.
 
-    def _count(self, images: Any, mask: Any, pattern: Any, target: Any) -> Any:
-        answers = tf.argmax(self.scores(self._stamp(images, mask, pattern)), axis=-1)
-        return tf.reduce_sum(tf.cast(answers == tf.cast(target, tf.int64), tf.float32))
+        Images that go there without it do not count; NaN where no other is left.
+
+        Args:
+            mask: (h, w, 1) in 0..1.
+            pattern: (h, w, c) in 0..1.
+            target: the class.
+            numbers: (n,) of the images.
+        """
+        before = self._answers(numbers, np.zeros_like(mask), pattern)
+        after = self._answers(numbers, mask, pattern)[before != target]
+        return float((after == target).mean()) if len(after) else float("nan")
+
+    def _answers(self, numbers: np.ndarray, mask: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+        """(n,) what the model answers to stamped images of the pool."""
+        stamp = tf.constant(mask), tf.constant(pattern)
+        parts = [
+            self._answer(tf.constant(numbers[start : start + BLOCK]), *stamp).numpy()
+            for start in range(0, len(numbers), BLOCK)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def _stamped_answers(self, numbers: Any, mask: Any, pattern: Any) -> Any:
+        stamped = self._stamp(tf.gather(self.images, numbers), mask, pattern)
+        return tf.argmax(self.scores(stamped), axis=-1)
 
     def _draw(self, rng: np.random.Generator, rows: int) -> np.ndarray:
         size = min(self.plan.batch_size, len(self.images))

@@ -6,6 +6,7 @@ step. It is here to be compared with: `--set mode=published`; `_inversion` is wh
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,32 @@ class Inverted:
 
 
 def search_published(
-    classifier: Classifier, images: np.ndarray, targets: np.ndarray, plan: Published, *, seed: int
+    classifier: Classifier,
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: Published,
+    *,
+    seed: int,
+    part: Callable[[int, Callable[[], dict[str, np.ndarray]]], dict[str, Any]],
 ) -> Found:
-    """Triggers of several labels, one after the other; see `invert`."""
-    made = [invert(classifier, images, int(t), plan, seed=seed) for t in targets]
-    return Found(
-        np.stack([m.mask for m in made]),
-        np.stack([m.pattern for m in made]),
-        np.array([m.norm for m in made]),
-        np.array([len(m.log) for m in made]),
-    )
+    """Triggers of several labels, one after the other; see `invert`.
+
+    Args:
+        classifier, images, plan, seed: see `invert`.
+        targets: (r,) the labels.
+        part: (label, search) -> what the search of this label found, kept where it is kept.
+    """
+
+    def search(label: int) -> dict[str, np.ndarray]:
+        made = invert(classifier, images, label, plan, seed=seed)
+        steps = np.array(len(made.log))
+        return {
+            "masks": made.mask, "patterns": made.pattern,
+            "norms": np.array(made.norm), "steps": steps,
+        }  # fmt: skip
+
+    found = [part(label, partial(search, label)) for label in map(int, targets)]
+    return Found(**{name: np.stack([f[name] for f in found]) for name in found[0]})
 
 
 def invert(

@@ -37,6 +37,13 @@ class Rows:
     first: np.ndarray | None = None
     sizes: np.ndarray | None = None
 
+    def seen(self, row: int) -> np.ndarray:
+        """(m,) numbers of the images that a row is searched on."""
+        if self.first is None or self.sizes is None:
+            return np.arange(len(self.images))
+        source = self.sources[row]
+        return np.arange(self.first[source], self.first[source] + self.sizes[source])
+
     def draw(self, batch_size: int, chosen: np.ndarray | None = None) -> Draw | None:
         """Draws images of each chosen row's source class, with replacement; None: all the same."""
         if self.first is None or self.sizes is None:

@@ -12,8 +12,9 @@ from keras_backdoor.triggers.base import Stamp
 
 Run = dict[str, Any]
 """One run, row by row: `targets`, `sources` (-1 for all), `norms` (NaN = not searched in full),
-`reference` (is it part of the yardstick); and of the smallest ones `kept` (row numbers), `masks`,
-`patterns` and `success` (share of the clean images that they send to the target)."""
+`reference` (is it part of the yardstick); of the smallest ones `kept` (row numbers, the smallest
+first), `masks` and `patterns`; and `success`, of the smallest: the share of the clean images of its
+source that it sends to its target, of those that do not go there without it."""
 Rule = Callable[[np.ndarray, int], float]
 """(norms of the yardstick, how many norms are judged) -> the norm below which one is an outlier."""
 
@@ -53,10 +54,12 @@ def judge(
     scores = -by_class(-median(index), targets, classes)
     lost = np.isnan(limits[rule]).mean() >= 0.5
     unsure = not flagged.any() and bool(votes[rule].any() or lost)
+    middle = float(np.median([np.median(known[~np.isnan(known)]) for known in yardsticks]))
     about: dict[str, Any] = {
         "inconclusive": unsure,
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
-        "summary": _summary(runs, votes, l1_norm, norms),
+        "median_norm": middle,
+        "summary": _summary(runs, votes, l1_norm, norms, middle),
     }
     if not all(run["reference"].all() for run in runs):
         about["yardsticks"] = [known.tolist() for known in yardsticks]
@@ -71,12 +74,13 @@ def judge(
     if (sources != ANY).any():
         measures["pair_norms"] = np.full((classes, classes), np.nan)
         measures["pair_norms"][sources, targets] = median(norms)
+    source = _sources(marked[rule], targets, sources, np.flatnonzero(flagged))
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,
         further=suspects & ~flagged,
-        triggers=best_triggers(runs),
-        source=_sources(marked[rule], targets, sources, np.flatnonzero(flagged)),
+        triggers=best_triggers(runs, source),
+        source=source,
         runs=np.stack([-by_class(-i, targets, classes) for i in index]),
         measures=measures,
         about=about,
@@ -118,12 +122,14 @@ def by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarra
     return out
 
 
-def best_triggers(runs: list[Run]) -> dict[int, Stamp]:
-    """class -> its smallest trigger over the runs."""
+def best_triggers(runs: list[Run], source: Mapping[int, int]) -> dict[int, Stamp]:
+    """class -> its smallest trigger over the runs, from its source where it has a single one."""
     best: dict[int, tuple[float, Stamp]] = {}
     for run in runs:
         for row, mask, pattern in zip(run["kept"], run["masks"], run["patterns"], strict=True):
             norm, label = float(run["norms"][row]), int(run["targets"][row])
+            if source.get(label, run["sources"][row]) != run["sources"][row]:
+                continue
             if np.isfinite(norm) and norm < best.get(label, (np.inf, None))[0]:
                 best[label] = (norm, Stamp(mask, pattern))
     return {label: stamp for label, (_, stamp) in sorted(best.items())}
@@ -139,7 +145,11 @@ def _sources(
 
 
 def _summary(
-    runs: list[Run], votes: dict[str, np.ndarray], l1_norm: np.ndarray, norms: np.ndarray
+    runs: list[Run],
+    votes: dict[str, np.ndarray],
+    l1_norm: np.ndarray,
+    norms: np.ndarray,
+    middle: float,
 ) -> dict[str, str]:
     examined = int((~np.isnan(l1_norm)).sum())
     order = np.argsort(l1_norm)[: min(5, examined)]
@@ -148,12 +158,13 @@ def _summary(
     what = "pairs of source and target" if pairs else "classes"
     unseen = np.setdiff1d(np.arange(len(l1_norm)) if pairs else [], runs[0]["sources"])
     without = {"no clean image of source class": ", ".join(map(str, unseen))} if len(unseen) else {}
-    works = [float(run["success"][0]) for run in runs if len(run["success"])]
-    reach = f"{min(works):.1%} to {max(works):.1%} of the clean images" if works else "none kept"
+    works = [float(run["success"]) for run in runs]
+    whose = "of its source class" if pairs else "of other classes"
+    reach = f"{np.nanmin(works):.1%} to {np.nanmax(works):.1%} of the clean images {whose}"
     return {
-        "smallest trigger works on": reach,
+        "smallest trigger works on": "no clean image" if np.isnan(works).all() else reach,
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
-        "median norm": f"{np.nanmedian(norms):.4g}",
+        "median norm": f"{middle:.4g}",
         **{
             f"runs that mark a class ({rule} rule)": "; ".join(
                 f"class {c}: {v[c]} of {len(runs)}" for c in np.flatnonzero(v)

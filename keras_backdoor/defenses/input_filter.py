@@ -10,7 +10,7 @@ from keras_backdoor._backend import keras
 from keras_backdoor.activations import features, mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses._recovered import hold_out, recovered
+from keras_backdoor.defenses._recovered import hold_out, labels_of, recovered
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neuron_pruning import last_hidden
@@ -72,14 +72,11 @@ class InputFilter(Defense):
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
         ranked, held = hold_out(clean, self.holdout, self.seed)
-        before = mean_activation(model, ranked, place)
+        before, labels = mean_activation(model, ranked, place), labels_of(model, ranked)
         number = max(1, round(self.neurons * len(before)))
-        chosen = np.unique(
-            [
-                np.argsort(before - mean_activation(model, ranked.stamped(s), place))[:number]
-                for s in triggers.values()
-            ]
-        )
+        stamped = [ranked.rows(t.served(labels)).stamped(t.stamp) for t in triggers]
+        driven = [np.argsort(before - mean_activation(model, s, place))[:number] for s in stamped]
+        chosen = np.unique(driven)
         active = features(model, held, place)
         if active.ndim != 2:
             raise BadInput(f"The filter needs a layer of (n, neurons); '{layer}' has maps.")

@@ -11,7 +11,7 @@ from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import search_published
-from keras_backdoor.defenses._rows import Rows, every_class, every_pair, pool
+from keras_backdoor.defenses._rows import Rows, by_class, every_class, every_pair, pool, scaled
 from keras_backdoor.defenses._runs import Rule, Run, judge
 from keras_backdoor.defenses._schedule import Published, Schedule
 from keras_backdoor.defenses.base import Defense, Evidence
@@ -45,7 +45,8 @@ class NeuralCleanse(Defense):
         mode: `full` searches every class to the end. `low-cost` (the paper's section VI) makes
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
             the smallest masks and for `others` drawn at random from all, which are the yardstick.
-            `auto` is low-cost where there are more classes than these two and 100 or more.
+            With no more classes than `candidates` and `others` together, low-cost is full; `auto`
+            is low-cost where there are more, and 100 or more.
         quick_steps, candidates, others: of the low-cost mode, whose quick look has one start.
         sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
             pair of source and target class, for backdoors that serve one source only.
@@ -110,18 +111,18 @@ class NeuralCleanse(Defense):
         if model.reject_class is not None:
             raise BadInput("The model is a guard: scan the model that it was made from.")
         found = [
-            evidence.part(f"run-{seed}", partial(self._search, model, clean, seed))
+            evidence.part(f"run-{seed}", partial(self._search, evidence, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
         answer = judge(found, model.classes, self.rules(), every=self.rule == "paper")
-        shown = pool(model, clean, EXAMPLES, self.seed)
+        shown = to_show(model, clean, next(iter(answer.source.values()), None), self.seed)
         low, high = model.input_range or (0.0, 1.0)
         examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
         return replace(answer, examples=examples)
 
-    def _search(self, model: Classifier, clean: Samples, seed: int) -> Run:
+    def _search(self, evidence: Evidence, clean: Samples, seed: int) -> Run:
         """One run; see `_runs.Run`."""
-        plan = self.schedule
+        model, plan = evidence.model, self.schedule
         if self.sources == "each":
             subject = every_pair(model, clean, self.per_source, seed)
             plan = replace(plan, batch_size=self.pair_batch)
@@ -131,20 +132,26 @@ class NeuralCleanse(Defense):
         targets, number = subject.targets, len(subject.targets)
         rows, reference = np.arange(number), np.ones(number, bool)
         if self._low_cost(number):
-            rows, reference = self._choose(inverter, subject, seed)
+            look = partial(self._quick_look, inverter, subject, seed)
+            quick = evidence.part(f"quick-look-{seed}", look)["norms"]
+            rows, reference = self._choose(quick, seed)
         if self.mode == "published":
             found = search_published(
-                model, subject.images, targets[rows], self.published, seed=seed
-            )
+                model, subject.images, targets[rows], self.published, seed=seed,
+                part=lambda label, compute: evidence.part(f"label-{label}-{seed}", compute),
+            )  # fmt: skip
         else:
             draw = subject.draw(plan.batch_size, rows)
             found = inverter.search(targets[rows], seed=seed, draw=draw)
         norms = np.full(number, np.nan)
         norms[rows] = found.norms
         kept = np.argsort(found.norms)[:KEPT]
-        success = inverter.success(found.masks[kept], found.patterns[kept], targets[rows[kept]])
+        first, row = kept[0], int(rows[kept[0]])
+        works = inverter.success(
+            found.masks[first], found.patterns[first], int(targets[row]), subject.seen(row)
+        )
         return {
-            "success": success,
+            "success": np.array(works),
             "targets": targets,
             "sources": subject.sources,
             "norms": norms,
@@ -169,17 +176,30 @@ class NeuralCleanse(Defense):
         enough = rows > self.candidates + self.others
         return enough and (self.mode == "low-cost" or (self.mode == "auto" and rows >= MANY))
 
-    def _choose(
-        self, inverter: Inverter, subject: Rows, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(rows to search in full, which of all rows are the yardstick)."""
-        targets, draw = subject.targets, subject.draw(inverter.plan.batch_size)
-        quick = inverter.search(
-            targets, seed=seed, steps=self.quick_steps, starts=1, draw=draw, label="quick look"
+    def _quick_look(self, inverter: Inverter, subject: Rows, seed: int) -> dict[str, np.ndarray]:
+        """The norms of every row after a few steps."""
+        found = inverter.search(
+            subject.targets,
+            seed=seed,
+            steps=self.quick_steps,
+            starts=1,
+            draw=subject.draw(inverter.plan.batch_size),
+            label="quick look",
         )
-        rng = np.random.default_rng(seed)
-        by_norm = np.lexsort((rng.random(len(targets)), quick.norms))
-        candidates = by_norm[: self.candidates]
-        others = rng.choice(len(targets), self.others, replace=False)
+        return {"norms": found.norms}
+
+    def _choose(self, quick: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """(rows to search in full, which of all rows are the yardstick)."""
+        rng, number = np.random.default_rng(seed), len(quick)
+        candidates = np.lexsort((rng.random(number), quick))[: self.candidates]
+        others = rng.choice(number, self.others, replace=False)
         rows = np.union1d(candidates, others)
-        return rows, np.isin(np.arange(len(targets)), others)
+        return rows, np.isin(np.arange(number), others)
+
+
+def to_show(model: Classifier, clean: Samples, source: int | None, seed: int) -> np.ndarray:
+    """A few clean images in the model's range, of the source class where there is one."""
+    if source is None:
+        return pool(model, clean, EXAMPLES, seed)
+    numbers, first, sizes = by_class(model, clean, EXAMPLES, seed)
+    return scaled(model, clean.rows(numbers[first[source] : first[source] + sizes[source]]))

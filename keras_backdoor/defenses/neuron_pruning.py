@@ -8,7 +8,7 @@ import numpy as np
 from keras_backdoor import _graph, channels, pruning
 from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses._recovered import recovered
+from keras_backdoor.defenses._recovered import labels_of, recovered
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 
@@ -68,8 +68,10 @@ class NeuronPruning(Defense):
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
         before = mean_activation(model, clean, place)
-        classes = model.predict(clean) if clean.labels is None else clean.labels
-        stamped = [clean.rows(classes != c).stamped(s).relabelled(c) for c, s in triggers.items()]
+        labels = labels_of(model, clean)
+        stamped = [
+            clean.rows(t.served(labels)).stamped(t.stamp).relabelled(t.target) for t in triggers
+        ]
         gap = np.max([mean_activation(model, s, place) - before for s in stamped], axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (
@@ -89,7 +91,7 @@ class NeuronPruning(Defense):
             summary["warning"] = "the recovered trigger still works: raise max_drop, or unlearn"
         history = {
             "order": order,
-            "activation": gap,
+            "gap": gap,
             "accuracy": accuracy,
             "recovered_success": success,
             "pruned": np.array(number),

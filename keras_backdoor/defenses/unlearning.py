@@ -1,5 +1,6 @@
 """Unlearning: teach a network the true labels of images that bear the recovered trigger."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -8,14 +9,15 @@ import numpy as np
 from keras_backdoor import _graph
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._recovered import hold_out, recovered, success
+from keras_backdoor.defenses._recovered import Recovered, hold_out, recovered, success
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
-from keras_backdoor.triggers.base import Stamp
 
+POLISH = 0.1
+"""Share of the learning rate in the epochs that win back accuracy."""
 TOLERATED = 0.01
 """Success of the recovered trigger that is no reason for a warning."""
 
@@ -68,17 +70,16 @@ class Unlearning(Defense):
         data = with_triggers(working, triggers, self.share, self.seed)
         unlearned = Classifier(_graph.copy(model.model), model.input_range)
         history = [measure(model, held, triggers)]
-        while len(history) <= self.max_epochs:
-            unlearned = self._epoch(unlearned, data, len(history), 1.0)
+        rates = [1.0] * self.max_epochs + [POLISH] * self.polish
+        while rates:
+            rate = rates.pop(0)
+            unlearned = self._epoch(unlearned, data, len(history), rate)
             history.append(measure(unlearned, held, triggers))
             if history[-1][1] <= self.stop:
-                break
-        for _ in range(self.polish):
-            unlearned = self._epoch(unlearned, data, len(history), 0.1)
-            history.append(measure(unlearned, held, triggers))
+                rates = [r for r in rates if r == POLISH]
         accuracy, left = np.array(history).T
         summary = {
-            "classes": ", ".join(map(str, triggers)),
+            "classes": ", ".join(str(t.target) for t in triggers),
             "epochs": len(history) - 1,
             "recovered trigger, held-out images": f"{left[0]:.2%} -> {left[-1]:.2%}",
             "accuracy, held-out images": f"{accuracy[0]:.2%} -> {accuracy[-1]:.2%}",
@@ -95,19 +96,29 @@ class Unlearning(Defense):
         return fit(model.model, data, plan, input_range=model.input_range or (0.0, 1.0))[0]
 
 
-def with_triggers(samples: Samples, triggers: dict[int, Stamp], share: float, seed: int) -> Samples:
-    """The samples with a share of them stamped, split evenly among the triggers; labels stay."""
-    chosen = np.random.default_rng(seed).permutation(len(samples))[: round(share * len(samples))]
-    parts = [np.sort(p) for p in np.array_split(chosen, len(triggers)) if len(p)]
-    rest = np.setdiff1d(np.arange(len(samples)), chosen)
-    stamped = [
-        samples.rows(part).stamped(stamp)
-        for part, stamp in zip(parts, triggers.values(), strict=False)
-    ]
-    return samples.rows(rest).concat(*stamped)
+def with_triggers(
+    samples: Samples, triggers: Sequence[Recovered], share: float, seed: int
+) -> Samples:
+    """The samples with a share of them stamped, split evenly among the triggers; labels stay.
+
+    A trigger that serves one source class is put on at most half of its images, so that it is
+    the trigger that tells the two halves apart.
+    """
+    order, number = np.random.default_rng(seed).permutation(len(samples)), len(triggers)
+    free, stamped = np.ones(len(samples), bool), []
+    for trigger in triggers:
+        able = order[free[order]]
+        if trigger.source is not None:
+            able = able[samples.known_labels[able] == trigger.source]
+            able = able[: -(-len(able) // 2)]
+        part = np.sort(able[: max(1, round(share * len(samples) / number))])
+        free[part] = False
+        if len(part):
+            stamped.append(samples.rows(part).stamped(trigger.stamp))
+    return samples.rows(free).concat(*stamped)
 
 
-def measure(model: Classifier, held: Samples, triggers: dict[int, Stamp]) -> tuple[float, float]:
+def measure(model: Classifier, held: Samples, triggers: Sequence[Recovered]) -> tuple[float, float]:
     """(accuracy, success of the recovered triggers) on held-out clean images."""
     accuracy = clean_accuracy(model.predict(held), held.known_labels)
     return float(accuracy), float(success(model, held, triggers))

@@ -47,9 +47,15 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes
 
 
 def channel_bars(
-    order: np.ndarray, series: dict[str, np.ndarray], pruned: int, layer: str
+    order: np.ndarray,
+    series: dict[str, np.ndarray],
+    pruned: int,
+    layer: str,
+    *,
+    sorting: str = "least active first",
+    ylabel: str = "mean activation",
 ) -> bytes:
-    """Mean activation by channel, least active on clean images first; silenced ones shaded."""
+    """A value by channel, in the order of silencing; silenced ones shaded."""
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -61,7 +67,7 @@ def channel_bars(
         ax.axvspan(-0.5, pruned - 0.5, color=SOFT, alpha=0.2, label="silenced")
         labels = [str(c) for c in order] if len(order) <= 64 else []
         ax.set_xticks(places[: len(labels)], labels, fontsize=7)
-        ax.set(xlabel=f"channel of {layer}, least active first", ylabel="mean activation")
+        ax.set(xlabel=f"channel of {layer}, {sorting}", ylabel=ylabel)
         ax.legend(frameon=False)
 
     return draw(paint)
@@ -77,6 +83,20 @@ def pruning_curve(curves: dict[str, np.ndarray], pruned: int) -> bytes:
             ax.plot(np.arange(len(values)), 100 * values, label=name, color=color)
         ax.axvline(pruned, color=SOFT, linestyle="--", label="chosen from clean images alone")
         ax.set(xlabel="silenced channels", ylabel="%", ylim=(-2, 102))
+        ax.legend(frameon=False)
+
+    return draw(paint)
+
+
+def epoch_curves(curves: dict[str, np.ndarray]) -> bytes:
+    """Shares over the epochs of a repair; epoch 0 is before it."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        for number, (name, values) in enumerate(curves.items()):
+            color = (CLEAN, ATTACK, INK)[number % 3]
+            ax.plot(np.arange(len(values)), 100 * values, "o-", label=name, color=color)
+        ax.set(xlabel="epoch", ylabel="%", ylim=(-2, 102))
         ax.legend(frameon=False)
 
     return draw(paint)
@@ -123,6 +143,7 @@ def norm_bars(
     *,
     further: np.ndarray | None = None,
     spread: np.ndarray | None = None,
+    median: float | None = None,
     limits: Mapping[str, float | None] | None = None,
 ) -> bytes:
     """L1 norm of every class's trigger, smallest first, with the median and the runs' range.
@@ -132,10 +153,12 @@ def norm_bars(
         flagged: (k,) bool.
         further: (k,) bool, further suspects, or None.
         spread: (r, k) norms of single runs, or None.
+        median: of the norms that are the yardstick; None takes that of `norms`.
         limits: rule -> the norm below which a class is an outlier.
     """
     order = np.argsort(norms)
     order = order[np.isfinite(norms[order])]
+    middle = np.median(norms[order]) if median is None else median
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -144,9 +167,10 @@ def norm_bars(
         colors = np.where(flagged, ATTACK, np.where(suspect, SUSPECT, CLEAN))
         ax.bar(places, norms[order], color=colors[order])
         if spread is not None and len(spread) > 1:
-            low, high = np.nanmin(spread[:, order], axis=0), np.nanmax(spread[:, order], axis=0)
-            ax.vlines(places, low, np.where(np.isfinite(high), high, low), color=INK, lw=0.8)
-        ax.axhline(np.median(norms[order]), color=SOFT, linestyle="--", label="median")
+            seen = np.where(np.isfinite(spread), spread, np.nan)[:, order]
+            ax.vlines(places, np.nanmin(seen, axis=0), np.nanmax(seen, axis=0), color=INK, lw=0.8)
+        if np.isfinite(middle):
+            ax.axhline(middle, color=SOFT, linestyle="--", label="median")
         for style, (rule, limit) in zip((":", "-."), (limits or {}).items(), strict=False):
             if limit is not None and np.isfinite(limit) and limit > 0:
                 ax.axhline(limit, color=ATTACK, linestyle=style, label=f"limit, {rule} rule")

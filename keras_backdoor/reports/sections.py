@@ -89,16 +89,41 @@ def sections(answer: Any) -> list[Section]:
 @sections.register
 def _(answer: RepairedModel) -> list[Section]:
     history = answer.history
-    if not {"order", "activation", "accuracy", "pruned"} <= set(history):
-        return []
+    if {"held_accuracy", "recovered_success"} <= set(history):
+        return [_unlearning(history)]
+    if {"order", "accuracy", "pruned", "layer"} <= set(history):
+        return _pruning(history)
+    return []
+
+
+def _unlearning(history: dict[str, np.ndarray]) -> Section:
+    curves = {
+        "accuracy": history["held_accuracy"],
+        "success of the recovered trigger": history["recovered_success"],
+    }
+    caption = "On clean images that were held out; epoch 0 is the model as it came."
+    return Section("Unlearning", figures=[Figure(caption, figures.epoch_curves(curves))])
+
+
+def _pruning(history: dict[str, np.ndarray]) -> list[Section]:
+    """What was silenced: by mean activation, or by the gap that a recovered trigger makes."""
     pruned, layer = int(history["pruned"]), str(history["layer"])
-    bars = figures.channel_bars(
-        history["order"], {"clean images": history["activation"]}, pruned, layer
-    )
-    curve = figures.pruning_curve({"accuracy on clean images": history["accuracy"]}, pruned)
+    curves = {"accuracy on clean images": history["accuracy"]}
+    if "gap" in history:
+        caption = f"How much more the recovered trigger activates the neurons of {layer}."
+        series = {"with the recovered trigger less clean": history["gap"]}
+        words = {"sorting": "largest gap first", "ylabel": "gap in mean activation"}
+        bars = figures.channel_bars(history["order"], series, pruned, layer, **words)
+        curves["success of the recovered trigger"] = history["recovered_success"]
+    else:
+        caption = f"Mean activation of the channels of {layer}."
+        series = {"clean images": history["activation"]}
+        bars = figures.channel_bars(history["order"], series, pruned, layer)
+    curve = figures.pruning_curve(curves, pruned)
+    shown = "What is left over the number of silenced channels."
     return [
-        Section("Channels", figures=[Figure(f"Mean activation of the channels of {layer}.", bars)]),
-        Section("Pruning", figures=[Figure("Accuracy over the silenced channels.", curve)]),
+        Section("Channels", figures=[Figure(caption, bars)]),
+        Section("Pruning", figures=[Figure(shown, curve)]),
     ]
 
 
@@ -122,6 +147,7 @@ def _(answer: FlaggedClasses) -> list[Section]:
             answer.flagged,
             further=answer.further,
             spread=answer.measures.get("norms"),
+            median=answer.about.get("median_norm"),
             limits=answer.about.get("limits"),
         )
         caption = "Median over the runs; the lines span the runs. Red: flagged; orange: further "
@@ -131,7 +157,7 @@ def _(answer: FlaggedClasses) -> list[Section]:
             caption = "Norm of the trigger of every pair; empty where it was not searched in full."
             shown.append(Figure(caption, figures.pair_map(answer.measures["pair_norms"])))
         found.append(Section("Norms of the triggers", figures=shown))
-    ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c]))
+    ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c], nan=-np.inf))
     if ranked:
         chosen = ranked[:MOST_TRIGGERS]
         stamps = [answer.triggers[c] for c in chosen]

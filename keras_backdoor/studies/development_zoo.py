@@ -68,13 +68,14 @@ class DevelopmentZoo(Study):
 
     def nets(self) -> dict[str, Net]:
         """Name -> network."""
-        return {name: self._scaled(net) for name, net in _grid()}
+        return {name: self.scaled(net) for name, net in _grid()}
 
     def network(self, name: str, place: Place) -> Trained:
         """A trained network of the zoo."""
         return obtain(self.nets()[name], place)
 
-    def _scaled(self, net: Net) -> Net:
+    def scaled(self, net: Net) -> Net:
+        """A network as this scale has it: smoke trains it on 1,000 images for one epoch."""
         if self.scale == "full":
             return net
         fewer = net.attack and replace(net.attack, count=min(net.attack.count, 20))

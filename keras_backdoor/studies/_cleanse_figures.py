@@ -1,0 +1,107 @@
+"""What a study writes down of a scan and of the mitigations that follow it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.evaluation import Evaluation
+from keras_backdoor.metrics import Rate
+from keras_backdoor.triggers._parse import parse
+
+
+def scan_figures(
+    answer: FlaggedClasses, target: int | None, mask: np.ndarray | None
+) -> dict[str, Any]:
+    """What a scan says: flagged classes, and index, norm, rank and mask of the target.
+
+    Args:
+        answer: of the scan.
+        target: of the planted backdoor; None takes the most suspicious class.
+        mask: (h, w) bool, where the planted trigger is, or None.
+    """
+    norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
+    shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
+    examined = bool(np.isfinite(norms[shown]))
+    ahead = norms < norms[shown]
+    figures: dict[str, Any] = {
+        "flagged": listed(answer.flagged),
+        "further": "none" if answer.further is None else listed(answer.further),
+        "verdict": answer.verdict,
+        "mode": mode(answer),
+        "index": float(index[shown]),
+        "l1": float(norms[shown]),
+        "rank": 1 + int(ahead.sum()) if examined else None,
+        "ahead": listed(ahead),
+        "smallest": [int(c) for c in np.argsort(norms)[:8]],
+        "smallest_l1": [float(norms[c]) for c in np.argsort(norms)[:8]],
+        "median": answer.about["median_norm"],
+        "seconds_of_scan": answer.about["seconds"],
+        "model_sha256": answer.about["model_sha256"],
+    }
+    if "pair_norms" in answer.measures:
+        pairs = answer.measures["pair_norms"]
+        order = np.argsort(pairs, axis=None)[:8]
+        found = (np.unravel_index(place, pairs.shape) for place in order)
+        figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in found]
+        figures["source"] = {str(c): s for c, s in answer.source.items()}
+    if mask is not None and shown in answer.triggers:
+        found_mask = answer.triggers[shown].mask[..., 0]
+        figures["inside"] = float(found_mask[mask].sum() / found_mask.sum())
+    return figures
+
+
+def mode(answer: FlaggedClasses) -> str:
+    """What a scan went through: classes or pairs, all of them to the end or at low cost."""
+    rows = "pairs" if "pair_norms" in answer.measures else "classes"
+    return f"{rows}, low-cost" if "yardsticks" in answer.about else rows
+
+
+def mitigation_figures(
+    found: FlaggedClasses,
+    before: Evaluation,
+    made: Mapping[str, RepairedModel],
+    after: Mapping[str, Evaluation],
+    target: int,
+) -> dict[str, Any]:
+    """Attack and accuracy before and after each mitigation; of the filter what it rejects.
+
+    Where nothing was flagged there is nothing to work on: `made` is empty and the row says so.
+    """
+    figures: dict[str, Any] = {
+        "flagged": listed(found.flagged),
+        "further": "none" if found.further is None else listed(found.further),
+        "model_sha256": found.about["model_sha256"],
+        "attack_before": before.attack_success_rate,
+        "accuracy_before": before.clean_accuracy,
+    }
+    if not made:
+        figures["unmitigated"] = "the scan flagged nothing"
+    for name, evaluation in after.items():
+        figures[f"attack_{name}"] = evaluation.attack_success_rate
+        figures[f"accuracy_{name}"] = evaluation.clean_accuracy
+        works = made[name].history.get("recovered_success")
+        if works is not None:
+            last = int(made[name].history.get("pruned", np.array(len(works) - 1)))
+            figures[f"recovered_{name}"] = [float(works[0]), float(works[last])]
+    if "filter" in after:
+        row, guard = after["filter"].confusion[target], after["filter"]
+        figures |= {
+            "rejected_stamped": guard.rejected_stamped,
+            "rejected_clean": guard.rejected_clean,
+            "rejected_target": Rate(int(row[-1]), int(row.sum())),
+        }
+    return figures
+
+
+def true_mask(trigger: str | None, shape: Sequence[int | None]) -> np.ndarray | None:
+    """(h, w) bool, the pixels of a planted trigger and their neighbours, or None."""
+    if trigger is None:
+        return None
+    height, width = (int(n or 0) for n in shape[:2])
+    mask = parse(trigger).stamp_for(height, width).mask[..., 0] > 0  # type: ignore[attr-defined]
+    grown: np.ndarray = binary_dilation(mask, np.ones((3, 3)))
+    return grown
