@@ -1,6 +1,6 @@
 """Neuron pruning: silence the neurons that the recovered trigger drives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -8,9 +8,22 @@ import numpy as np
 from keras_backdoor import _graph, channels, pruning
 from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses._recovered import labels_of, recovered
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._recovered import (
+    SMALL,
+    STRENGTHS,
+    Recovered,
+    labels_of,
+    recovered,
+    search_again,
+    together,
+    usual_norm,
+)
+from keras_backdoor.defenses._schedule import Schedule
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
+from keras_backdoor.samples import Samples
+from keras_backdoor.triggers.base import Stamp
 
 
 def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
@@ -43,14 +56,24 @@ class NeuronPruning(Defense):
         max_drop: accepted drop of the accuracy, relative to the accuracy before.
         classes: classes whose triggers count; none means the flagged ones.
 
+        searches: starts of a search for more triggers of the same class; 0 keeps to the trigger
+            of the scan.
+        schedule: of that search.
+        seed: of that search.
+
     Notes:
-        With several triggers the gap is the largest of theirs, and their mean success is counted.
+        The recovered trigger may be a small part of the planted one. Therefore more are searched,
+        and all of them on top of one another count too. With several triggers the gap is the
+        largest of theirs, and so is the success.
     """
 
     layer: str | None = None
     stop: float = 0.01
     max_drop: float = 0.05
     classes: tuple[int, ...] = ()
+    searches: int = 8
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "found")
     commands: ClassVar[tuple[str, ...]] = ("repair",)
@@ -59,6 +82,8 @@ class NeuronPruning(Defense):
     def __post_init__(self) -> None:
         if not (0 <= self.stop < 1 and 0 <= self.max_drop < 1):
             raise BadInput("stop and max_drop must lie in 0..1.")
+        if self.searches < 0:
+            raise BadInput(f"searches must be 0 or more. Received: {self.searches}")
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
@@ -70,14 +95,16 @@ class NeuronPruning(Defense):
         before = mean_activation(model, clean, place)
         labels = labels_of(model, clean)
         stamped = [
-            clean.rows(t.served(labels)).stamped(t.stamp).relabelled(t.target) for t in triggers
+            clean.rows(t.served(labels)).stamped(stamp).relabelled(t.target)
+            for t in triggers
+            for stamp in self._stamps(model, clean, t, SMALL * usual_norm(evidence.found))
         ]
         gap = np.max([mean_activation(model, s, place) - before for s in stamped], axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (
             pruning.accuracy_by_silenced(model, s, layer, place, order) for s in (clean, *stamped)
         )
-        success = np.mean(successes, axis=0)
+        success = np.max(successes, axis=0)
         number = number_to_silence(success, accuracy, self.stop, self.max_drop)
         pruned = _graph.copy(model.model)
         channels.silence(pruned, layer, order[:number])
@@ -98,6 +125,24 @@ class NeuronPruning(Defense):
             "layer": np.array(layer),
         }
         return repaired(evidence, pruned, history=history, about={"summary": summary})
+
+    def _stamps(
+        self, model: Classifier, clean: Samples, trigger: Recovered, below: float
+    ) -> list[Stamp]:
+        """The recovered trigger, and all that are found of its class on top of one another."""
+        if not self.searches:
+            return [trigger.stamp]
+        again, _ = search_again(
+            model,
+            clean,
+            trigger,
+            self.schedule,
+            searches=self.searches,
+            below=below,
+            seed=self.seed,
+        )
+        known = [trigger, *again]
+        return [trigger.stamp, *(together(known, s).stamp for s in STRENGTHS)]
 
 
 def last_hidden(model: object) -> str:

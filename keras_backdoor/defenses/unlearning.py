@@ -9,7 +9,18 @@ import numpy as np
 from keras_backdoor import _graph
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._recovered import Recovered, hold_out, recovered, success
+from keras_backdoor.defenses._recovered import (
+    SMALL,
+    STRENGTHS,
+    Recovered,
+    hold_out,
+    recovered,
+    search_again,
+    success,
+    together,
+    usual_norm,
+)
+from keras_backdoor.defenses._schedule import Schedule
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
@@ -29,11 +40,22 @@ class Unlearning(Defense):
     Wang et al., Neural Cleanse, S&P 2019, section VII-C: one epoch on 10 % of the training data,
     the reversed trigger on 20 % of it.
 
+    The recovered trigger may be a small part of the planted one, which still works when the part
+    does not. Therefore the trigger of each class is searched anew from several starts; what is
+    found is unlearned too, each by itself and all on top of one another. When the triggers so far
+    have lost their effect, the model as it is then is searched again, until the class has no
+    trigger any more that is smaller than half of the scan's median norm. `rounds=1, searches=0`
+    is the paper's way.
+
     Args:
         share: share of the working images that bear a recovered trigger.
-        max_epochs: most epochs; it stops as soon as the recovered trigger has lost its effect.
+        max_epochs: most epochs of a round; it ends as soon as the recovered triggers have lost
+            their effect.
         stop: success of the RECOVERED trigger on held-out clean images that ends it.
         polish: epochs after that at a tenth of the learning rate, which win back accuracy.
+        rounds: most times that triggers are searched and unlearned.
+        searches: starts of the search in each; 0 keeps to the trigger of the scan.
+        schedule: of that search.
         holdout: share of the clean images that is held out for that.
         classes: classes whose triggers are unlearned; none means the flagged ones.
         recipe: of the fine-tuning; its epochs do not count.
@@ -44,6 +66,9 @@ class Unlearning(Defense):
     max_epochs: int = 10
     stop: float = 0.001
     polish: int = 3
+    rounds: int = 4
+    searches: int = 8
+    schedule: Schedule = field(default_factory=Schedule)
     holdout: float = 0.2
     classes: tuple[int, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
@@ -57,37 +82,93 @@ class Unlearning(Defense):
         for name in ("share", "holdout"):
             if not 0 < getattr(self, name) < 1:
                 raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
-        if self.max_epochs < 1 or self.polish < 0 or not 0 <= self.stop < 1:
-            raise BadInput("max_epochs must be 1 or more, polish 0 or more and stop lie in 0..1.")
+        if self.max_epochs < 1 or self.rounds < 1 or not 0 <= self.stop < 1:
+            raise BadInput("max_epochs and rounds must be 1 or more and stop lie in 0..1.")
+        if self.polish < 0 or self.searches < 0:
+            raise BadInput("polish and searches must be 0 or more.")
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
         clean, model = evidence.clean, evidence.model
         assert clean is not None
         clean.known_labels  # noqa: B018
-        triggers = recovered(evidence.found, self.classes)
+        flagged = recovered(evidence.found, self.classes)
+        below = SMALL * usual_norm(evidence.found)
         working, held = hold_out(clean, self.holdout, self.seed)
-        data = with_triggers(working, triggers, self.share, self.seed)
         unlearned = Classifier(_graph.copy(model.model), model.input_range)
-        history = [measure(model, held, triggers)]
-        rates = [1.0] * self.max_epochs + [POLISH] * self.polish
-        while rates:
-            rate = rates.pop(0)
-            unlearned = self._epoch(unlearned, data, len(history), rate)
+        parts = {t.target: [t] for t in flagged}
+        triggers, history = list(flagged), [measure(model, held, flagged)]
+        norms: list[float] = []
+        for number in range(self.rounds + 1):
+            more = self._more(unlearned, working, parts, below, norms)
+            if number == self.rounds or (number and not more):
+                break
+            triggers += more
+            data = with_triggers(working, triggers, self.share, self.seed)
+            for _ in range(self.max_epochs):
+                unlearned = self._epoch(unlearned, data, len(history), 1.0)
+                history.append(measure(unlearned, held, triggers))
+                if history[-1][1] <= self.stop:
+                    break
+        for _ in range(self.polish):
+            unlearned = self._epoch(unlearned, data, len(history), POLISH)
             history.append(measure(unlearned, held, triggers))
-            if history[-1][1] <= self.stop:
-                rates = [r for r in rates if r == POLISH]
         accuracy, left = np.array(history).T
         summary = {
-            "classes": ", ".join(str(t.target) for t in triggers),
+            "classes": ", ".join(str(t.target) for t in flagged),
             "epochs": len(history) - 1,
+            "smallest trigger before each round": ", ".join(f"{n:.4g}" for n in norms)
+            or "not searched",
             "recovered trigger, held-out images": f"{left[0]:.2%} -> {left[-1]:.2%}",
             "accuracy, held-out images": f"{accuracy[0]:.2%} -> {accuracy[-1]:.2%}",
         }
         if left[-1] > max(self.stop, TOLERATED):
             summary["warning"] = "the recovered trigger still works: raise max_epochs"
-        curves = {"held_accuracy": accuracy, "recovered_success": left}
+        elif more:
+            summary["warning"] = "a small trigger is still found: raise rounds"
+        curves = {
+            "held_accuracy": accuracy,
+            "recovered_success": left,
+            "smallest_norm": np.array(norms),
+        }
         return repaired(evidence, unlearned.model, history=curves, about={"summary": summary})
+
+    def _more(
+        self,
+        model: Classifier,
+        clean: Samples,
+        parts: dict[int, list[Recovered]],
+        below: float,
+        norms: list[float],
+    ) -> list[Recovered]:
+        """More triggers of the flagged classes in the model as it is, alone and together.
+
+        Args:
+            model: as it is now.
+            clean: labelled images.
+            parts: class -> its triggers so far; grows.
+            below: the norm from which on a trigger is an ordinary one.
+            norms: of the smallest trigger of each round so far; grows.
+        """
+        if not self.searches:
+            return []
+        stamps, smallest = [], []
+        for known in parts.values():
+            again, norm = search_again(
+                model,
+                clean,
+                known[0],
+                self.schedule,
+                searches=self.searches,
+                below=below,
+                seed=self.seed + len(norms),
+            )
+            smallest.append(norm)
+            known += again
+            if again or not norms:
+                stamps += [*again, *(together(known, strength) for strength in STRENGTHS)]
+        norms.append(min(smallest))
+        return stamps
 
     def _epoch(self, model: Classifier, data: Samples, number: int, rate: float) -> Classifier:
         """The model after one more epoch at this share of the learning rate."""
