@@ -12,9 +12,9 @@ from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import anomaly_index, paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import invert
 from keras_backdoor.defenses._rows import all_pairs, by_class, every_pair, pool
-from keras_backdoor.defenses._runs import judge
+from keras_backdoor.defenses._runs import best_triggers, judge
 from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, to_show
 from keras_backdoor.poisoning import poison
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
@@ -53,13 +53,12 @@ class TestTheIndex:
         assert index[4] == pytest.approx(-4 / (1.4826 * 2))
 
     def test_the_published_figures(self) -> None:
-        # GTSRB BadNet of the authors: L1 16.12, median 64.47, index 3.652; their MAD is scaled.
-        rest = 64.47 + np.array([-2.0, -1.0, -0.5, 0.5, 1.0, 2.0]) * 13.24 / 1.4826
-        index = anomaly_index(np.concatenate([[16.12, 64.47], rest]))
-        norms = np.concatenate([[16.12, 64.47], rest])
-        spread = 1.4826 * np.median(np.abs(norms - np.median(norms)))
-        assert index[0] == pytest.approx((np.median(norms) - 16.12) / spread)
-        assert pytest.approx(3.652, abs=1e-3) == (64.47 - 16.12) / 13.24
+        """The authors' GTSRB BadNet: L1 16.12, median 64.47, scaled MAD 13.24, index 3.652."""
+        near, far, middle = np.full(10, 4.0), np.full(10, 12.0), 13.24 / 1.4826
+        above = np.concatenate([near, far, [middle]])
+        norms = np.concatenate([[16.12, 64.47], 64.47 - near, 64.47 - far, 64.47 + above])
+        assert len(norms) == 43
+        assert anomaly_index(norms)[0] == pytest.approx(3.652, abs=1e-3)
 
     def test_unknown_and_impossible_norms(self) -> None:
         index = anomaly_index(np.array([1.0, np.nan, 5.0, 6.0, 7.0, np.inf]))
@@ -165,7 +164,13 @@ class TestInversion:
         mask = found.masks[0, :, :, 0]
         assert mask.argmax() == 0
         assert mask[0, 0] > 0.6 * mask.sum()
-        assert inverter.success(found.masks[:1], found.patterns[:1], np.array([1]))[0] > 0.9
+        stamp, every = (found.masks[0], found.patterns[0]), np.arange(64)
+        assert inverter.success(*stamp, 1, every) > 0.9
+        # images that go there anyway do not count
+        answers = one_pixel.predict(Samples(gray, value_range=(0, 1)))
+        assert (answers == 0).all()
+        assert np.isnan(inverter.success(*stamp, 0, every))
+        assert inverter.success(np.zeros((4, 4, 1), np.float32), stamp[1], 1, every) == 0
 
     def test_rows_do_not_depend_on_their_company(self, one_pixel, gray) -> None:
         plan = Schedule(steps=30, starts=1)
@@ -334,7 +339,7 @@ def run(norms, targets=None, sources=None) -> dict:
         "norms": norms, "reference": np.ones(len(norms), bool),
         "targets": every[0] if targets is None else targets,
         "sources": every[1] if sources is None else sources,
-        "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing, "success": np.zeros(0),
+        "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing, "success": np.array(np.nan),
     }  # fmt: skip
 
 
@@ -347,7 +352,8 @@ class TestNeuralCleanse:
         assert answer.verdict == "found"
         inside = answer.triggers[2].mask[:6, :6].sum() / answer.triggers[2].l1
         assert inside > 0.5  # by chance 0.05
-        assert "of the clean images" in str(answer)
+        assert "of the clean images of other classes" in str(answer)
+        assert answer.about["median_norm"] == pytest.approx(np.median(answer.measures["l1_norm"]))
         assert answer.measures["l1_norm"][2] < min(answer.about["limits"].values())
         facts = answer.facts()
         assert {"verdict", "flagged", "anomaly_index", "l1_norm"} <= set(facts)
@@ -386,6 +392,51 @@ class TestNeuralCleanse:
         assert examined[7]
         assert answer.scores[examined].max() == answer.scores[7]
 
+    def test_a_killed_low_cost_scan_keeps_its_quick_look(
+        self, badnet, clean, tmp_path, monkeypatch
+    ) -> None:
+        few = clean.take(100, seed=0)
+        method = NeuralCleanse(
+            runs=1, mode="low-cost", quick_steps=4, candidates=2, others=3,
+            schedule=Schedule(steps=6, starts=1),
+        )  # fmt: skip
+        search, labels = Inverter.search, []
+
+        def failing(self, targets, *, label="triggers", **rest):
+            labels.append(label)
+            if len(labels) == 2:
+                raise KeyboardInterrupt
+            return search(self, targets, label=label, **rest)
+
+        monkeypatch.setattr(Inverter, "search", failing)
+        with pytest.raises(KeyboardInterrupt):
+            method(badnet, clean=few, workdir=tmp_path)
+        method(badnet, clean=few, workdir=tmp_path)
+        assert labels == ["quick look", "triggers", "triggers"]
+
+    def test_a_killed_published_scan_keeps_its_labels(
+        self, badnet, clean, tmp_path, monkeypatch
+    ) -> None:
+        from keras_backdoor.defenses import _published_inversion
+
+        few = clean.take(64, seed=0)
+        method = NeuralCleanse(
+            runs=1, mode="published", images=64, published=Published(steps=2, samples=32)
+        )
+        search, seen = _published_inversion.invert, []
+
+        def failing(classifier, images, target, *rest, **more):
+            seen.append(target)
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+            return search(classifier, images, target, *rest, **more)
+
+        monkeypatch.setattr(_published_inversion, "invert", failing)
+        with pytest.raises(KeyboardInterrupt):
+            method(badnet, clean=few, workdir=tmp_path)
+        method(badnet, clean=few, workdir=tmp_path)
+        assert seen == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
+
     def test_the_published_schedule_is_selectable(self, badnet, clean) -> None:
         method = NeuralCleanse(
             runs=1, mode="published", images=200, published=Published(steps=12, samples=96)
@@ -403,6 +454,55 @@ class TestNeuralCleanse:
         answer = judge([found, found, nothing], 5, rules)
         assert answer.flagged.tolist() == [True] + [False] * 4
         assert answer.source == {}
+
+    def test_a_small_trigger_among_widely_spread_norms_is_not_acquitted(self) -> None:
+        # a network of the development kind whose attack is strong: half of the norms are small
+        norms = [109.7, 70.2, 3.9, 26.3, 11.1, 11.0, 5.6, 9.4, 81.0, 2.0]
+        method = NeuralCleanse()
+        answer = judge([run(norms)], 10, method.rules(), doubt=method._small)
+        assert not answer.flagged.any()
+        assert answer.verdict == "inconclusive"
+        assert "norms spread too widely" in str(answer)
+        ordinary = judge([run(np.linspace(50, 90, 10))], 10, method.rules(), doubt=method._small)
+        assert ordinary.verdict == "nothing"
+
+    def test_a_part_of_the_pairs_flags_nothing(self) -> None:
+        """On the zoo, ordinary pairs of 43 classes have triggers as small as planted ones."""
+        sources, targets = all_pairs(5)
+        norms = np.linspace(40, 60, len(targets))
+        norms[(sources == 2) & (targets == 1)] = 0.5
+        part = run(norms, targets, sources) | {"reference": np.arange(len(targets)) < 12}
+        rules = NeuralCleanse().rules()
+        answer = judge([part], 5, rules)
+        assert not answer.flagged.any()
+        assert answer.further.tolist() == [False, True, False, False, False]
+        assert answer.verdict == "inconclusive"
+        assert "pairs of many classes" in str(answer)
+        assert answer.about["median_norm"] == pytest.approx(np.median(norms[:12]))
+        whole = judge([run(norms, targets, sources)], 5, rules)
+        assert (whole.verdict, whole.source) == ("found", {1: 2})
+        paper = judge([part], 5, NeuralCleanse(rule="paper").rules(), every=True)
+        assert paper.flagged[1]
+
+    def test_the_trigger_of_one_source_is_that_source_s(self) -> None:
+        sources, targets = all_pairs(3)
+        low, high = (1, 2), (0, 2)
+        runs = []
+        for norm in (1.0, 6.0):  # in the second run another source has the smaller trigger
+            norms = np.full(6, 50.0)
+            place = {
+                pair: int(np.flatnonzero((sources == pair[0]) & (targets == pair[1]))[0])
+                for pair in (low, high)
+            }
+            norms[place[low]], norms[place[high]] = norm, 0.5 if norm > 1 else 50.0
+            masks = np.stack([np.full((1, 1, 1), 0.1), np.full((1, 1, 1), 0.2)])
+            kept = np.array([place[low], place[high]])
+            runs.append(
+                run(norms, targets, sources) | {"kept": kept, "masks": masks, "patterns": masks}
+            )
+        triggers = best_triggers(runs, {2: 1})
+        assert float(triggers[2].mask[0, 0, 0]) == pytest.approx(0.1)
+        assert float(best_triggers(runs, {})[2].mask[0, 0, 0]) == pytest.approx(0.2)
 
     def test_the_smallest_is_flagged_and_the_others_are_further_suspects(self) -> None:
         norms = [60.0, 2.0, 61.0, 59.0, 1.0, 62.0, 58.0, 60.5, 63.0]
@@ -441,6 +541,11 @@ class TestNeuralCleanse:
         drawn = draw(np.random.default_rng(0), 0)
         assert drawn.shape == (90, 6)
         assert (clean.labels[numbers][drawn] == rows.sources[:, None]).all()
+        for row in (0, 40, 89):
+            assert (clean.labels[numbers][rows.seen(row)] == rows.sources[row]).all()
+            assert len(rows.seen(row)) == 8
+        shown = to_show(badnet, clean, 3, seed=0)
+        assert shown.shape == (5, 28, 28, 1)
         assert rows.images.shape == (80, 28, 28, 1)
         few = rows.draw(6, np.array([3, 80]))
         assert few is not None

@@ -1,19 +1,24 @@
 """The study that judges Neural Cleanse: its figures by hand, and its page."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
 from keras_backdoor.evaluation import Evaluation
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports import neural_cleanse_given_page as page
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.base import load_study
-from keras_backdoor.studies.neural_cleanse_given import (
-    NeuralCleanseGiven,
+from keras_backdoor.studies._cleanse_figures import (
     mitigation_figures,
+    mode,
     scan_figures,
+    true_mask,
 )
+from keras_backdoor.studies._place import Place
+from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies.neural_cleanse_given import DEEPID, NeuralCleanseGiven, planted
 from keras_backdoor.triggers.base import Stamp
 
 
@@ -28,7 +33,7 @@ def answer() -> FlaggedClasses:
         further=np.array([False, False, False, True]),
         triggers={1: Stamp(mask, mask)},
         measures={"l1_norm": norms, "anomaly_index": np.array([0.1, 4.0, -1.0, 3.0])},
-        about={"seconds": 5.0},
+        about={"seconds": 5.0, "median_norm": 5.5, "model_sha256": "abc"},
     )
 
 
@@ -41,7 +46,30 @@ def test_figures_of_a_scan(answer) -> None:
     other = scan_figures(answer, 3, None)
     assert (other["rank"], other["l1"]) == (2, 3.0)
     assert "inside" not in other
+    assert other["ahead"] == "1"
+    assert (found["median"], found["model_sha256"], found["mode"]) == (5.5, "abc", "classes")
     assert scan_figures(answer, None, None)["l1"] == 2.0
+
+
+def test_figures_of_pairs(answer) -> None:
+    pairs = np.full((4, 4), np.nan)
+    pairs[2, 1], pairs[0, 3], pairs[1, 0] = 2.0, 3.0, np.inf
+    part = {**answer.about, "yardsticks": [[2.0]]}
+    scan = dataclasses.replace(
+        answer, measures={**answer.measures, "pair_norms": pairs}, source={1: 2}, about=part
+    )
+    found = scan_figures(scan, 1, None)
+    assert found["mode"] == mode(scan) == "pairs, low-cost"
+    assert found["smallest_pairs"][:2] == [[2, 1, 2.0], [0, 3, 3.0]]
+    assert found["source"] == {"1": 2}
+
+
+def test_the_true_place_of_a_trigger_has_a_rim() -> None:
+    mask = true_mask("patch:size=4,row=27,column=27", (32, 32, 3))
+    assert mask is not None
+    assert mask.sum() == 36
+    assert mask[26:32, 26:32].all()
+    assert true_mask(None, (32, 32, 3)) is None
 
 
 def evaluation(attack: Rate, confusion: list[list[int]], rejected: int = 0) -> Evaluation:
@@ -58,23 +86,48 @@ def evaluation(attack: Rate, confusion: list[list[int]], rejected: int = 0) -> E
     )
 
 
-def test_figures_of_mitigations() -> None:
+def repaired(**history: list[float]) -> RepairedModel:
+    arrays = {name: np.array(values) for name, values in history.items()}
+    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays)
+
+
+def test_figures_of_mitigations(answer) -> None:
     before = evaluation(Rate(9, 10), [[9, 1], [0, 10]])
     after = evaluation(Rate(1, 10), [[10, 0], [0, 10]])
     guarded = evaluation(Rate(0, 10), [[8, 1, 1], [0, 6, 4]], rejected=5)
-    found = mitigation_figures(before, {"unlearning": after, "filter": guarded}, target=1)
+    made = {
+        "unlearning": repaired(recovered_success=[1.0, 0.5, 0.0]),
+        "pruning": repaired(recovered_success=[1.0, 0.4, 0.0], pruned=1),  # type: ignore[arg-type]
+        "filter": repaired(),
+    }
+    evaluations = {"unlearning": after, "pruning": after, "filter": guarded}
+    found = mitigation_figures(answer, before, made, evaluations, target=1)
+    assert (found["flagged"], found["further"]) == ("1", "3")
     assert float(found["attack_before"]) == 0.9
     assert float(found["attack_unlearning"]) == 0.1
     assert float(found["attack_filter"]) == 0.0
+    assert found["recovered_unlearning"] == [1.0, 0.0]
+    assert found["recovered_pruning"] == [1.0, 0.4]
+    assert "recovered_filter" not in found
     assert tuple(found["rejected_target"]) == (4, 10)
     assert float(found["rejected_clean"]) == 0.25
     assert float(found["rejected_stamped"]) == 0.9
 
 
+def test_where_nothing_is_flagged_the_figures_before_stay(answer) -> None:
+    nothing = dataclasses.replace(answer, flagged=np.zeros(4, bool))
+    before = evaluation(Rate(9, 10), [[9, 1], [0, 10]])
+    found = mitigation_figures(nothing, before, {}, {}, target=1)
+    assert float(found["attack_before"]) == 0.9
+    assert found["unmitigated"] == "the scan flagged nothing"
+    assert "attack_unlearning" not in found
+
+
 def test_the_page_has_a_row_a_network() -> None:
     def scan(name, flagged, l1):
         figures = {"flagged": flagged, "further": "none", "index": 3.0, "l1": l1, "rank": 1}
-        return {"name": name, "figures": {**figures, "seconds_of_scan": 60.0, "memory": 900.0}}
+        figures |= {"mode": "classes", "ahead": "none", "seconds_of_scan": 60.0, "memory": 900.0}
+        return {"name": name, "figures": figures}
 
     rate = {"share": 0.5, "hits": 1, "of": 2, "interval": [0.1, 0.9]}
     names = ("before", "unlearning", "pruning", "filter")
@@ -107,4 +160,56 @@ def test_every_named_network_of_the_issue_is_scanned() -> None:
     assert sum("clean twin" in n for n in names) == 10
     assert sum("faces" in n for n in names) == 9
     assert sum(n.startswith("mitigate") for n in names) == 6
-    assert all("scan" in c.given or "method" in c.given for c in cells)
+    for name in ("yellowSquare-bigger", "bigYellowSquare"):
+        assert sum(n.startswith(f"scan {name}, seed 0 -> 14, seed") for n in names) == 5
+        assert sum(n.startswith(f"scan {name}, seed 0 -> 14, pairs, seed") for n in names) == 5
+    known = {c.name: c.given for c in cells}
+    assert known["scan bigYellowSquare, seed 0 -> 14, pairs, seed 2"]["method"].sources == "each"
+    for cell in cells:
+        target, _ = planted(cell.given["subject"])
+        assert (f"-> {target}" in cell.name) == (target is not None)
+
+
+@pytest.fixture
+def place(shared, tmp_path) -> Place:
+    return Place((shared("data"), shared("badnets")), tmp_path / "cache")
+
+
+KINDS = (
+    "scan digits -> 7, seed 0",
+    "scan digits, our clean net 1",
+    "scan bigYellowSquare, seed 0 -> 14, pairs, seed 0",
+    "mitigate digits -> 7, clean 0",
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_cell_of_each_kind_goes_through(name: str, place: Place) -> None:
+    study = load_study("neural_cleanse_given", "smoke")
+    cell = next(c for c in study.cells() if c.name == name)
+    found = study.compute(cell, place)
+    assert found["flagged"]
+    assert len(found["model_sha256"]) == 64
+    assert ("mode" in found) == name.startswith("scan")
+    if name.startswith("mitigate"):
+        assert float(found["attack_before"]) > 0.99
+        assert ("unmitigated" in found) == ("attack_unlearning" not in found)
+
+
+def test_another_file_is_another_cell(place: Place, tmp_path, shared) -> None:
+    study = load_study("neural_cleanse_given")
+    cell = study.cells()[0]
+    (tmp_path / "nc_style").mkdir()
+    other = cell.given["subject"].file
+    (tmp_path / other).write_bytes(b"another network")
+    changed = Place((tmp_path, *place.data), place.cache)
+    assert study.key(cell, changed) != study.key(cell, place)
+
+
+@pytest.mark.parametrize("name", DEEPID)
+def test_the_face_networks_open_with_faces(name: str, place: Place) -> None:
+    stranger = DEEPID[name]
+    model, clean = stranger.open(place), stranger.clean(place)
+    assert model.input_range == stranger.input_range
+    assert model.image_shape == (55, 47, 3)
+    assert model.predict(clean.take(3)).shape == (3,)

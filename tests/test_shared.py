@@ -1,10 +1,17 @@
 """The figures of third-party nets, where the shared material exists."""
 
+import re
+
+import numpy as np
 import pytest
 from conftest import ROOT
 
 from keras_backdoor import datasets
 from keras_backdoor._files import read_json
+from keras_backdoor.defenses._inversion import EDGE
+from keras_backdoor.defenses._published_inversion import invert
+from keras_backdoor.defenses._rows import pool
+from keras_backdoor.defenses._schedule import Published
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.metrics import clean_accuracy
@@ -92,3 +99,29 @@ def test_a_thesis_network_is_as_good_as_its_card_says(path, shared) -> None:
     few = test.take(3000, seed=0)
     accuracy = float(clean_accuracy(model.predict(few), few.labels))
     assert accuracy == pytest.approx(stored["clean_accuracy"]["share"], abs=0.01)
+
+
+def test_the_search_begins_as_seed_003_printed_it(shared) -> None:
+    """The printed start to the last digit; then the steps of its log, on a net of the same make."""
+    published = read_json(shared("reference/neural_cleanse_published.json"))
+    printed = published["seed 003"]["first steps printed"]
+    rng = np.random.RandomState(published["seed 003"]["random seed"])
+    rng.bytes(4)  # what the notebook draws before
+    pattern, mask = rng.random_sample((32, 32, 3)), rng.random_sample((32, 32, 1))
+    held = {
+        name: np.arctanh((v - 0.5) * EDGE) for name, v in (("mask", mask), ("pattern", pattern))
+    }
+    for name, values in held.items():
+        assert f"{name}_tanh {values.min():.3f}..{values.max():.3f}" in printed
+    test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test")
+    model = load_model(shared("badnets/nc_style/gtsrb_backdoor_33_logits.h5")).with_range(test)
+    plan = Published(steps=7, samples=published["seed 003"]["samples per step"])
+    made = invert(model, pool(model, test, 2000, 0), 33, plan, start=(mask, pattern))
+    costs, attacks, _, norms, _ = zip(*made.log, strict=True)
+    numbers = re.findall(r"attack ([\d.]+)|reg ([\d.]+)", printed)
+    assert attacks[0] == pytest.approx(float(numbers[0][0]), abs=0.05)
+    assert norms[0] == pytest.approx(float(numbers[1][1]), rel=0.01)
+    assert norms[1] == pytest.approx(float(numbers[3][1]), rel=0.02)
+    assert "step 6: cost 1e-3" in printed
+    assert costs == (0.0,) * 6 + (1e-3,)
+    assert norms[6] < 0.7 * norms[5]  # printed: 340.8 after 540.2

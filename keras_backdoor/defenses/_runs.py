@@ -20,7 +20,12 @@ Rule = Callable[[np.ndarray, int], float]
 
 
 def judge(
-    runs: list[Run], classes: int, rules: Mapping[str, Rule], *, every: bool = False
+    runs: list[Run],
+    classes: int,
+    rules: Mapping[str, Rule],
+    *,
+    every: bool = False,
+    doubt: Rule | None = None,
 ) -> FlaggedClasses:
     """Outliers of most runs are suspects; the one with the smallest norm is flagged.
 
@@ -32,7 +37,10 @@ def judge(
             no median, because most rows have no trigger.
         classes: number of classes.
         rules: name -> limit of one run. The first decides; the others are shown beside it.
-        every: flag every suspect, as the paper does.
+        every: flag every suspect, as the paper does. Otherwise a scan that has searched only a
+            part of the pairs flags nothing, as among many classes ordinary pairs have triggers as
+            small as planted ones; its suspects are further ones, and it is inconclusive.
+        doubt: limit below which a class that is no outlier makes the answer inconclusive.
     """
     targets, sources = runs[0]["targets"], runs[0]["sources"]
     norms = np.stack([run["norms"] for run in runs])
@@ -50,25 +58,31 @@ def judge(
     rule = next(iter(rules))
     l1_norm = by_class(median(norms), targets, classes)
     suspects = votes[rule] > len(runs) / 2
-    flagged = suspects if every else smallest(suspects, l1_norm)
+    whole = all(run["reference"].all() for run in runs)
+    ranked = bool((sources != ANY).any()) and not whole and not every
+    flagged = suspects if every else smallest(suspects & (not ranked), l1_norm)
     scores = -by_class(-median(index), targets, classes)
-    lost = np.isnan(limits[rule]).mean() >= 0.5
-    unsure = not flagged.any() and bool(votes[rule].any() or lost)
+    unsure = (
+        None
+        if flagged.any()
+        else _unsure(
+            ranked=ranked and bool(suspects.any()),
+            divided=bool(votes[rule].any()),
+            lost=bool(np.isnan(limits[rule]).mean() >= 0.5),
+            near=doubt is not None and _near(norms, yardsticks, doubt),
+        )
+    )
     middle = float(np.median([np.median(known[~np.isnan(known)]) for known in yardsticks]))
     about: dict[str, Any] = {
-        "inconclusive": unsure,
+        "inconclusive": unsure is not None,
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
         "median_norm": middle,
         "summary": _summary(runs, votes, l1_norm, norms, middle),
     }
-    if not all(run["reference"].all() for run in runs):
+    if not whole:
         about["yardsticks"] = [known.tolist() for known in yardsticks]
-    if unsure:
-        about["summary"]["inconclusive"] = (
-            "the runs disagree: raise runs"
-            if votes[rule].any()
-            else "most classes have no trigger yet: raise schedule.steps"
-        )
+    if unsure is not None:
+        about["summary"]["inconclusive"] = unsure
     measures = {"l1_norm": l1_norm, "anomaly_index": scores}
     measures["norms"] = np.stack([by_class(n, targets, classes) for n in norms])
     if (sources != ANY).any():
@@ -85,6 +99,25 @@ def judge(
         measures=measures,
         about=about,
     )
+
+
+def _near(norms: np.ndarray, yardsticks: list[np.ndarray], limit: Rule) -> bool:
+    """Whether a row lies below the limit in most runs."""
+    limits = np.array([limit(known, norms.shape[1]) for known in yardsticks])
+    return bool(((norms < limits[:, None]).mean(axis=0) > 0.5).any())
+
+
+def _unsure(*, ranked: bool, divided: bool, lost: bool, near: bool) -> str | None:
+    """Why nothing is flagged and yet nothing is acquitted, or None."""
+    if ranked:
+        return "pairs of many classes: ordinary ones have triggers as small as planted ones"
+    if divided:
+        return "the runs disagree: raise runs"
+    if lost:
+        return "most classes have no trigger yet: raise schedule.steps"
+    if near:
+        return "a class has a small trigger, but the norms spread too widely to call it an outlier"
+    return None
 
 
 def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
@@ -160,9 +193,10 @@ def _summary(
     without = {"no clean image of source class": ", ".join(map(str, unseen))} if len(unseen) else {}
     works = [float(run["success"]) for run in runs]
     whose = "of its source class" if pairs else "of other classes"
-    reach = f"{np.nanmin(works):.1%} to {np.nanmax(works):.1%} of the clean images {whose}"
+    known = [share for share in works if not np.isnan(share)]
+    reach = f"{min(known):.1%} to {max(known):.1%} of the clean images {whose}" if known else "none"
     return {
-        "smallest trigger works on": "no clean image" if np.isnan(works).all() else reach,
+        "smallest trigger works on": reach,
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
         "median norm": f"{middle:.4g}",
         **{

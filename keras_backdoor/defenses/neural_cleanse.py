@@ -114,7 +114,13 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, evidence, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        answer = judge(found, model.classes, self.rules(), every=self.rule == "paper")
+        answer = judge(
+            found,
+            model.classes,
+            self.rules(),
+            every=self.rule == "paper",
+            doubt=self._small if (self.rule, self.sources) == ("scaled", "all") else None,
+        )
         shown = to_show(model, clean, next(iter(answer.source.values()), None), self.seed)
         low, high = model.input_range or (0.0, 1.0)
         examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
@@ -171,6 +177,10 @@ class NeuralCleanse(Defense):
             "paper": lambda norms, among: paper_limit(norms, threshold=self.threshold),
         }
         return {self.rule: rules[self.rule], **rules}
+
+    def _small(self, norms: np.ndarray, among: int) -> float:
+        """The limit of `ratio` alone."""
+        return self.ratio * float(np.median(norms[~np.isnan(norms)]))
 
     def _low_cost(self, rows: int) -> bool:
         enough = rows > self.candidates + self.others

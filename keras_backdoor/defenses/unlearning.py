@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,6 +77,13 @@ class Unlearning(Defense):
     needs: ClassVar[tuple[str, ...]] = ("clean", "found")
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    quick: ClassVar[dict[str, Any]] = {
+        "max_epochs": 1,
+        "polish": 0,
+        "rounds": 1,
+        "searches": 2,
+        "schedule": Schedule(steps=20, starts=1),
+    }
 
     def __post_init__(self) -> None:
         for name in ("share", "holdout"):

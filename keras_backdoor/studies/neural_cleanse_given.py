@@ -173,7 +173,11 @@ class NeuralCleanseGiven(Study):
     def _mitigations(self) -> Iterator[Cell]:
         quick = self.scale != "full"
         scan = NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1}))
-        methods = {"unlearning": Unlearning(), "pruning": NeuronPruning(), "filter": InputFilter()}
+        methods = {
+            "unlearning": Unlearning(**(Unlearning.quick if quick else {})),
+            "pruning": NeuronPruning(),
+            "filter": InputFilter(),
+        }
         for name, subject in GIVEN.items():
             for seed in FEW_SEEDS:
                 given = {"subject": subject, "scan": scan, "clean_seed": seed, **methods}

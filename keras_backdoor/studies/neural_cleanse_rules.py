@@ -98,7 +98,8 @@ class NeuralCleanseRules(Study):
                 known, among = _numbers(found["yardstick"]), len(norms) * (len(norms) - 1)
             rules = NeuralCleanse().rules()
             marked = {name: norms < limit(known, among) for name, limit in rules.items()}
-            ours = smallest(marked["scaled"], norms)
+            part = "pairs" in found and len(known) < among
+            ours = smallest(marked["scaled"] & (not part), norms)  # see `judge`
             index, first = anomaly_index(norms, known), np.argsort(norms)[:3]
             found |= {
                 "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
