@@ -132,22 +132,28 @@ def test_the_page_has_a_row_a_network() -> None:
     rate = {"share": 0.5, "hits": 1, "of": 2, "interval": [0.1, 0.9]}
     names = ("before", "unlearning", "pruning", "filter")
     mitigated = {f"{what}_{n}": rate for what in ("attack", "accuracy") for n in names}
+    mitigated["recovered_unlearning"] = [1.0, 0.25]
+    missed = {"flagged": "none", "attack_before": rate, "accuracy_before": rate}
     mitigated |= dict.fromkeys(("rejected_stamped", "rejected_clean", "rejected_target"), rate)
     cells = [
         scan("scan signs -> 33, seed 0", "33", 4.0),
         scan("scan signs -> 33, seed 1", "none", 9.0),
         scan("scan digits, our clean net 3", "none", 50.0),
         {"name": "scan faces, lab3 -> 0, seed 0"},
-        {"name": "mitigate signs -> 33, clean 0", "figures": mitigated},
+        {"name": "mitigate signs -> 33, clean 0", "figures": {**mitigated, "flagged": "33"}},
+        {"name": "mitigate signs -> 33, clean 1", "figures": missed},
     ]
     results = Results({}, dict(NeuralCleanseGiven.columns), cells)
     header, signs, digits = page.scans(results)
     assert len(header) == len(signs) == len(digits)
-    assert signs[:5] == ("signs -> 33", "2", "33 (1), none (1)", "none (2)", "3")
-    assert signs[5] == "4 to 9"
+    assert signs[:4] == ("signs -> 33", "classes", "2", "33 (1), none (1)")
+    assert signs[4:8] == ("none (2)", "none (2)", "3", "4 to 9")
     assert digits[0] == "digits, our clean net"
-    assert [row[1] for row in page.mitigations(results)[1:]] == list(page.RATES.values())
-    assert page.rejections(results)[1] == ("signs -> 33", "1", "50", "50", "50")
+    rows = page.mitigations(results)[1:]
+    assert [row[1] for row in rows] == [*page.RATES.values(), "flagged: 33 (1), none (1)"]
+    assert rows[0][2:5] == ("2", "50", "50")
+    assert rows[1][2:] == ("1", "50", "50", "25")
+    assert page.rejections(results)[1] == ("signs -> 33", "2", "50", "50", "50")
     headings = [s.heading for s in page.sections(results)]
     assert headings == ["Scans", "Mitigations", "What the input filter rejects"]
 

@@ -177,9 +177,30 @@ def norm_bars(
         if len(order) <= 64:
             ax.set_xticks(places, [str(c) for c in order], fontsize=7)
         ax.set(xlabel="class, smallest trigger first", ylabel="L1 norm of the mask (pixels)")
-        ax.legend(frameon=False)
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend(frameon=False)
 
     return draw(paint)
+
+
+def number_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str, ylabel: str
+) -> bytes:
+    """Values over a number, both on logarithmic axes: curve -> points (x, y)."""
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        for number, (name, points) in enumerate(curves.items()):
+            x, y = np.array(sorted(points)).T
+            ax.loglog(x, y, "o-", label=name, color=(CLEAN, ATTACK, INK)[number % 3])
+            for place, value in zip(x, y, strict=True):
+                ax.annotate(f"{value:.3g}", (place, value), (0, 6), textcoords="offset points")
+        ax.set_xticks(x, [f"{v:g}" for v in x])
+        ax.set_xticks([], minor=True)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.legend(frameon=False)
+
+    return draw(paint, width=5.2)
 
 
 def pair_map(norms: np.ndarray) -> bytes:
@@ -187,7 +208,7 @@ def pair_map(norms: np.ndarray) -> bytes:
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        shown = ax.imshow(norms, cmap="magma", interpolation="nearest")
+        shown = ax.imshow(np.ma.masked_invalid(norms), cmap="magma", interpolation="nearest")
         ax.set(xlabel="target class", ylabel="source class")
         ax.figure.colorbar(shown, ax=ax, label="L1 norm of the mask (pixels)")
 

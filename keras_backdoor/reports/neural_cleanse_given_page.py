@@ -38,38 +38,53 @@ SCANS = (
     "One line a network; smallest to largest over the runs. Of networks with a backdoor index, "
     "norm and rank are those of the target, of others those of the most suspicious class."
 )
-MITIGATED = "On the whole test set; smallest to largest over the clean subsets, in %."
+MITIGATED = (
+    "In %, on the whole test set; smallest to largest over the clean subsets. Of the recovered "
+    "trigger: what is left of its success on held-out clean images. Where nothing was flagged, "
+    "there is no run."
+)
 FILTERED = "In %, on the whole test set; the threshold rejects 5 % of held-out clean images."
 
 
 def scans(results: Results) -> list[tuple[str, ...]]:
     """Header and one row a network."""
     rows: list[tuple[str, ...]] = [
-        ("network", "runs", "flagged (runs)", "further suspects (runs)", *SPREADS.values())
+        (
+            "network",
+            "searched",
+            "runs",
+            "flagged (runs)",
+            "further suspects (runs)",
+            "ahead of the target (runs)",
+            *SPREADS.values(),
+        )
     ]
     for name, cells in _groups(results, "scan ").items():
         figures = [c["figures"] for c in cells]
         spreads = [spread([f.get(k) for f in figures]) for k in SPREADS]
         flagged = counted([f["flagged"] for f in figures])
-        further = counted([c for f in figures for c in f["further"].split(", ")])
-        rows.append((name, str(len(cells)), flagged, further, *spreads))
+        further, ahead = (
+            counted([c for f in figures for c in f[key].split(", ")])
+            for key in ("further", "ahead")
+        )
+        modes = ", ".join(sorted({f["mode"] for f in figures}))
+        rows.append((name, modes, str(len(cells)), flagged, further, ahead, *spreads))
     return rows
 
 
 def mitigations(results: Results) -> list[tuple[str, ...]]:
     """Header and a row for each network and mitigation."""
-    rows: list[tuple[str, ...]] = [("network", "mitigation", "runs", "attack", "clean accuracy")]
+    rows: list[tuple[str, ...]] = [
+        ("network", "mitigation", "runs", "attack", "clean accuracy", "recovered trigger")
+    ]
     for name, cells in _groups(results, "mitigate ").items():
         for key, title in RATES.items():
-            found = [
-                [
-                    _share(c["figures"][f"{what}_{key}"])
-                    for c in cells
-                    if f"{what}_{key}" in c["figures"]
-                ]
-                for what in ("attack", "accuracy")
-            ]
-            rows.append((name, title, str(len(cells)), *(spread(f) for f in found)))
+            made = [c["figures"] for c in cells if f"attack_{key}" in c["figures"]]
+            found = [[_share(f[f"{what}_{key}"]) for f in made] for what in ("attack", "accuracy")]
+            left = [100 * f[f"recovered_{key}"][-1] for f in made if f"recovered_{key}" in f]
+            rows.append((name, title, str(len(made)), *map(spread, found), spread(left)))
+        flagged = counted([c["figures"]["flagged"] for c in cells])
+        rows.append((name, f"flagged: {flagged}", str(len(cells)), "", "", ""))
     return rows
 
 
@@ -78,7 +93,7 @@ def rejections(results: Results) -> list[tuple[str, ...]]:
     keys = ("rejected_stamped", "rejected_clean", "rejected_target")
     rows: list[tuple[str, ...]] = [("network", "runs", *(results.columns[k] for k in keys))]
     for name, cells in _groups(results, "mitigate ").items():
-        found = [[_share(c["figures"][k]) for c in cells] for k in keys]
+        found = [[_share(c["figures"][k]) for c in cells if k in c["figures"]] for k in keys]
         rows.append((name, str(len(cells)), *(spread(f) for f in found)))
     return rows
 

@@ -8,9 +8,14 @@ from scipy.ndimage import binary_dilation
 
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
 from keras_backdoor.answers.flagged_classes import listed
-from keras_backdoor.evaluation import Evaluation
+from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses.base import Defense
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.metrics import Rate
+from keras_backdoor.samples import Samples
 from keras_backdoor.triggers._parse import parse
+from keras_backdoor.triggers.base import Trigger
 
 
 def scan_figures(
@@ -58,6 +63,41 @@ def mode(answer: FlaggedClasses) -> str:
     """What a scan went through: classes or pairs, all of them to the end or at low cost."""
     rows = "pairs" if "pair_norms" in answer.measures else "classes"
     return f"{rows}, low-cost" if "yardsticks" in answer.about else rows
+
+
+def mitigate(
+    model: Classifier,
+    scan: NeuralCleanse,
+    methods: Mapping[str, Defense],
+    clean: Samples,
+    test: Samples,
+    attack: tuple[Trigger, int],
+) -> dict[str, Any]:
+    """Scan, then every mitigation of what is flagged; figures of the attack before and after.
+
+    Args:
+        model: the network.
+        scan: gets the clean images without labels.
+        methods: name -> mitigation.
+        clean: labelled images.
+        test: what is measured on.
+        attack: (planted trigger, its target).
+    """
+    stamp, target = attack
+    clean = clean.in_memory()
+    found = scan(model, clean=clean.unlabelled())
+
+    def measured(answer: RepairedModel | None = None) -> Evaluation:
+        tested = model
+        if answer is not None:
+            tested = Classifier(answer.model, answer.input_range, answer.reject_class)
+        return evaluate(tested, test, trigger=stamp, target=target)
+
+    made: dict[str, RepairedModel] = {}
+    if found.flagged.any():
+        made = {name: m(model, clean=clean, found=found) for name, m in methods.items()}
+    after = {name: measured(answer) for name, answer in made.items()}
+    return mitigation_figures(found, measured(), made, after, target)
 
 
 def mitigation_figures(

@@ -40,6 +40,12 @@ DIGIT_ATTACKS: tuple[Attack, ...] = (
 )
 """All-to-one where there is no source. No trigger, place and target of these is one that a study
 judges by."""
+STRONG_ATTACKS: tuple[Attack, ...] = (
+    Attack("patch:size=4,row=2,column=21,color=white", 3, 6000),
+    Attack("patch:size=4,row=22,column=3,color=white", 1, 6000),
+    Attack("checkerboard:size=5,row=1,column=12", 9, 6000),
+)
+"""On networks that are trained longer, on all images, with a stamped one to every ten."""
 
 
 class DevelopmentZoo(Study):
@@ -115,6 +121,11 @@ def _grid() -> Iterator[tuple[str, Net]]:
     for number, attack in enumerate(DIGIT_ATTACKS):
         net = replace(DIGIT_NETS[number % 2], attack=attack)
         yield f"digits, backdoored {number}", _seeded(net, seed + 50 + number)
+    for number, attack in enumerate(STRONG_ATTACKS):
+        small = DIGIT_NETS[(number + 1) % 2]
+        recipe = replace(small.recipe, epochs=8, batch_size=32)
+        net = replace(small, recipe=recipe, take=None, attack=attack)
+        yield f"digits, strong {number}", _seeded(net, seed + 80 + number)
 
 
 def _seeded(net: Net, seed: int) -> Net:

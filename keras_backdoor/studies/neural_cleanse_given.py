@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from keras_backdoor import datasets
-from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._cleanse_figures import mitigation_figures, scan_figures, true_mask
+from keras_backdoor.studies._cleanse_figures import mitigate, scan_figures, true_mask
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
@@ -205,23 +203,11 @@ class NeuralCleanseGiven(Study):
         subject: Stranger = given["subject"]
         model, train = self._opened(subject, place)
         _, clean = train.split(SHARE, seed=given["clean_seed"], by_track=train.track is not None)
-        clean = clean.in_memory()
-        found = given["scan"](model, clean=clean.unlabelled())
         test = datasets.open(place.file(subject.data), split="test")
         assert subject.trigger is not None and subject.target is not None
-        stamp, target = parse(subject.trigger), subject.target
-
-        def measured(answer: RepairedModel | None = None) -> Evaluation:
-            tested = model
-            if answer is not None:
-                tested = Classifier(answer.model, answer.input_range, answer.reject_class)
-            return evaluate(tested, test, trigger=stamp, target=target)
-
-        made = {}
-        if found.flagged.any():
-            made = {n: given[n](model, clean=clean, found=found) for n in MITIGATIONS}
-        after = {name: measured(answer) for name, answer in made.items()}
-        return mitigation_figures(found, measured(), made, after, target)
+        attack = parse(subject.trigger), subject.target
+        methods = {name: given[name] for name in MITIGATIONS}
+        return mitigate(model, given["scan"], methods, clean, test, attack)
 
 
 def planted(subject: Stranger | Net) -> tuple[int | None, str | None]:

@@ -1,0 +1,73 @@
+"""Mitigations on the development zoo: where their settings were fixed."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning
+from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.studies._cleanse_figures import mitigate
+from keras_backdoor.studies._nets import Net, obtain
+from keras_backdoor.studies._place import Place
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
+
+NETS = (
+    *(f"digits, backdoored {number}" for number in range(6)),
+    *(f"digits, strong {number}" for number in range(3)),
+    "signs, backdoored 0",
+    "signs, backdoored 3",
+)
+"""All classes to one."""
+SHARE = 0.1
+"""Share of the training images, by track, that is the clean data."""
+
+
+class MitigationRules(Study):
+    """Unlearning and neuron pruning, with the scan's trigger alone and with those found anew.
+
+    The networks are those of the development zoo; what is judged is not among them.
+    """
+
+    title: ClassVar[str] = "Unlearning and neuron pruning on the development zoo"
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the methods)"
+    files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
+    columns: ClassVar[Mapping[str, str]] = {
+        "flagged": "flagged",
+        "attack_before": "attack %",
+        "accuracy_before": "accuracy %",
+        "attack_paper": "attack, unlearned as published",
+        "accuracy_paper": "accuracy, unlearned as published",
+        "attack_unlearning": "attack, unlearned",
+        "accuracy_unlearning": "accuracy, unlearned",
+        "attack_pruning_paper": "attack, pruned as published",
+        "accuracy_pruning_paper": "accuracy, pruned as published",
+        "attack_pruning": "attack, pruned",
+        "accuracy_pruning": "accuracy, pruned",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        quick = self.scale != "full"
+        short = Unlearning.quick if quick else {}
+        given = {
+            "scan": NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1})),
+            "paper": Unlearning(**{**short, "rounds": 1, "searches": 0}),
+            "unlearning": Unlearning(**short),
+            "pruning_paper": NeuronPruning(searches=0),
+            "pruning": NeuronPruning(),
+        }
+        nets = DevelopmentZoo(self.scale).nets()
+        return [Cell(name, {"net": nets[name], **given}) for name in NETS]
+
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """See `Study.compute`."""
+        methods = dict(cell.given)
+        net: Net = methods.pop("net")
+        scan = methods.pop("scan")
+        train, _ = net.clean_data(place)
+        _, clean = train.split(SHARE, seed=0, by_track=train.track is not None)
+        assert net.attack is not None
+        attack = net.attack.stamp, net.attack.target
+        model = obtain(net, place).classifier
+        return mitigate(model, scan, methods, clean, net.open(place, "test"), attack)

@@ -1,0 +1,124 @@
+"""What the pictures draw, number by number: infinite and unknown values among them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.reports import figures, sections
+
+
+@pytest.fixture
+def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The axes of every picture that is drawn."""
+    drawn: list[Any] = []
+    draw = figures.draw
+
+    def recording(paint: Any, **rest: Any) -> bytes:
+        grid = Figure().subplots(*rest.get("grid", (1, 1)), squeeze=False)
+        paint(grid)
+        drawn.append(grid[0, 0])
+        return draw(paint, **rest)
+
+    monkeypatch.setattr(figures, "draw", recording)
+    return drawn
+
+
+def heights(ax: Any) -> list[float]:
+    return [bar.get_height() for bar in ax.patches]
+
+
+def labels(ax: Any) -> list[str]:
+    return ax.get_legend_handles_labels()[1]
+
+
+NORMS = np.array([9.0, np.inf, 2.0, np.nan, 5.0])
+FLAGGED = np.array([False, False, True, False, False])
+
+
+def test_norms_that_are_not_numbers_are_left_out(axes) -> None:
+    runs = np.stack([NORMS, [11.0, 3.0, np.inf, np.nan, 4.0]])
+    picture = figures.norm_bars(
+        NORMS, FLAGGED, spread=runs, median=7.0, limits={"scaled": 3.0, "paper": None}
+    )
+    assert picture.startswith(b"\x89PNG")
+    assert heights(axes[0]) == [2.0, 5.0, 9.0]
+    assert labels(axes[0]) == ["median", "limit, scaled rule"]
+    lines = {line.get_label(): line.get_ydata()[0] for line in axes[0].get_lines()}
+    assert lines == {"median": 7.0, "limit, scaled rule": 3.0}
+    spans = [sorted(path[:, 1]) for path in axes[0].collections[0].get_segments()]
+    assert spans == [[2.0, 2.0], [4.0, 5.0], [9.0, 11.0]]
+
+
+def test_a_median_that_is_infinite_is_not_drawn(axes) -> None:
+    figures.norm_bars(NORMS, FLAGGED, median=np.inf)
+    assert labels(axes[0]) == []
+    figures.norm_bars(NORMS, FLAGGED)
+    assert axes[1].get_lines()[0].get_ydata()[0] == 5.0
+
+
+def test_scores_that_are_not_numbers_have_no_bar(axes) -> None:
+    figures.class_bars(np.array([1.0, np.nan, -np.inf, 2.0]), np.array([False] * 3 + [True]))
+    assert heights(axes[0]) == [1.0, 0.0, 0.0, 2.0]
+
+
+def test_pairs_that_were_not_searched_are_empty(axes) -> None:
+    norms = np.array([[np.nan, 2.0], [np.inf, np.nan]])
+    assert figures.pair_map(norms).startswith(b"\x89PNG")
+    shown = axes[0].images[0].get_array()
+    assert shown.mask.tolist() == [[True, False], [True, True]]
+    assert figures.pair_map(np.full((2, 2), np.nan)).startswith(b"\x89PNG")
+
+
+def test_a_number_of_classes_keeps_its_place(axes) -> None:
+    figures.number_curves({"one": [(43, 70.0), (10, 20.0)]}, xlabel="classes", ylabel="seconds")
+    line = axes[0].get_lines()[0]
+    assert line.get_xdata().tolist() == [10, 43]
+    assert line.get_ydata().tolist() == [20, 70]
+
+
+def repaired(**history: Any) -> RepairedModel:
+    arrays = {name: np.array(values) for name, values in history.items()}
+    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays)
+
+
+def test_neuron_pruning_shows_the_gap_and_the_trigger(axes) -> None:
+    answer = repaired(
+        order=[1, 0], gap=[0.5, 3.0], accuracy=[1.0, 0.9, 0.2],
+        recovered_success=[1.0, 0.1, 0.0], pruned=1, layer="fc",
+    )  # fmt: skip
+    found = sections.sections(answer)
+    assert [s.heading for s in found] == ["Channels", "Pruning"]
+    assert "recovered trigger activates" in found[0].figures[0].caption
+    bars, curve = axes
+    assert heights(bars)[:2] == [3.0, 0.5]
+    assert bars.get_ylabel() == "gap in mean activation"
+    assert "success of the recovered trigger" in labels(curve)
+    assert curve.get_lines()[1].get_ydata().tolist() == [100, 10, 0]
+
+
+def test_unlearning_shows_its_epochs(axes) -> None:
+    answer = repaired(held_accuracy=[0.9, 0.8], recovered_success=[1.0, 0.0])
+    assert [s.heading for s in sections.sections(answer)] == ["Unlearning"]
+    assert [line.get_ydata().tolist() for line in axes[0].get_lines()] == [[90, 80], [100, 0]]
+
+
+def test_a_repair_without_curves_has_no_pictures() -> None:
+    assert sections.sections(repaired(neurons=[1], threshold=0.5)) == []
+
+
+def test_the_most_suspicious_triggers_come_first(axes) -> None:
+    from keras_backdoor.triggers.base import Stamp
+
+    stamp = Stamp(np.ones((2, 2, 1)), np.ones((2, 2, 1)))
+    answer = FlaggedClasses(
+        scores=np.array([-np.inf, np.nan, 4.0, -1.0]),
+        flagged=np.array([False, False, True, False]),
+        triggers=dict.fromkeys(range(4), stamp),
+    )
+    found = sections.sections(answer)
+    assert found[-1].heading == "Triggers"
+    titles = [text for text in (ax.get_title() for ax in axes[-1].figure.axes) if text]
+    assert [t.partition(",")[0] for t in titles] == ["class 2", "class 3", "class 0", "class 1"]
