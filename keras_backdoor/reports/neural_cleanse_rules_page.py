@@ -66,6 +66,8 @@ def groups(results: Results) -> dict[str, list[dict[str, Any]]]:
             kind = "clean"
         else:
             kind = "all classes to one" if source == "all" else "one class to one"
+        if ", strong" in cell["name"]:
+            kind += ", trained longer"
         pairs = ", searched by pairs" if cell["name"].endswith("pairs") else ""
         found.setdefault(f"{what}, {kind}{pairs}", []).append(cell)
     return found

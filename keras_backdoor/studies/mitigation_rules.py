@@ -31,6 +31,7 @@ class MitigationRules(Study):
 
     title: ClassVar[str] = "Unlearning and neuron pruning on the development zoo"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the methods)"
+    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
         "flagged": "flagged",
