@@ -100,9 +100,15 @@ def test_neuron_pruning_shows_the_gap_and_the_trigger(axes) -> None:
 
 
 def test_unlearning_shows_its_epochs(axes) -> None:
-    answer = repaired(held_accuracy=[0.9, 0.8], recovered_success=[1.0, 0.0])
+    answer = repaired(
+        held_accuracy=[0.9, 0.8], recovered_success=[1.0, 0.0], worst_success=[1.0, 0.5]
+    )
     assert [s.heading for s in sections.sections(answer)] == ["Unlearning"]
-    assert [line.get_ydata().tolist() for line in axes[0].get_lines()] == [[90, 80], [100, 0]]
+    assert [line.get_ydata().tolist() for line in axes[0].get_lines()] == [
+        [90, 80],
+        [100, 0],
+        [100, 50],
+    ]
 
 
 def test_a_repair_without_curves_has_no_pictures() -> None:

@@ -12,7 +12,7 @@ from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import anomaly_index, paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import invert
 from keras_backdoor.defenses._rows import all_pairs, by_class, every_pair, pool
-from keras_backdoor.defenses._runs import best_triggers, judge
+from keras_backdoor.defenses._runs import MANY_PAIRS, bare_run, best_triggers, judge
 from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, to_show
 from keras_backdoor.poisoning import poison
@@ -333,14 +333,10 @@ def planted(clean: Samples) -> Classifier:
 
 def run(norms, targets=None, sources=None) -> dict:
     """A run without triggers, as `judge` takes them."""
-    norms, nothing = np.asarray(norms), np.empty((0, 1, 1, 1))
-    every = np.arange(len(norms)), np.full(len(norms), -1)
-    return {
-        "norms": norms, "reference": np.ones(len(norms), bool),
-        "targets": every[0] if targets is None else targets,
-        "sources": every[1] if sources is None else sources,
-        "kept": np.zeros(0, int), "masks": nothing, "patterns": nothing, "success": np.array(np.nan),
-    }  # fmt: skip
+    norms = np.asarray(norms, float)
+    targets = np.arange(len(norms)) if targets is None else targets
+    sources = np.full(len(norms), -1) if sources is None else sources
+    return bare_run(norms, targets, sources, np.ones(len(norms), bool))
 
 
 class TestNeuralCleanse:
@@ -466,23 +462,62 @@ class TestNeuralCleanse:
         ordinary = judge([run(np.linspace(50, 90, 10))], 10, method.rules(), doubt=method._small)
         assert ordinary.verdict == "nothing"
 
-    def test_a_part_of_the_pairs_flags_nothing(self) -> None:
+    def test_among_many_pairs_nothing_is_flagged(self) -> None:
         """On the zoo, ordinary pairs of 43 classes have triggers as small as planted ones."""
+        rules = NeuralCleanse().rules()
+        for classes, verdict in ((10, "found"), (11, "inconclusive")):
+            sources, targets = all_pairs(classes)
+            assert (len(targets) > MANY_PAIRS) == (verdict == "inconclusive")
+            norms = np.linspace(40, 60, len(targets))
+            norms[(sources == 2) & (targets == 1)] = 0.5
+            answer = judge([run(norms, targets, sources)], classes, rules)
+            assert answer.verdict == verdict
+            assert answer.source[1] == 2
+            assert (answer.further if verdict == "inconclusive" else answer.flagged).tolist() == [
+                c == 1 for c in range(classes)
+            ]
+        assert "pairs of many classes" in str(answer)
+        paper = NeuralCleanse(rule="paper")
+        assert paper.judge([run(norms, targets, sources)], 11).flagged[1]
+
+    def test_the_yardstick_of_a_part_is_what_is_drawn_at_random(self) -> None:
         sources, targets = all_pairs(5)
         norms = np.linspace(40, 60, len(targets))
-        norms[(sources == 2) & (targets == 1)] = 0.5
         part = run(norms, targets, sources) | {"reference": np.arange(len(targets)) < 12}
-        rules = NeuralCleanse().rules()
-        answer = judge([part], 5, rules)
-        assert not answer.flagged.any()
-        assert answer.further.tolist() == [False, True, False, False, False]
-        assert answer.verdict == "inconclusive"
-        assert "pairs of many classes" in str(answer)
+        answer = judge([part], 5, NeuralCleanse().rules())
         assert answer.about["median_norm"] == pytest.approx(np.median(norms[:12]))
-        whole = judge([run(norms, targets, sources)], 5, rules)
-        assert (whole.verdict, whole.source) == ("found", {1: 2})
-        paper = judge([part], 5, NeuralCleanse(rule="paper").rules(), every=True)
-        assert paper.flagged[1]
+        assert answer.about["yardsticks"] == [norms[:12].tolist()]
+
+    def test_runs_that_mark_other_pairs_of_a_class_disagree(self) -> None:
+        sources, targets = all_pairs(4)
+        runs = []
+        for source in (0, 3):
+            norms = np.linspace(40, 60, len(targets))
+            norms[(sources == source) & (targets == 1)] = 2.0
+            runs.append(run(norms, targets, sources))
+        answer = NeuralCleanse().judge(runs, 4)
+        assert not answer.flagged.any()
+        assert "the runs disagree" in str(answer)
+
+    def test_a_class_that_serves_most_sources_has_none(self) -> None:
+        sources, targets = all_pairs(5)
+        norms = np.linspace(40, 60, len(targets))
+        norms[(targets == 1) & (sources != 4)] = 2.0
+        answer = NeuralCleanse().judge([run(norms, targets, sources)], 5)
+        assert np.flatnonzero(answer.flagged).tolist() == [1]
+        assert 1 not in answer.source
+        assert answer.source[0] == 1  # of an ordinary class: that of its smallest pair
+
+    def test_two_classes_cannot_be_judged(self) -> None:
+        answer = NeuralCleanse().judge([run([0.5, 90.0])], 2)
+        assert answer.verdict == "inconclusive"
+        assert "fewer than three classes" in str(answer)
+
+    def test_where_no_norm_is_finite_no_class_is_flagged(self) -> None:
+        from keras_backdoor.defenses._runs import smallest
+
+        marks = smallest(np.array([True, True]), np.array([np.inf, np.inf]))
+        assert marks.tolist() == [False, False]
 
     def test_the_trigger_of_one_source_is_that_source_s(self) -> None:
         sources, targets = all_pairs(3)
@@ -522,7 +557,7 @@ class TestNeuralCleanse:
         norms[(sources == 2) & (targets == 1)] = 2.0
         answer = judge([run(norms, targets, sources)], 4, NeuralCleanse().rules())
         assert np.flatnonzero(answer.flagged).tolist() == [1]
-        assert answer.source == {1: 2}
+        assert answer.source[1] == 2
         assert answer.measures["l1_norm"][1] == 2.0
         assert answer.measures["norms"].shape == (1, 4)
         assert answer.measures["pair_norms"][2, 1] == 2.0
@@ -556,13 +591,19 @@ class TestNeuralCleanse:
         with pytest.raises(ValueError, match="takes up to 100 classes"):
             all_pairs(101)
 
-    def test_a_scan_of_pairs_finds_the_planted_class(self, planted, clean) -> None:
-        method = NeuralCleanse(
-            runs=1, sources="each", mode="full", schedule=Schedule(steps=60), per_source=16
-        )
-        answer = method(planted, clean=clean.take(600, seed=0).unlabelled())
-        assert answer.measures["pair_norms"].shape == (10, 10)
-        assert answer.measures["l1_norm"].argmin() == 2
+    def test_a_scan_of_pairs_finds_the_planted_pair(self, clean) -> None:
+        """A bar sends ones to class 6, and no other digit."""
+        bar = Patch(size=4, row=23, column=2)
+        few = clean.take(2000, seed=1).in_memory()
+        data = poison(few, bar, target=6, source=1, count=150, seed=0).samples
+        model = fit(BorjiMNIST, data, Recipe(epochs=4, batch_size=32))[0]
+        method = NeuralCleanse(runs=1, sources="each", schedule=Schedule(steps=40), per_source=16)
+        answer = method(model, clean=clean.take(600, seed=0).unlabelled())
+        norms = answer.measures["pair_norms"]
+        assert norms.shape == (10, 10)
+        assert np.unravel_index(np.nanargmin(norms), norms.shape) == (1, 6)
+        assert answer.source[6] == 1
+        assert answer.triggers[6].mask[21:, :8].sum() > 0.5 * answer.triggers[6].l1
 
     def test_the_pool_is_in_the_model_s_range(self, badnet, clean) -> None:
         values = pool(badnet, clean, 50, seed=0)

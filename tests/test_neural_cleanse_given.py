@@ -1,11 +1,15 @@
 """The study that judges Neural Cleanse: its figures by hand, and its page."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from keras_backdoor._files import plain
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.defenses._runs import bare_run
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.evaluation import Evaluation
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports import neural_cleanse_given_page as page
@@ -15,6 +19,7 @@ from keras_backdoor.studies._cleanse_figures import (
     mode,
     scan_figures,
     true_mask,
+    verdict,
 )
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import load_study
@@ -41,7 +46,8 @@ def test_figures_of_a_scan(answer) -> None:
     true = np.zeros((4, 4), bool)
     true[0, 0] = True
     found = scan_figures(answer, 1, true)
-    assert (found["flagged"], found["further"], found["verdict"]) == ("1", "3", "found")
+    assert (found["flagged"], found["further"]) == ("1", "3")
+    assert verdict(found, NeuralCleanse()) == "found"
     assert (found["rank"], found["l1"], found["index"], found["inside"]) == (1, 2.0, 4.0, 0.5)
     other = scan_figures(answer, 3, None)
     assert (other["rank"], other["l1"]) == (2, 3.0)
@@ -62,6 +68,29 @@ def test_figures_of_pairs(answer) -> None:
     assert found["mode"] == mode(scan) == "pairs, low-cost"
     assert found["smallest_pairs"][:2] == [[2, 1, 2.0], [0, 3, 3.0]]
     assert found["source"] == {"1": 2}
+    assert verdict({**found, "flagged": "none"}, NeuralCleanse()) == "inconclusive"
+    assert verdict({**found, "flagged": "none", "further": "none"}, NeuralCleanse()) == "nothing"
+
+
+SPREAD = [109.7, 70.2, 3.9, 26.3, 11.1, 11.0, 5.6, 9.4, 81.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("norms", "expected"),
+    [
+        ([9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0], "nothing"),
+        ([2.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0], "found"),
+        (SPREAD, "inconclusive"),
+        ([2.0, 10.0, 11.0, *[np.inf] * 4], "inconclusive"),
+    ],
+)
+def test_the_verdict_is_what_the_method_says(norms, expected) -> None:
+    number = len(norms)
+    rows = np.arange(number), np.full(number, -1), np.ones(number, bool)
+    answer = NeuralCleanse().judge([bare_run(np.array(norms), *rows)], number)
+    answer = dataclasses.replace(answer, about={**answer.about, "seconds": 1, "model_sha256": "a"})
+    written = json.loads(json.dumps(plain(scan_figures(answer, None, None))))
+    assert verdict(written, NeuralCleanse()) == answer.verdict == expected
 
 
 def test_the_true_place_of_a_trigger_has_a_rim() -> None:
@@ -96,7 +125,7 @@ def test_figures_of_mitigations(answer) -> None:
     after = evaluation(Rate(1, 10), [[10, 0], [0, 10]])
     guarded = evaluation(Rate(0, 10), [[8, 1, 1], [0, 6, 4]], rejected=5)
     made = {
-        "unlearning": repaired(recovered_success=[1.0, 0.5, 0.0]),
+        "unlearning": repaired(recovered_success=[1.0, 0.0, 0.0], worst_success=[1.0, 0.5, 0.1]),
         "pruning": repaired(recovered_success=[1.0, 0.4, 0.0], pruned=1),  # type: ignore[arg-type]
         "filter": repaired(),
     }
@@ -106,7 +135,7 @@ def test_figures_of_mitigations(answer) -> None:
     assert float(found["attack_before"]) == 0.9
     assert float(found["attack_unlearning"]) == 0.1
     assert float(found["attack_filter"]) == 0.0
-    assert found["recovered_unlearning"] == [1.0, 0.0]
+    assert found["recovered_unlearning"] == [1.0, 0.1]
     assert found["recovered_pruning"] == [1.0, 0.4]
     assert "recovered_filter" not in found
     assert tuple(found["rejected_target"]) == (4, 10)
@@ -126,7 +155,13 @@ def test_where_nothing_is_flagged_the_figures_before_stay(answer) -> None:
 def test_the_page_has_a_row_a_network() -> None:
     def scan(name, flagged, l1):
         figures = {"flagged": flagged, "further": "none", "index": 3.0, "l1": l1, "rank": 1}
-        figures |= {"mode": "classes", "ahead": "none", "seconds_of_scan": 60.0, "memory": 900.0}
+        figures |= {
+            "verdict": "found",
+            "mode": "classes",
+            "ahead": "none",
+            "seconds_of_scan": 60.0,
+            "memory": 900.0,
+        }
         return {"name": name, "figures": figures}
 
     rate = {"share": 0.5, "hits": 1, "of": 2, "interval": [0.1, 0.9]}
@@ -146,14 +181,14 @@ def test_the_page_has_a_row_a_network() -> None:
     results = Results({}, dict(NeuralCleanseGiven.columns), cells)
     header, signs, digits = page.scans(results)
     assert len(header) == len(signs) == len(digits)
-    assert signs[:4] == ("signs -> 33", "classes", "2", "33 (1), none (1)")
-    assert signs[4:8] == ("none (2)", "none (2)", "3", "4 to 9")
+    assert signs[:5] == ("signs -> 33", "classes", "2", "found (2)", "33 (1), none (1)")
+    assert signs[5:9] == ("none (2)", "none (2)", "3", "4 to 9")
     assert digits[0] == "digits, our clean net"
     rows = page.mitigations(results)[1:]
     assert [row[1] for row in rows] == [*page.RATES.values(), "flagged: 33 (1), none (1)"]
     assert rows[0][2:5] == ("2", "50", "50")
     assert rows[1][2:] == ("1", "50", "50", "25")
-    assert page.rejections(results)[1] == ("signs -> 33", "2", "50", "50", "50")
+    assert page.rejections(results)[1] == ("signs -> 33", "1", "50", "50", "50")
     headings = [s.heading for s in page.sections(results)]
     assert headings == ["Scans", "Mitigations", "What the input filter rejects"]
 
@@ -194,12 +229,14 @@ def test_a_cell_of_each_kind_goes_through(name: str, place: Place) -> None:
     study = load_study("neural_cleanse_given", "smoke")
     cell = next(c for c in study.cells() if c.name == name)
     found = study.compute(cell, place)
-    assert found["flagged"]
+    assert set(found["flagged"].split(", ")) <= {"none", *map(str, range(43))}
     assert len(found["model_sha256"]) == 64
     assert ("mode" in found) == name.startswith("scan")
     if name.startswith("mitigate"):
         assert float(found["attack_before"]) > 0.99
-        assert ("unmitigated" in found) == ("attack_unlearning" not in found)
+        assert found["flagged"] == "7"
+        assert {"attack_unlearning", "attack_pruning", "attack_filter"} <= set(found)
+        assert float(found["rejected_stamped"]) > 0.9
 
 
 def test_another_file_is_another_cell(place: Place, tmp_path, shared) -> None:

@@ -19,7 +19,7 @@ class FlaggedClasses(Answer):
         flagged: (k,) bool.
         further: (k,) bool, classes that may be further targets, or None.
         triggers: class -> recovered Stamp.
-        source: flagged class -> source class, where the backdoor serves one only.
+        source: class -> the source class whose images its trigger serves, where it serves one.
         runs: (r, k) scores of single runs, or None.
         measures: name -> (k,) what the scores are made of, for example `l1_norm`; (r, k) of single
             runs, (k, k) of pairs of source and target.
@@ -60,6 +60,11 @@ class FlaggedClasses(Answer):
             ("most suspicious", first),
             *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
+
+    def ranked(self) -> list[int]:
+        """The classes with a trigger, the most suspicious first."""
+        scores = np.nan_to_num(self.scores, nan=-np.inf)
+        return sorted(self.triggers, key=lambda c: -float(scores[c]))
 
     def _further(self) -> np.ndarray:
         return np.zeros_like(self.flagged) if self.further is None else self.further

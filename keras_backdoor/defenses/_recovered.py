@@ -1,7 +1,7 @@
 """What the mitigations of Neural Cleanse share: recovered triggers and how well they still work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from keras_backdoor.answers import Answer, FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._rows import pool
-from keras_backdoor.defenses._schedule import Schedule
+from keras_backdoor.defenses._schedule import CostSchedule, Schedule
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, attack_success_rate
 from keras_backdoor.samples import Samples
@@ -17,10 +17,6 @@ from keras_backdoor.triggers.base import Stamp
 
 IMAGES = 1000
 """Most clean images that a trigger is searched anew on."""
-STRENGTHS = (1.0, 4.0)
-"""Of triggers put together. These, and the half below, were fixed on the development zoo."""
-SMALL = 0.5
-"""Share of the usual norm below which a trigger that is found anew is unlearned too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +50,79 @@ class Recovered:
         return chosen
 
 
-def recovered(found: Answer | None, classes: Sequence[int] = ()) -> list[Recovered]:
+@dataclass(frozen=True)
+class Again(CostSchedule):
+    """Search the trigger of a class anew, as the scan's may be a small part of the planted one.
+
+    The settings but `searches` were fixed on the development zoo (`results/README.md`).
+
+    Args:
+        searches: starts of the search, one a trigger; 0 keeps to the trigger of the scan.
+        small: share of the scan's median norm below which a trigger that is found counts.
+        strengths: of the triggers that are put on top of one another, see `together`.
+    """
+
+    steps: int = 80
+    learning_rate: float = 0.3
+    patience: int = 3
+    early_stop_patience: int = 15
+    searches: int = 8
+    small: float = 0.5
+    strengths: tuple[float, ...] = (1.0, 4.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.searches < 0 or self.small <= 0 or min(self.strengths, default=1.0) <= 0:
+            raise BadInput("searches must be 0 or more, small and strengths above 0.")
+
+    def find(
+        self, model: Classifier, samples: Samples, trigger: Recovered, *, usual: float, seed: int
+    ) -> tuple[list[Recovered], float]:
+        """More triggers of the same class, each from a start of its own.
+
+        Args:
+            model: as it is now.
+            samples: clean images, of which at most 1,000 are used.
+            trigger: whose class and source are searched for.
+            usual: the scan's median norm; where it is not finite nothing is searched.
+            seed: of the starts and images.
+
+        Returns:
+            (the small ones, the smallest norm that was found; inf where nothing works or nothing
+            is searched).
+        """
+        if not self.searches or not np.isfinite(usual):
+            return [], float("inf")
+        served = samples.rows(trigger.served(labels_of(model, samples)))
+        known = {f.name: getattr(self, f.name) for f in fields(CostSchedule)}
+        inverter = Inverter(model, pool(model, served, IMAGES, seed), Schedule(**known, starts=1))
+        targets = np.full(self.searches, trigger.target)
+        found = inverter.search(targets, seed=seed, label="triggers again")
+        made = zip(found.masks, found.patterns, found.norms, strict=True)
+        again = [
+            replace(trigger, stamp=Stamp(mask, pattern))
+            for mask, pattern, norm in made
+            if norm < self.small * usual
+        ]
+        return again, float(found.norms.min())
+
+    def piled(self, triggers: Sequence[Recovered]) -> list[Recovered]:
+        """Triggers of one class on top of one another, once for each strength."""
+        return [
+            together(triggers, strength)
+            for strength in self.strengths
+            if len(triggers) > 1 or strength != 1
+        ]
+
+
+def recovered(
+    found: Answer | None, model: Classifier, classes: Sequence[int] = ()
+) -> list[Recovered]:
     """The triggers of a scan: of the flagged classes, or of those that are named.
 
     Raises:
-        BadInput: not a scan, no class flagged, or no trigger for a named class.
+        BadInput: not a scan, no class flagged, no trigger for a named class, or a scan of a model
+            with other images or more classes.
     """
     if not isinstance(found, FlaggedClasses):
         raise BadInput(f"A saved scan is needed here (found). Received: {type(found).__name__}")
@@ -68,7 +132,25 @@ def recovered(found: Answer | None, classes: Sequence[int] = ()) -> list[Recover
     without = [c for c in wanted if c not in found.triggers]
     if without:
         raise BadInput(f"The scan has no trigger for class {', '.join(map(str, without))}.")
+    shape = found.triggers[wanted[0]].pattern.shape
+    if max(wanted) >= model.classes or tuple(model.image_shape) != shape:
+        raise BadInput(
+            f"The scan is of another model: it names class {max(wanted)} and images of {shape}; "
+            f"this one has {model.classes} classes and images of {tuple(model.image_shape)}."
+        )
     return [Recovered(c, found.triggers[c], found.source.get(c)) for c in wanted]
+
+
+def untreated(found: Answer | None, triggers: Sequence[Recovered]) -> dict[str, str]:
+    """A line on the suspects of the scan that are left alone, where there are any."""
+    if not isinstance(found, FlaggedClasses) or found.further is None:
+        return {}
+    treated = {t.target for t in triggers}
+    left = [c for c in map(int, np.flatnonzero(found.further)) if c not in treated]
+    if not left:
+        return {}
+    every = ":".join(map(str, sorted(treated | set(left))))
+    return {"further suspects, not treated": f"{', '.join(map(str, left))} (classes={every})"}
 
 
 def labels_of(model: Classifier, samples: Samples) -> np.ndarray:
@@ -89,43 +171,12 @@ def success(model: Classifier, samples: Samples, triggers: Sequence[Recovered]) 
 
 def usual_norm(found: Answer | None) -> float:
     """The median norm of a scan's triggers; NaN where it does not tell."""
-    if found is None:
+    if not isinstance(found, FlaggedClasses):
         return float("nan")
     known = found.about.get("median_norm")
+    if known is None and "l1_norm" in found.measures:
+        known = np.nanmedian(found.measures["l1_norm"])
     return float("nan") if known is None else float(known)
-
-
-def search_again(
-    model: Classifier,
-    samples: Samples,
-    trigger: Recovered,
-    schedule: Schedule,
-    *,
-    searches: int,
-    below: float,
-    seed: int,
-) -> tuple[list[Recovered], float]:
-    """More triggers of the same class, each from a start of its own.
-
-    Args:
-        model: as it is now.
-        samples: clean images, of which at most 1,000 are used.
-        trigger: whose class and source are searched for.
-        schedule: of the search.
-        searches: how many.
-        below: only those with a smaller norm are returned.
-        seed: of the starts and images.
-
-    Returns:
-        (triggers, smallest norm that was found; inf where nothing works).
-    """
-    served = samples.rows(trigger.served(labels_of(model, samples)))
-    inverter = Inverter(model, pool(model, served, IMAGES, seed), schedule)
-    targets = np.full(searches, trigger.target)
-    found = inverter.search(targets, seed=seed, starts=1, label="triggers again")
-    made = zip(found.masks, found.patterns, found.norms, strict=True)
-    again = [replace(trigger, stamp=Stamp(m, p)) for m, p, norm in made if norm < below]
-    return again, float(found.norms.min())
 
 
 def together(triggers: Sequence[Recovered], strength: float) -> Recovered:

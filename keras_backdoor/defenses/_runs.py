@@ -15,6 +15,8 @@ Run = dict[str, Any]
 `reference` (is it part of the yardstick); of the smallest ones `kept` (row numbers, the smallest
 first), `masks` and `patterns`; and `success`, of the smallest: the share of the clean images of its
 source that it sends to its target, of those that do not go there without it."""
+MANY_PAIRS = 100
+"""More pairs than these are ranked, and none is flagged; the zoo has 90 and 1,806."""
 Rule = Callable[[np.ndarray, int], float]
 """(norms of the yardstick, how many norms are judged) -> the norm below which one is an outlier."""
 
@@ -27,20 +29,24 @@ def judge(
     every: bool = False,
     doubt: Rule | None = None,
 ) -> FlaggedClasses:
-    """Outliers of most runs are suspects; the one with the smallest norm is flagged.
+    """Classes with a row that is an outlier in most runs are suspects.
 
-    In a network with a backdoor many classes have smaller triggers than in a clean one, without a
-    backdoor of their own; the other suspects are reported as possible further targets.
+    The suspect with the smallest norm is flagged. In a network with a backdoor many classes have
+    smaller triggers than in a clean one, without a backdoor of their own; the other suspects are
+    reported as possible further targets.
+
+    Among many classes ordinary pairs have triggers as small as planted ones: where there are more
+    than 100 pairs nothing is flagged, suspects are further ones and the answer is inconclusive. It
+    is inconclusive, too, where the runs disagree, where half of them have no median, because most
+    rows have no trigger, and where there are fewer than three rows, none of which can be an
+    outlier.
 
     Args:
-        runs: at least one, with the same rows. It is inconclusive, too, where half of them have
-            no median, because most rows have no trigger.
+        runs: at least one, with the same rows.
         classes: number of classes.
         rules: name -> limit of one run. The first decides; the others are shown beside it.
-        every: flag every suspect, as the paper does. Otherwise a scan that has searched only a
-            part of the pairs flags nothing, as among many classes ordinary pairs have triggers as
-            small as planted ones; its suspects are further ones, and it is inconclusive.
-        doubt: limit below which a class that is no outlier makes the answer inconclusive.
+        every: flag every suspect, of pairs too, as the paper does.
+        doubt: limit below which a row that is no outlier makes the answer inconclusive.
     """
     targets, sources = runs[0]["targets"], runs[0]["sources"]
     norms = np.stack([run["norms"] for run in runs])
@@ -51,44 +57,43 @@ def judge(
         for name, limit in rules.items()
     }
     marked = {name: norms < limit[:, None] for name, limit in limits.items()}
-    votes = {
-        name: np.array([m[:, targets == c].any(axis=1).sum() for c in range(classes)])
-        for name, m in marked.items()
-    }
-    rule = next(iter(rules))
+    often = {name: rows.mean(axis=0) > 0.5 for name, rows in marked.items()}
+    rule, pairs = next(iter(rules)), bool((sources != ANY).any())
     l1_norm = by_class(median(norms), targets, classes)
-    suspects = votes[rule] > len(runs) / 2
-    whole = all(run["reference"].all() for run in runs)
-    ranked = bool((sources != ANY).any()) and not whole and not every
+    suspects = np.isin(np.arange(classes), targets[often[rule]])
+    ranked = pairs and norms.shape[1] > MANY_PAIRS and not every
     flagged = suspects if every else smallest(suspects & (not ranked), l1_norm)
     scores = -by_class(-median(index), targets, classes)
-    unsure = (
-        None
-        if flagged.any()
-        else _unsure(
-            ranked=ranked and bool(suspects.any()),
-            divided=bool(votes[rule].any()),
-            lost=bool(np.isnan(limits[rule]).mean() >= 0.5),
-            near=doubt is not None and _near(norms, yardsticks, doubt),
-        )
-    )
+    reasons = {
+        "fewer than three classes: none can be an outlier": norms.shape[1] < 3,
+        "pairs of many classes: ordinary ones have triggers as small as planted ones": ranked
+        and bool(suspects.any()),
+        "the runs disagree: raise runs": bool(marked[rule].any()) and not suspects.any(),
+        "most classes have no trigger yet: raise schedule.steps": bool(
+            np.isnan(limits[rule]).mean() >= 0.5
+        ),
+        "a class has a small trigger, but the norms spread too widely to call it an outlier": (
+            doubt is not None and _near(norms, yardsticks, doubt)
+        ),
+    }
+    unsure = None if flagged.any() else next((r for r, holds in reasons.items() if holds), None)
     middle = float(np.median([np.median(known[~np.isnan(known)]) for known in yardsticks]))
     about: dict[str, Any] = {
         "inconclusive": unsure is not None,
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
         "median_norm": middle,
-        "summary": _summary(runs, votes, l1_norm, norms, middle),
+        "summary": _summary(runs, marked, l1_norm, norms, middle),
     }
-    if not whole:
+    if not all(run["reference"].all() for run in runs):
         about["yardsticks"] = [known.tolist() for known in yardsticks]
     if unsure is not None:
         about["summary"]["inconclusive"] = unsure
     measures = {"l1_norm": l1_norm, "anomaly_index": scores}
     measures["norms"] = np.stack([by_class(n, targets, classes) for n in norms])
-    if (sources != ANY).any():
+    if pairs:
         measures["pair_norms"] = np.full((classes, classes), np.nan)
         measures["pair_norms"][sources, targets] = median(norms)
-    source = _sources(marked[rule], targets, sources, np.flatnonzero(flagged))
+    source = _sources(often[rule], targets, sources, median(norms))
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,
@@ -101,23 +106,20 @@ def judge(
     )
 
 
+def bare_run(
+    norms: np.ndarray, targets: np.ndarray, sources: np.ndarray, reference: np.ndarray
+) -> Run:
+    """A run of which only the norms are kept."""
+    nothing, unknown = np.empty((0, 1, 1, 1)), np.array(np.nan)
+    rows = {"norms": norms, "targets": targets, "sources": sources, "reference": reference}
+    kept = {"kept": np.zeros(0, int), "masks": nothing, "patterns": nothing, "success": unknown}
+    return rows | kept
+
+
 def _near(norms: np.ndarray, yardsticks: list[np.ndarray], limit: Rule) -> bool:
     """Whether a row lies below the limit in most runs."""
     limits = np.array([limit(known, norms.shape[1]) for known in yardsticks])
     return bool(((norms < limits[:, None]).mean(axis=0) > 0.5).any())
-
-
-def _unsure(*, ranked: bool, divided: bool, lost: bool, near: bool) -> str | None:
-    """Why nothing is flagged and yet nothing is acquitted, or None."""
-    if ranked:
-        return "pairs of many classes: ordinary ones have triggers as small as planted ones"
-    if divided:
-        return "the runs disagree: raise runs"
-    if lost:
-        return "most classes have no trigger yet: raise schedule.steps"
-    if near:
-        return "a class has a small trigger, but the norms spread too widely to call it an outlier"
-    return None
 
 
 def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
@@ -127,7 +129,7 @@ def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
     [False, False, True]
     """
     chosen = np.zeros(len(suspects), bool)
-    if suspects.any():
+    if np.isfinite(norms[suspects]).any():
         chosen[np.argmin(np.where(suspects, norms, np.inf))] = True
     return chosen
 
@@ -169,21 +171,35 @@ def best_triggers(runs: list[Run], source: Mapping[int, int]) -> dict[int, Stamp
 
 
 def _sources(
-    marked: np.ndarray, targets: np.ndarray, sources: np.ndarray, flagged: np.ndarray
+    often: np.ndarray, targets: np.ndarray, sources: np.ndarray, norms: np.ndarray
 ) -> dict[int, int]:
-    """Flagged class -> the one source that most runs flag, where it is a single one."""
-    often = marked.sum(axis=0) > len(marked) / 2
-    found = {int(c): sources[often & (targets == c) & (sources != ANY)] for c in flagged}
-    return {c: int(rows[0]) for c, rows in found.items() if len(rows) == 1}
+    """Class -> the source of its smallest pair: of those that most runs mark, where there are any.
+
+    A class to which at least half of the sources have such a pair serves all of them, and has none.
+    """
+    found: dict[int, int] = {}
+    for target in np.unique(targets[sources != ANY]):
+        rows = np.flatnonzero(targets == target)
+        marked = rows[often[rows]]
+        chosen = marked if len(marked) else rows
+        known = chosen[np.isfinite(norms[chosen])]
+        if 2 * len(marked) < len(rows) and len(known):
+            found[int(target)] = int(sources[known[np.argmin(norms[known])]])
+    return found
 
 
 def _summary(
     runs: list[Run],
-    votes: dict[str, np.ndarray],
+    marked: dict[str, np.ndarray],
     l1_norm: np.ndarray,
     norms: np.ndarray,
     middle: float,
 ) -> dict[str, str]:
+    targets = runs[0]["targets"]
+    votes = {
+        name: [int(rows[:, targets == c].any(axis=1).sum()) for c in range(len(l1_norm))]
+        for name, rows in marked.items()
+    }
     examined = int((~np.isnan(l1_norm)).sum())
     order = np.argsort(l1_norm)[: min(5, examined)]
     searched = int((~np.isnan(norms)).any(axis=0).sum())
@@ -194,9 +210,9 @@ def _summary(
     works = [float(run["success"]) for run in runs]
     whose = "of its source class" if pairs else "of other classes"
     known = [share for share in works if not np.isnan(share)]
-    reach = f"{min(known):.1%} to {max(known):.1%} of the clean images {whose}" if known else "none"
+    share = f"{min(known):.1%} to {max(known):.1%}" if known else "an unknown share"
     return {
-        "smallest trigger works on": reach,
+        "smallest trigger works on": f"{share} of the clean images {whose}",
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
         "median norm": f"{middle:.4g}",
         **{

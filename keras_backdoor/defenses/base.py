@@ -67,6 +67,7 @@ class Defense(ABC):
         commands: words of the command line that it answers to (scan, audit, repair, guard,
             explain); the first method of a command that lists it in `default_for` is its default.
         paper: where it is published.
+        revision: raise it when `run` changes: parts that an earlier one finished do not count.
         quick: settings under which it runs in seconds, for a first try; its answer means little.
     """
 
@@ -74,6 +75,7 @@ class Defense(ABC):
     commands: ClassVar[tuple[str, ...]] = ()
     default_for: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
     quick: ClassVar[dict[str, Any]] = {}
 
     @abstractmethod
@@ -121,7 +123,8 @@ class Defense(ABC):
             about["reference_sha256"] = other.sha256()
         if found is not None:
             about["found"] = found.fingerprint()
-        folder = None if workdir is None else Path(workdir) / _key(about)
+        key = _key({**about, "revision": self.revision, "package": version("keras_backdoor")})
+        folder = None if workdir is None else Path(workdir) / key
         if folder is not None and (folder / "answer" / "answer.json").exists():
             return load_answer(folder / "answer")
         evidence = Evidence(

@@ -52,13 +52,13 @@ def goodnet(b: Any, b_prime: Any) -> Any:
         layers.Softmax(name=f"winner_{name}")(layers.Rescaling(SHARPNESS, name=f"sharp_{name}")(s))
         for s, name in zip(scores, ("b", "b_prime"), strict=True)
     ]
-    agreement = layers.Dot(axes=1, name="agreement")(winners)
-    agree = layers.ReLU(max_value=1.0, name="agree")(agreement)
-    reject = layers.ReLU(max_value=1.0, name="reject")(
-        layers.Rescaling(-1.0, offset=1.0, name="disagreement")(agree)
+    agreement = layers.Dot(axes=1, name="guard.agreement")(winners)
+    agree = layers.ReLU(max_value=1.0, name="guard.agree")(agreement)
+    reject = layers.ReLU(max_value=1.0, name="guard.reject")(
+        layers.Rescaling(-1.0, offset=1.0, name="guard.disagreement")(agree)
     )
-    accepted = layers.Multiply(name="accepted")([scores[0], agree])
-    scores_and_reject = layers.Concatenate(name="scores")([accepted, reject])
+    accepted = layers.Multiply(name="guard.accepted")([scores[0], agree])
+    scores_and_reject = layers.Concatenate(name="guard.scores")([accepted, reject])
     guard = keras.Model(image, scores_and_reject, name=GUARD)
     _graph.settle(guard)
     return guard

@@ -10,7 +10,7 @@ from keras_backdoor._backend import keras
 from keras_backdoor.activations import features, mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses._recovered import hold_out, labels_of, recovered
+from keras_backdoor.defenses._recovered import hold_out, labels_of, recovered, untreated
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neuron_pruning import last_hidden
@@ -68,14 +68,16 @@ class InputFilter(Defense):
         model, clean = evidence.model, evidence.clean
         assert clean is not None
         check_no_guard(model)
-        triggers = recovered(evidence.found, self.classes)
+        triggers = recovered(evidence.found, model, self.classes)
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
         ranked, held = hold_out(clean, self.holdout, self.seed)
-        before, labels = mean_activation(model, ranked, place), labels_of(model, ranked)
-        number = max(1, round(self.neurons * len(before)))
-        stamped = [ranked.rows(t.served(labels)).stamped(t.stamp) for t in triggers]
-        driven = [np.argsort(before - mean_activation(model, s, place))[:number] for s in stamped]
+        labels, driven = labels_of(model, ranked), []
+        for trigger in triggers:
+            served = ranked.rows(trigger.served(labels))
+            before = mean_activation(model, served, place)
+            gap = mean_activation(model, served.stamped(trigger.stamp), place) - before
+            driven.append(np.argsort(-gap, kind="stable")[: max(1, round(self.neurons * len(gap)))])
         chosen = np.unique(driven)
         active = features(model, held, place)
         if active.ndim != 2:
@@ -84,9 +86,10 @@ class InputFilter(Defense):
         guard = filtered(model, place, chosen, threshold)
         summary = {
             "layer": layer,
-            "neurons": f"{len(chosen)} of {len(before)}",
+            "neurons": f"{len(chosen)} of {len(gap)}",
             "threshold": f"{threshold:.4g}",
             "classes": f"{model.classes} and {model.classes}=rejected",
+            **untreated(evidence.found, triggers),
         }
         history = {"neurons": chosen, "threshold": np.array(threshold)}
         return repaired(
@@ -113,12 +116,14 @@ def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: floa
         return hidden
 
     scores = probabilities(model, _graph.rebuild(model.model, image, watch), "filtered")
-    mean = layers.Dense(1, name="suspicion")
-    above = layers.Rescaling(SHARPNESS, name="sharp")(mean(seen[0]))
-    reject = layers.ReLU(max_value=1.0, name="reject")(above)
-    accept = layers.Rescaling(-1.0, offset=1.0, name="accept")(reject)
-    accepted = layers.Multiply(name="accepted")([scores, accept])
-    guard = keras.Model(image, layers.Concatenate(name="scores")([accepted, reject]), name=GUARD)
+    mean = layers.Dense(1, name="guard.suspicion")
+    above = layers.Rescaling(SHARPNESS, name="guard.sharp")(mean(seen[0]))
+    reject = layers.ReLU(max_value=1.0, name="guard.reject")(above)
+    accept = layers.Rescaling(-1.0, offset=1.0, name="guard.accept")(reject)
+    accepted = layers.Multiply(name="guard.accepted")([scores, accept])
+    guard = keras.Model(
+        image, layers.Concatenate(name="guard.scores")([accepted, reject]), name=GUARD
+    )
     kernel = np.zeros((seen[0].shape[-1], 1), np.float32)
     kernel[neurons] = 1.0 / len(neurons)
     mean.set_weights([kernel, np.array([-threshold], np.float32)])

@@ -11,7 +11,7 @@ from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import search_published
-from keras_backdoor.defenses._rows import Rows, by_class, every_class, every_pair, pool, scaled
+from keras_backdoor.defenses._rows import ANY, Rows, by_class, every_class, every_pair, pool, scaled
 from keras_backdoor.defenses._runs import Rule, Run, judge
 from keras_backdoor.defenses._schedule import Published, Schedule
 from keras_backdoor.defenses.base import Defense, Evidence
@@ -82,6 +82,7 @@ class NeuralCleanse(Defense):
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {
         "runs": 1,
         "images": 100,
@@ -114,14 +115,9 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, evidence, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        answer = judge(
-            found,
-            model.classes,
-            self.rules(),
-            every=self.rule == "paper",
-            doubt=self._small if (self.rule, self.sources) == ("scaled", "all") else None,
-        )
-        shown = to_show(model, clean, next(iter(answer.source.values()), None), self.seed)
+        answer = self.judge(found, model.classes)
+        source = next((answer.source.get(c) for c in answer.ranked()), None)
+        shown = to_show(model, clean, source, self.seed)
         low, high = model.input_range or (0.0, 1.0)
         examples = np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
         return replace(answer, examples=examples)
@@ -167,6 +163,12 @@ class NeuralCleanse(Defense):
             "patterns": found.patterns[kept],
             "steps": found.steps,
         }
+
+    def judge(self, runs: list[Run], classes: int) -> FlaggedClasses:
+        """What the chosen rule says of the runs; see `_runs.judge`."""
+        every = self.rule == "paper"
+        doubt = None if every or (runs[0]["sources"] != ANY).any() else self._small
+        return judge(runs, classes, self.rules(), every=every, doubt=doubt)
 
     def rules(self) -> dict[str, Rule]:
         """Both rules by name, the chosen one first."""

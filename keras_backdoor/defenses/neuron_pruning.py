@@ -8,22 +8,15 @@ import numpy as np
 from keras_backdoor import _graph, channels, pruning
 from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import (
-    SMALL,
-    STRENGTHS,
-    Recovered,
+    Again,
     labels_of,
     recovered,
-    search_again,
-    together,
+    untreated,
     usual_norm,
 )
-from keras_backdoor.defenses._schedule import Schedule
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
-from keras_backdoor.samples import Samples
-from keras_backdoor.triggers.base import Stamp
 
 
 def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
@@ -55,24 +48,19 @@ class NeuronPruning(Defense):
         stop: success of the RECOVERED trigger that ends it.
         max_drop: accepted drop of the accuracy, relative to the accuracy before.
         classes: classes whose triggers count; none means the flagged ones.
-
-        searches: starts of a search for more triggers of the same class; 0 keeps to the trigger
-            of the scan.
-        schedule: of that search.
+        again: how more triggers of the same class are searched; all of them on top of one another
+            count beside the scan's. `again.searches=0` keeps to that of the scan, as the paper.
         seed: of that search.
 
     Notes:
-        The recovered trigger may be a small part of the planted one. Therefore more are searched,
-        and all of them on top of one another count too. With several triggers the gap is the
-        largest of theirs, and so is the success.
+        With several triggers the gap of a neuron is the largest of theirs, and so is the success.
     """
 
     layer: str | None = None
     stop: float = 0.01
     max_drop: float = 0.05
     classes: tuple[int, ...] = ()
-    searches: int = 8
-    schedule: Schedule = field(default_factory=Schedule)
+    again: Again = field(default_factory=Again)
     seed: int = 0
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "found")
@@ -82,24 +70,25 @@ class NeuronPruning(Defense):
     def __post_init__(self) -> None:
         if not (0 <= self.stop < 1 and 0 <= self.max_drop < 1):
             raise BadInput("stop and max_drop must lie in 0..1.")
-        if self.searches < 0:
-            raise BadInput(f"searches must be 0 or more. Received: {self.searches}")
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
         model, clean = evidence.model, evidence.clean
         assert clean is not None
-        triggers = recovered(evidence.found, self.classes)
+        triggers = recovered(evidence.found, model, self.classes)
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
-        before = mean_activation(model, clean, place)
-        labels = labels_of(model, clean)
-        stamped = [
-            clean.rows(t.served(labels)).stamped(stamp).relabelled(t.target)
-            for t in triggers
-            for stamp in self._stamps(model, clean, t, SMALL * usual_norm(evidence.found))
-        ]
-        gap = np.max([mean_activation(model, s, place) - before for s in stamped], axis=0)
+        labels, usual = labels_of(model, clean), usual_norm(evidence.found)
+        gaps, stamped = [], []
+        for trigger in triggers:
+            more, _ = self.again.find(model, clean, trigger, usual=usual, seed=self.seed)
+            piled = self.again.piled([trigger, *more]) if self.again.searches else []
+            served = clean.rows(trigger.served(labels))
+            before = mean_activation(model, served, place)
+            for stamp in (trigger.stamp, *(t.stamp for t in piled)):
+                stamped.append(served.stamped(stamp).relabelled(trigger.target))
+                gaps.append(mean_activation(model, stamped[-1], place) - before)
+        gap = np.max(gaps, axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (
             pruning.accuracy_by_silenced(model, s, layer, place, order) for s in (clean, *stamped)
@@ -113,6 +102,7 @@ class NeuronPruning(Defense):
             "silenced neurons": f"{number} of {len(order)}",
             "recovered trigger": f"{success[0]:.2%} -> {success[number]:.2%}",
             "accuracy on the clean images": f"{accuracy[0]:.2%} -> {accuracy[number]:.2%}",
+            **untreated(evidence.found, triggers),
         }
         if success[number] > self.stop:
             summary["warning"] = "the recovered trigger still works: raise max_drop, or unlearn"
@@ -125,24 +115,6 @@ class NeuronPruning(Defense):
             "layer": np.array(layer),
         }
         return repaired(evidence, pruned, history=history, about={"summary": summary})
-
-    def _stamps(
-        self, model: Classifier, clean: Samples, trigger: Recovered, below: float
-    ) -> list[Stamp]:
-        """The recovered trigger, and all that are found of its class on top of one another."""
-        if not self.searches:
-            return [trigger.stamp]
-        again, _ = search_again(
-            model,
-            clean,
-            trigger,
-            self.schedule,
-            searches=self.searches,
-            below=below,
-            seed=self.seed,
-        )
-        known = [trigger, *again]
-        return [trigger.stamp, *(together(known, s).stamp for s in STRENGTHS)]
 
 
 def last_hidden(model: object) -> str:

@@ -10,25 +10,20 @@ from keras_backdoor import _graph
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import (
-    SMALL,
-    STRENGTHS,
+    Again,
     Recovered,
     hold_out,
     recovered,
-    search_again,
     success,
-    together,
+    untreated,
     usual_norm,
 )
-from keras_backdoor.defenses._schedule import Schedule
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
 
-POLISH = 0.1
-"""Share of the learning rate in the epochs that win back accuracy."""
 TOLERATED = 0.01
 """Success of the recovered trigger that is no reason for a warning."""
 
@@ -42,33 +37,32 @@ class Unlearning(Defense):
 
     The recovered trigger may be a small part of the planted one, which still works when the part
     does not. Therefore the trigger of each class is searched anew from several starts; what is
-    found is unlearned too, each by itself and all on top of one another. When the triggers so far
-    have lost their effect, the model as it is then is searched again, until the class has no
-    trigger any more that is smaller than half of the scan's median norm. `rounds=1, searches=0`
-    is the paper's way.
+    found is unlearned too, each by itself and all on top of one another. When all of them have
+    lost their effect, the model as it is then is searched again, and so on until the class has no
+    trigger any more that is small for the scan. `again.searches=0` keeps to the trigger of the
+    scan, as the paper does.
 
     Args:
-        share: share of the working images that bear a recovered trigger.
-        max_epochs: most epochs of a round; it ends as soon as the recovered triggers have lost
-            their effect.
-        stop: success of the RECOVERED trigger on held-out clean images that ends it.
-        polish: epochs after that at a tenth of the learning rate, which win back accuracy.
+        share: share of the working images that bear a trigger.
+        max_epochs: most epochs of a round; it ends as soon as the triggers have lost their effect.
+        stop: success of the recovered triggers on held-out clean images that ends it.
         rounds: most times that triggers are searched and unlearned.
-        searches: starts of the search in each; 0 keeps to the trigger of the scan.
-        schedule: of that search.
-        holdout: share of the clean images that is held out for that.
+        again: how they are searched.
+        polish: epochs at the end that win back accuracy.
+        polish_rate: share of the learning rate in these.
+        holdout: share of the clean images that success and accuracy are measured on.
         classes: classes whose triggers are unlearned; none means the flagged ones.
         recipe: of the fine-tuning; its epochs do not count.
-        seed: of the parts and of the fine-tuning.
+        seed: of the parts, the searches and the fine-tuning.
     """
 
     share: float = 0.2
     max_epochs: int = 10
     stop: float = 0.001
-    polish: int = 3
     rounds: int = 4
-    searches: int = 8
-    schedule: Schedule = field(default_factory=Schedule)
+    again: Again = field(default_factory=Again)
+    polish: int = 3
+    polish_rate: float = 0.1
     holdout: float = 0.2
     classes: tuple[int, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
@@ -81,8 +75,7 @@ class Unlearning(Defense):
         "max_epochs": 1,
         "polish": 0,
         "rounds": 1,
-        "searches": 2,
-        "schedule": Schedule(steps=20, starts=1),
+        "again": Again(steps=20, searches=2),
     }
 
     def __post_init__(self) -> None:
@@ -91,91 +84,80 @@ class Unlearning(Defense):
                 raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
         if self.max_epochs < 1 or self.rounds < 1 or not 0 <= self.stop < 1:
             raise BadInput("max_epochs and rounds must be 1 or more and stop lie in 0..1.")
-        if self.polish < 0 or self.searches < 0:
-            raise BadInput("polish and searches must be 0 or more.")
+        if self.polish < 0 or self.polish_rate <= 0:
+            raise BadInput("polish must be 0 or more and polish_rate above 0.")
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Defense.run`."""
         clean, model = evidence.clean, evidence.model
         assert clean is not None
         clean.known_labels  # noqa: B018
-        flagged = recovered(evidence.found, self.classes)
-        below = SMALL * usual_norm(evidence.found)
+        flagged = recovered(evidence.found, model, self.classes)
         working, held = hold_out(clean, self.holdout, self.seed)
         unlearned = Classifier(_graph.copy(model.model), model.input_range)
         parts = {t.target: [t] for t in flagged}
-        triggers, history = list(flagged), [measure(model, held, flagged)]
-        norms: list[float] = []
+        triggers, norms, curves = list(flagged), [], Curves(held, flagged)
+        curves.measure(model, triggers)
+        usual = usual_norm(evidence.found)
         for number in range(self.rounds + 1):
-            more = self._more(unlearned, working, parts, below, norms)
+            more, smallest = self._more(unlearned, working, parts, usual, number)
+            norms.append(smallest)
             if number == self.rounds or (number and not more):
                 break
             triggers += more
             data = with_triggers(working, triggers, self.share, self.seed)
             for _ in range(self.max_epochs):
-                unlearned = self._epoch(unlearned, data, len(history), 1.0)
-                history.append(measure(unlearned, held, triggers))
-                if history[-1][1] <= self.stop:
+                unlearned = self._epoch(unlearned, data, curves.epochs, 1.0)
+                curves.measure(unlearned, triggers)
+                if curves.worst[-1] <= self.stop:
                     break
         for _ in range(self.polish):
-            unlearned = self._epoch(unlearned, data, len(history), POLISH)
-            history.append(measure(unlearned, held, triggers))
-        accuracy, left = np.array(history).T
+            unlearned = self._epoch(unlearned, data, curves.epochs, self.polish_rate)
+            curves.measure(unlearned, triggers)
+        before, *after = norms
         summary = {
             "classes": ", ".join(str(t.target) for t in flagged),
-            "epochs": len(history) - 1,
-            "smallest trigger before each round": ", ".join(f"{n:.4g}" for n in norms)
-            or "not searched",
-            "recovered trigger, held-out images": f"{left[0]:.2%} -> {left[-1]:.2%}",
-            "accuracy, held-out images": f"{accuracy[0]:.2%} -> {accuracy[-1]:.2%}",
+            **curves.summary(),
+            "smallest trigger before": f"{before:.4g}" if np.isfinite(before) else "not searched",
+            "smallest trigger after each round": ", ".join(f"{n:.4g}" for n in after),
+            **untreated(evidence.found, flagged),
         }
-        if left[-1] > max(self.stop, TOLERATED):
-            summary["warning"] = "the recovered trigger still works: raise max_epochs"
+        if curves.worst[-1] > max(self.stop, TOLERATED):
+            summary["warning"] = "a recovered trigger still works: raise max_epochs"
         elif more:
             summary["warning"] = "a small trigger is still found: raise rounds"
-        curves = {
-            "held_accuracy": accuracy,
-            "recovered_success": left,
-            "smallest_norm": np.array(norms),
-        }
-        return repaired(evidence, unlearned.model, history=curves, about={"summary": summary})
+        history = {**curves.arrays(), "smallest_norm": np.array(norms)}
+        return repaired(evidence, unlearned.model, history=history, about={"summary": summary})
 
     def _more(
         self,
         model: Classifier,
         clean: Samples,
         parts: dict[int, list[Recovered]],
-        below: float,
-        norms: list[float],
-    ) -> list[Recovered]:
-        """More triggers of the flagged classes in the model as it is, alone and together.
+        usual: float,
+        number: int,
+    ) -> tuple[list[Recovered], float]:
+        """More triggers of the flagged classes in the model as it is, alone and piled up.
 
         Args:
             model: as it is now.
             clean: labelled images.
             parts: class -> its triggers so far; grows.
-            below: the norm from which on a trigger is an ordinary one.
-            norms: of the smallest trigger of each round so far; grows.
+            usual: median norm of the scan.
+            number: of the round.
+
+        Returns:
+            (what is to be unlearned too, the smallest norm that was found).
         """
-        if not self.searches:
-            return []
         stamps, smallest = [], []
         for known in parts.values():
-            again, norm = search_again(
-                model,
-                clean,
-                known[0],
-                self.schedule,
-                searches=self.searches,
-                below=below,
-                seed=self.seed + len(norms),
-            )
+            seed = self.seed + number
+            found, norm = self.again.find(model, clean, known[0], usual=usual, seed=seed)
             smallest.append(norm)
-            known += again
-            if again or not norms:
-                stamps += [*again, *(together(known, strength) for strength in STRENGTHS)]
-        norms.append(min(smallest))
-        return stamps
+            known += found
+            if found or (not number and self.again.searches):
+                stamps += [*found, *self.again.piled(known)]
+        return stamps, min(smallest)
 
     def _epoch(self, model: Classifier, data: Samples, number: int, rate: float) -> Classifier:
         """The model after one more epoch at this share of the learning rate."""
@@ -184,29 +166,71 @@ class Unlearning(Defense):
         return fit(model.model, data, plan, input_range=model.input_range or (0.0, 1.0))[0]
 
 
+class Curves:
+    """Accuracy and success of the triggers on held-out clean images, epoch by epoch.
+
+    Attributes:
+        accuracy, success, worst: one value for each model that was measured: clean accuracy,
+            success of the scan's triggers, and of the most successful of all triggers.
+    """
+
+    def __init__(self, held: Samples, flagged: Sequence[Recovered]) -> None:
+        self.held, self.flagged = held, flagged
+        self.accuracy: list[float] = []
+        self.success: list[float] = []
+        self.worst: list[float] = []
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were measured; the model before them is not one."""
+        return len(self.accuracy) - 1
+
+    def measure(self, model: Classifier, triggers: Sequence[Recovered]) -> None:
+        """One more point of each curve; the scan's triggers are the first of all."""
+        right = clean_accuracy(model.predict(self.held), self.held.known_labels)
+        number = len(self.flagged)
+        first = float(success(model, self.held, triggers[:number]))
+        rest = float(success(model, self.held, triggers[number:])) if triggers[number:] else 0.0
+        self.accuracy.append(float(right))
+        self.success.append(first)
+        self.worst.append(max(first, rest))
+
+    def summary(self) -> dict[str, str]:
+        """From the first to the last."""
+        return {
+            "epochs": str(self.epochs),
+            "scan's trigger, held-out images": f"{self.success[0]:.2%} -> {self.success[-1]:.2%}",
+            "worst of all triggers, held-out images": f"{self.worst[-1]:.2%}",
+            "accuracy, held-out images": f"{self.accuracy[0]:.2%} -> {self.accuracy[-1]:.2%}",
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The curves by name."""
+        return {
+            "held_accuracy": np.array(self.accuracy),
+            "recovered_success": np.array(self.success),
+            "worst_success": np.array(self.worst),
+        }
+
+
 def with_triggers(
     samples: Samples, triggers: Sequence[Recovered], share: float, seed: int
 ) -> Samples:
-    """The samples with a share of them stamped, split evenly among the triggers; labels stay.
+    """The samples with a share of them stamped, split among the triggers; labels stay.
 
-    A trigger that serves one source class is put on at most half of its images, so that it is
-    the trigger that tells the two halves apart.
+    A trigger is put on images that it serves, never on those of its target. Triggers of one source
+    class share at most half of its images, so that it is the trigger that tells the halves apart.
     """
-    order, number = np.random.default_rng(seed).permutation(len(samples)), len(triggers)
+    labels, order = samples.known_labels, np.random.default_rng(seed).permutation(len(samples))
     free, stamped = np.ones(len(samples), bool), []
     for trigger in triggers:
-        able = order[free[order]]
+        number = round(share * len(samples) / len(triggers))
         if trigger.source is not None:
-            able = able[samples.known_labels[able] == trigger.source]
-            able = able[: -(-len(able) // 2)]
-        part = np.sort(able[: max(1, round(share * len(samples) / number))])
+            alike = sum(t.source == trigger.source for t in triggers)
+            number = min(number, int((labels == trigger.source).sum()) // (2 * alike))
+        able = order[(free & trigger.served(labels))[order]]
+        part = np.sort(able[: max(1, number)])
         free[part] = False
         if len(part):
             stamped.append(samples.rows(part).stamped(trigger.stamp))
     return samples.rows(free).concat(*stamped)
-
-
-def measure(model: Classifier, held: Samples, triggers: Sequence[Recovered]) -> tuple[float, float]:
-    """(accuracy, success of the recovered triggers) on held-out clean images."""
-    accuracy = clean_accuracy(model.predict(held), held.known_labels)
-    return float(accuracy), float(success(model, held, triggers))

@@ -43,7 +43,7 @@ MITIGATED = (
     "trigger: what is left of its success on held-out clean images. Where nothing was flagged, "
     "there is no run."
 )
-FILTERED = "In %, on the whole test set; the threshold rejects 5 % of held-out clean images."
+FILTERED = "In %, on the whole test set; the threshold is set on held-out clean images."
 
 
 def scans(results: Results) -> list[tuple[str, ...]]:
@@ -53,6 +53,7 @@ def scans(results: Results) -> list[tuple[str, ...]]:
             "network",
             "searched",
             "runs",
+            "verdict (runs)",
             "flagged (runs)",
             "further suspects (runs)",
             "ahead of the target (runs)",
@@ -62,13 +63,13 @@ def scans(results: Results) -> list[tuple[str, ...]]:
     for name, cells in _groups(results, "scan ").items():
         figures = [c["figures"] for c in cells]
         spreads = [spread([f.get(k) for f in figures]) for k in SPREADS]
-        flagged = counted([f["flagged"] for f in figures])
+        verdicts, flagged = (counted([f[key] for f in figures]) for key in ("verdict", "flagged"))
         further, ahead = (
-            counted([c for f in figures for c in f[key].split(", ")])
+            counted([c for f in figures for c in (f[key] or "not examined").split(", ")])
             for key in ("further", "ahead")
         )
         modes = ", ".join(sorted({f["mode"] for f in figures}))
-        rows.append((name, modes, str(len(cells)), flagged, further, ahead, *spreads))
+        rows.append((name, modes, str(len(cells)), verdicts, flagged, further, ahead, *spreads))
     return rows
 
 
@@ -94,7 +95,7 @@ def rejections(results: Results) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("network", "runs", *(results.columns[k] for k in keys))]
     for name, cells in _groups(results, "mitigate ").items():
         found = [[_share(c["figures"][k]) for c in cells if k in c["figures"]] for k in keys]
-        rows.append((name, str(len(cells)), *(spread(f) for f in found)))
+        rows.append((name, str(len(found[0])), *map(spread, found)))
     return rows
 
 

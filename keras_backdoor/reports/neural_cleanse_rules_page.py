@@ -7,8 +7,8 @@ from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
 
 NOTE = (
-    "Right: exactly the target is flagged, or nothing on a clean network. The ratio is that of the "
-    "smallest norm to the median."
+    "Right: exactly the target is flagged, or a clean network is acquitted. The ratio is that of "
+    "the smallest norm to the median."
 )
 
 
@@ -26,8 +26,7 @@ def rules(results: Results) -> list[tuple[str, ...]]:
     ]
     for kind, cells in groups(results).items():
         right = {
-            rule: sum(c["figures"][rule] == str(c["figures"].get("target", "none")) for c in cells)
-            for rule in ("ours", "paper")
+            rule: sum(right_of(c["figures"], rule) for c in cells) for rule in ("ours", "paper")
         }
         backdoored = [c["figures"] for c in cells if "target" in c["figures"]]
         first = sum(smallest_class(f["smallest"]) == f["target"] for f in backdoored)
@@ -43,6 +42,12 @@ def rules(results: Results) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def right_of(figures: dict[str, Any], rule: str) -> bool:
+    """Whether exactly the target is flagged; on a clean network, whether it is acquitted."""
+    right: bool = figures[rule] == str(figures.get("target", "none"))
+    return right and not (rule == "ours" and figures["verdict"] == "inconclusive")
 
 
 def smallest_class(text: str) -> int:

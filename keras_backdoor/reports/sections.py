@@ -89,7 +89,7 @@ def sections(answer: Any) -> list[Section]:
 @sections.register
 def _(answer: RepairedModel) -> list[Section]:
     history = answer.history
-    if {"held_accuracy", "recovered_success"} <= set(history):
+    if {"held_accuracy", "recovered_success", "worst_success"} <= set(history):
         return [_unlearning(history)]
     if {"order", "accuracy", "pruned", "layer"} <= set(history):
         return _pruning(history)
@@ -99,9 +99,13 @@ def _(answer: RepairedModel) -> list[Section]:
 def _unlearning(history: dict[str, np.ndarray]) -> Section:
     curves = {
         "accuracy": history["held_accuracy"],
-        "success of the recovered trigger": history["recovered_success"],
+        "success of the scan's trigger": history["recovered_success"],
+        "success of the worst of all": history["worst_success"],
     }
-    caption = "On clean images that were held out; epoch 0 is the model as it came."
+    caption = (
+        "On clean images that were held out; epoch 0 is the model as it came. All: the scan's and "
+    )
+    caption += "scan's triggers and those that were searched anew so far."
     return Section("Unlearning", figures=[Figure(caption, figures.epoch_curves(curves))])
 
 
@@ -157,7 +161,7 @@ def _(answer: FlaggedClasses) -> list[Section]:
             caption = "Norm of the trigger of every pair; empty where it was not searched in full."
             shown.append(Figure(caption, figures.pair_map(answer.measures["pair_norms"])))
         found.append(Section("Norms of the triggers", figures=shown))
-    ranked = sorted(answer.triggers, key=lambda c: -np.nan_to_num(answer.scores[c], nan=-np.inf))
+    ranked = answer.ranked()
     if ranked:
         chosen = ranked[:MOST_TRIGGERS]
         stamps = [answer.triggers[c] for c in chosen]
@@ -171,7 +175,8 @@ def _(answer: FlaggedClasses) -> list[Section]:
         )
         found.append(Section("Triggers", figures=[Figure("Most suspicious classes.", grid)]))
         if answer.examples is not None:
-            found.append(_triggered(answer.examples, answer, ranked[:3]))
+            alike = [c for c in ranked if answer.source.get(c) == answer.source.get(ranked[0])]
+            found.append(_triggered(answer.examples, answer, alike[:3]))
     return found
 
 

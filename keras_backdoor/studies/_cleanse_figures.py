@@ -31,16 +31,15 @@ def scan_figures(
     norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
     shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
     examined = bool(np.isfinite(norms[shown]))
-    ahead = norms < norms[shown]
+    ahead = listed(norms < norms[shown]) if examined else None
     figures: dict[str, Any] = {
         "flagged": listed(answer.flagged),
         "further": "none" if answer.further is None else listed(answer.further),
-        "verdict": answer.verdict,
         "mode": mode(answer),
         "index": float(index[shown]),
         "l1": float(norms[shown]),
-        "rank": 1 + int(ahead.sum()) if examined else None,
-        "ahead": listed(ahead),
+        "rank": 1 + int((norms < norms[shown]).sum()) if examined else None,
+        "ahead": ahead,
         "smallest": [int(c) for c in np.argsort(norms)[:8]],
         "smallest_l1": [float(norms[c]) for c in np.argsort(norms)[:8]],
         "median": answer.about["median_norm"],
@@ -52,11 +51,27 @@ def scan_figures(
         order = np.argsort(pairs, axis=None)[:8]
         found = (np.unravel_index(place, pairs.shape) for place in order)
         figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in found]
-        figures["source"] = {str(c): s for c, s in answer.source.items()}
+        suspects = answer.flagged if answer.further is None else answer.flagged | answer.further
+        figures["source"] = {str(c): s for c, s in answer.source.items() if suspects[c]}
     if mask is not None and shown in answer.triggers:
         found_mask = answer.triggers[shown].mask[..., 0]
         figures["inside"] = float(found_mask[mask].sum() / found_mask.sum())
     return figures
+
+
+def verdict(figures: Mapping[str, Any], method: NeuralCleanse) -> str:
+    """The verdict of a scan of one run, from what is written of it.
+
+    Of pairs it is what the scan said; of classes see `NeuralCleanse.judge`: found where a class is
+    flagged, inconclusive where the smallest norm is below `ratio` of the median all the same.
+    """
+    if figures["flagged"] != "none":
+        return "found"
+    if figures["mode"].startswith("pairs"):
+        return "inconclusive" if figures["further"] != "none" else "nothing"
+    median = figures["median"]
+    small = median is None or figures["smallest_l1"][0] < method.ratio * median
+    return "inconclusive" if small else "nothing"
 
 
 def mode(answer: FlaggedClasses) -> str:
@@ -123,9 +138,10 @@ def mitigation_figures(
     for name, evaluation in after.items():
         figures[f"attack_{name}"] = evaluation.attack_success_rate
         figures[f"accuracy_{name}"] = evaluation.clean_accuracy
-        works = made[name].history.get("recovered_success")
+        history = made[name].history
+        works = history.get("worst_success", history.get("recovered_success"))
         if works is not None:
-            last = int(made[name].history.get("pruned", np.array(len(works) - 1)))
+            last = int(history.get("pruned", np.array(len(works) - 1)))
             figures[f"recovered_{name}"] = [float(works[0]), float(works[last])]
     if "filter" in after:
         row, guard = after["filter"].confusion[target], after["filter"]

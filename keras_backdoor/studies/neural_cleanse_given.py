@@ -13,7 +13,7 @@ from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._cleanse_figures import mitigate, scan_figures, true_mask
+from keras_backdoor.studies._cleanse_figures import mitigate, scan_figures, true_mask, verdict
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
@@ -115,6 +115,7 @@ class NeuralCleanseGiven(Study):
     unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
     columns: ClassVar[Mapping[str, str]] = {
+        "verdict": "verdict",
         "flagged": "flagged",
         "further": "further suspects",
         "mode": "mode",
@@ -192,6 +193,12 @@ class NeuralCleanseGiven(Study):
         figures = scan_figures(answer, target, true_mask(trigger, model.image_shape))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {**figures, "memory": peak}
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        """The verdict of each scan."""
+        for found in figures.values():
+            if "mode" in found:
+                found["verdict"] = verdict(found, NeuralCleanse())
 
     def _opened(self, subject: Stranger | Net, place: Place) -> tuple[Classifier, Samples]:
         """The network and clean images."""

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.answers.flagged_classes import listed
-from keras_backdoor.defenses._outliers import anomaly_index
-from keras_backdoor.defenses._runs import smallest
+from keras_backdoor.defenses._rows import ANY, all_pairs
+from keras_backdoor.defenses._runs import Run, bare_run
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
@@ -47,6 +47,7 @@ class NeuralCleanseRules(Study):
         "paper": "flagged by the paper's rule",
         "ours": "flagged by ours",
         "further": "further suspects",
+        "verdict": "verdict",
     }
 
     def cells(self) -> list[Cell]:
@@ -92,23 +93,36 @@ class NeuralCleanseRules(Study):
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
         """What the paper's rule and ours say of the norms."""
         for found in figures.values():
-            norms = _numbers(found["norms"])
-            known, among = norms, len(norms)
-            if "pairs" in found:
-                known, among = _numbers(found["yardstick"]), len(norms) * (len(norms) - 1)
-            rules = NeuralCleanse().rules()
-            marked = {name: norms < limit(known, among) for name, limit in rules.items()}
-            part = "pairs" in found and len(known) < among
-            ours = smallest(marked["scaled"] & (not part), norms)  # see `judge`
-            index, first = anomaly_index(norms, known), np.argsort(norms)[:3]
+            norms, runs = _numbers(found["norms"]), [_run(found)]
+            ours = NeuralCleanse().judge(runs, len(norms))
+            paper = NeuralCleanse(rule="paper").judge(runs, len(norms))
+            first = np.argsort(norms)[:3]
+            assert ours.further is not None
             found |= {
                 "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
-                "ratio": float(norms[first[0]] / np.median(known)),
-                "index": _largest(index),
-                "paper": listed(marked["paper"]),
-                "ours": listed(ours),
-                "further": listed(marked["scaled"] & ~ours),
+                "ratio": float(norms[first[0]] / ours.about["median_norm"]),
+                "index": _largest(ours.scores),
+                "paper": listed(paper.flagged),
+                "ours": listed(ours.flagged),
+                "further": listed(ours.further),
+                "verdict": ours.verdict,
             }
+
+
+def _run(found: dict[str, Any]) -> Run:
+    """The run that the figures tell of."""
+    norms = _numbers(found["norms"])
+    targets, sources = np.arange(len(norms)), np.full(len(norms), ANY)
+    if "pairs" not in found:
+        return bare_run(norms, targets, sources, np.ones(len(norms), bool))
+    yardstick = _numbers(found["yardstick"])
+    known = {(s, t): np.inf if n is None else n for s, t, n in found["pairs"]}
+    if len(yardstick) == len(known):
+        sources, targets = np.array(list(known)).T
+    else:
+        sources, targets = all_pairs(len(norms))
+    norms = np.array([known.get(pair, np.nan) for pair in zip(sources, targets, strict=True)])
+    return bare_run(norms, targets, sources, np.isin(norms, yardstick))
 
 
 def _largest(index: np.ndarray) -> str:
