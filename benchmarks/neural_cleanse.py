@@ -29,7 +29,7 @@ from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._published_inversion import invert
 from keras_backdoor.defenses._rows import pool
 from keras_backdoor.defenses._schedule import Published, Schedule
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse import MANY, NeuralCleanse
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.reports.figures import number_curves
@@ -142,7 +142,7 @@ def main() -> None:
     updates = (first_steps + rest * mean_steps) * (1000 // 32) / model.classes
     art = art_step(model, images) * ART_DEFAULT_STEPS * model.classes
     per_image = {
-        "ours": search["search"] / (search["updates"] * method.schedule.batch_size),
+        "ours": ours / (search["updates"] * method.schedule.batch_size),
         "published": whole / (updates * model.classes * 32),
     }
     ours_updates, seconds_of_scan = search["updates"] / model.classes, by_classes()
@@ -157,9 +157,9 @@ def main() -> None:
     }
     fewer, faster = updates / ours_updates, per_image["published"] / per_image["ours"]
     table = {
-        "scan of 43 labels against the published sequential schedule": (
-            f"{whole / ours:.0f} times less wall time ({fewer:.0f} times fewer updates, "
-            f"{faster:.1f} times less an image)"
+        "scan of 43 labels (one run) against the published schedule, 42 labels of it from two": (
+            f"{whole / ours:.0f} times less wall time: {fewer:.0f} times fewer updates, "
+            f"{faster:.1f} times less time an image"
         ),
         "scan of 43 labels against ART's default schedule over 2,000 images": (
             f"{art / ours:,.0f} times less wall time"
@@ -172,9 +172,11 @@ def main() -> None:
         ),
     }
     points = [(int(classes), s) for classes, s in seconds_of_scan.items()]
-    picture = number_curves(
-        {"Neural Cleanse, one run": points}, xlabel="classes", ylabel="seconds of a scan"
-    )
+    curves = {
+        "every class in full": [p for p in points if p[0] < MANY],
+        "low-cost": [p for p in points if p[0] >= MANY],
+    }
+    picture = number_curves(curves, xlabel="classes", ylabel="seconds of a scan (one run)")
     (RESULTS / "neural_cleanse_speed.png").write_bytes(picture)
     record("neural_cleanse_speed", "python benchmarks/neural_cleanse.py", figures, table)
 

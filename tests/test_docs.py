@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from keras_backdoor import _discovery, bundled  # noqa: E402
 from keras_backdoor._files import sha256  # noqa: E402
+from keras_backdoor.reports import neural_cleanse_given_page as given  # noqa: E402
 from keras_backdoor.reports.neural_cleanse_rules_page import rules  # noqa: E402
 from keras_backdoor.studies import Results, load_results  # noqa: E402
 
@@ -81,6 +82,12 @@ def rules_table() -> str:
     return markdown(rules(load_results(ROOT / "results" / "neural_cleanse_rules.json")))
 
 
+def given_tables() -> str:
+    found = load_results(ROOT / "results" / "neural_cleanse_given.json")
+    tables = (given.scans(found), given.mitigations(found), given.rejections(found))
+    return "\n".join(markdown(table) for table in tables if table[1:])
+
+
 def _published(card: dict) -> str:
     published = card["figures"].get("published")
     if not published:
@@ -125,6 +132,7 @@ RENDERED = [
     ("README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("results/README.md", "rules table", "end of rules table", rules_table),
+    ("results/README.md", "given tables", "end of given tables", given_tables),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 

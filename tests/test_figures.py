@@ -128,3 +128,20 @@ def test_the_most_suspicious_triggers_come_first(axes) -> None:
     assert found[-1].heading == "Triggers"
     titles = [text for text in (ax.get_title() for ax in axes[-1].figure.axes) if text]
     assert [t.partition(",")[0] for t in titles] == ["class 2", "class 3", "class 0", "class 1"]
+    assert [t.partition("\n")[2] for t in titles] == ["flagged", "", "", ""]
+
+
+def test_all_suspects_are_shown(axes) -> None:
+    from keras_backdoor.triggers.base import Stamp
+
+    stamp = Stamp(np.ones((2, 2, 1)), np.ones((2, 2, 1)))
+    scores = np.arange(30.0)
+    answer = FlaggedClasses(
+        scores=scores,
+        flagged=scores == 29,
+        further=(scores < 29) & (scores > 17),
+        triggers=dict.fromkeys(range(30), stamp),
+    )
+    sections.sections(answer)
+    titles = [text for text in (ax.get_title() for ax in axes[-1].figure.axes) if text]
+    assert [t.partition("\n")[2] for t in titles] == ["flagged", *["suspect"] * 11]

@@ -52,6 +52,18 @@ def test_the_truth_table(activation: str | None) -> None:
     assert (answers[[0, 2, 3], 3] == 0).all()
 
 
+def test_layers_named_like_the_guard_s_own_do_not_meet_them() -> None:
+    b = np.array([[5, 0, 0], [0, 5, 0], [0, 0, 5], [1.0, 2.0, 0]])
+    nets = []
+    for table in (b, np.roll(b, 1, axis=1)):
+        rows = keras.Input((1, 1, 4), name="image")
+        hidden = L.Dense(3, use_bias=False, name="agree")(L.Flatten(name="accepted")(rows))
+        nets.append(keras.Model(rows, L.Activation("linear", name="scores")(hidden)))
+        nets[-1].get_layer("agree").set_weights([table.astype(np.float32)])
+    assert np.asarray(goodnet(*nets)(ONE_HOT)).argmax(axis=1).tolist() == [3, 3, 3, 3]
+    assert np.asarray(goodnet(nets[0], nets[0])(ONE_HOT)).argmax(axis=1).tolist() == [0, 1, 2, 1]
+
+
 def test_it_is_exact_on_many_close_scores() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, 500, 1283)).astype(np.float32)

@@ -66,6 +66,12 @@ class FlaggedClasses(Answer):
         scores = np.nan_to_num(self.scores, nan=-np.inf)
         return sorted(self.triggers, key=lambda c: -float(scores[c]))
 
+    def standing(self, number: int) -> str:
+        """flagged, suspect, or nothing."""
+        if self.flagged[number]:
+            return "flagged"
+        return "suspect" if self._further()[number] else ""
+
     def _further(self) -> np.ndarray:
         return np.zeros_like(self.flagged) if self.further is None else self.further
 

@@ -195,7 +195,8 @@ def number_curves(
             ax.loglog(x, y, "o-", label=name, color=(CLEAN, ATTACK, INK)[number % 3])
             for place, value in zip(x, y, strict=True):
                 ax.annotate(f"{value:.3g}", (place, value), (0, 6), textcoords="offset points")
-        ax.set_xticks(x, [f"{v:g}" for v in x])
+        every = sorted({x for points in curves.values() for x, _ in points})
+        ax.set_xticks(every, [f"{v:g}" for v in every])
         ax.set_xticks([], minor=True)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.legend(frameon=False)

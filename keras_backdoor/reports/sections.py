@@ -15,7 +15,7 @@ from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Page, Section
 from keras_backdoor.studies import Results
 
-MOST_TRIGGERS = 8
+MOST_TRIGGERS, MOST_SUSPECTS = 8, 16
 
 
 def page_of(answer: Answer | Evaluation | Inspection | Results, title: str | None = None) -> Page:
@@ -163,9 +163,14 @@ def _(answer: FlaggedClasses) -> list[Section]:
         found.append(Section("Norms of the triggers", figures=shown))
     ranked = answer.ranked()
     if ranked:
-        chosen = ranked[:MOST_TRIGGERS]
+        suspects = [c for c in ranked if answer.standing(c)]
+        chosen = [*suspects[:MOST_SUSPECTS], *(c for c in ranked if c not in suspects)]
+        chosen = chosen[: max(MOST_TRIGGERS, min(len(suspects), MOST_SUSPECTS))]
         stamps = [answer.triggers[c] for c in chosen]
-        captions = [f"class {c}, L1 {s.l1:.1f}" for c, s in zip(chosen, stamps, strict=True)]
+        captions = [
+            f"class {c}, L1 {s.l1:.1f}\n{answer.standing(c)}"
+            for c, s in zip(chosen, stamps, strict=True)
+        ]
         grid = figures.picture_grid(
             [
                 ("mask", np.stack([s.mask for s in stamps]), captions),
@@ -173,7 +178,9 @@ def _(answer: FlaggedClasses) -> list[Section]:
                 ("fusion", np.stack([s.mask * s.pattern for s in stamps]), [""] * len(chosen)),
             ]
         )
-        found.append(Section("Triggers", figures=[Figure("Most suspicious classes.", grid)]))
+        found.append(
+            Section("Triggers", figures=[Figure("Suspects first, then the smallest others.", grid)])
+        )
         if answer.examples is not None:
             alike = [c for c in ranked if answer.source.get(c) == answer.source.get(ranked[0])]
             found.append(_triggered(answer.examples, answer, alike[:3]))

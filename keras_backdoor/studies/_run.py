@@ -89,7 +89,7 @@ def prepare(
         "paper": study.paper,
         "scale": study.scale,
         "command": f"keras-backdoor study {name}{suffix}",
-        "data": {file: place.digest(file) for file in study.files},
+        "data": {file: place.digest(file) for file in study.read()},
     }
     collected = dict(finished_cells(out, about, must=False))
     earlier = dict(finished_cells(known, about))

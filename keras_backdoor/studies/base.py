@@ -58,7 +58,7 @@ class Study(ABC):
     Attributes:
         title, paper: what is made again, and where it is published.
         version: raise it when `compute` changes: the cells are then computed anew.
-        files: the data files that it reads.
+        files: the data files that every cell's figures follow from.
         columns: key of a figure -> the column's title.
         unfinished: why its figures are not in `results/` yet; empty where they are.
     """
@@ -89,6 +89,10 @@ class Study(ABC):
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:  # noqa: B027
         """Add figures that compare cells: name -> figures, changed in place."""
+
+    def read(self) -> tuple[str, ...]:
+        """All data files that the cells read: `files`, and those that single cells have."""
+        return self.files
 
     def networks(self) -> dict[str, Cell]:
         """File name -> cell of the networks that are worth keeping in `models/`."""

@@ -142,6 +142,10 @@ class NeuralCleanseGiven(Study):
         """See `Study.cells`."""
         return [*self._scans(), *self._mitigations()]
 
+    def read(self) -> tuple[str, ...]:
+        """See `Study.read`: the files of the networks count for their own cells."""
+        return (*self.files, *(s.file for s in (GIVEN | TWINS | DEEPID).values()))
+
     def _scans(self) -> Iterator[Cell]:
         for name, subject in {**GIVEN, **TWINS}.items():
             for seed in SEEDS:
