@@ -8,11 +8,12 @@ from keras_backdoor.activations import logits
 from keras_backdoor.answers import load_answer
 from keras_backdoor.architectures import BorjiMNIST
 from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._by_class import best_triggers, smallest
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import anomaly_index, paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import invert
 from keras_backdoor.defenses._rows import all_pairs, by_class, every_pair, pool
-from keras_backdoor.defenses._runs import MANY_PAIRS, bare_run, best_triggers, judge
+from keras_backdoor.defenses._runs import MANY_PAIRS, bare_run, judge
 from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, to_show
 from keras_backdoor.poisoning import poison
@@ -514,8 +515,6 @@ class TestNeuralCleanse:
         assert "fewer than three classes" in str(answer)
 
     def test_where_no_norm_is_finite_no_class_is_flagged(self) -> None:
-        from keras_backdoor.defenses._runs import smallest
-
         marks = smallest(np.array([True, True]), np.array([np.inf, np.inf]))
         assert marks.tolist() == [False, False]
 

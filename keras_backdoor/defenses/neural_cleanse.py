@@ -8,11 +8,12 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._by_class import Run
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._outliers import paper_limit, scaled_limit
 from keras_backdoor.defenses._published_inversion import search_published
 from keras_backdoor.defenses._rows import ANY, Rows, by_class, every_class, every_pair, pool, scaled
-from keras_backdoor.defenses._runs import Rule, Run, judge
+from keras_backdoor.defenses._runs import Rule, judge
 from keras_backdoor.defenses._schedule import Published, Schedule
 from keras_backdoor.defenses.base import Defense, Evidence
 from keras_backdoor.errors import BadInput

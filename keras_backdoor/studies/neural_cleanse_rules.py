@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.defenses._by_class import Run
 from keras_backdoor.defenses._rows import ANY, all_pairs
-from keras_backdoor.defenses._runs import Run, bare_run
+from keras_backdoor.defenses._runs import bare_run
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
