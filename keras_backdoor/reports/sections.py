@@ -102,10 +102,8 @@ def _unlearning(history: dict[str, np.ndarray]) -> Section:
         "success of the scan's trigger": history["recovered_success"],
         "success of the worst of all": history["worst_success"],
     }
-    caption = (
-        "On clean images that were held out; epoch 0 is the model as it came. All: the scan's and "
-    )
-    caption += "scan's triggers and those that were searched anew so far."
+    caption = "On clean images that were held out; epoch 0 is the model as it came. All: the "
+    caption += "triggers of the scan and those that were searched anew so far."
     return Section("Unlearning", figures=[Figure(caption, figures.epoch_curves(curves))])
 
 
