@@ -116,11 +116,17 @@ class TestUnlearning:
         method = Unlearning(rounds=1, again=ALONE, max_epochs=1, polish=0)
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert len(answer.history["recovered_success"]) == 2
-        assert answer.about["summary"]["smallest trigger before"] == "not searched"
+        assert (
+            answer.about["summary"]["smallest trigger, searched anew before and after each round"]
+            == "not searched"
+        )
         unknown = dataclasses.replace(scan(7), about={})
         method = Unlearning(rounds=1, max_epochs=1, polish=0)
         answer = method(badnet, clean=few.take(200), found=unknown)
-        assert answer.about["summary"]["smallest trigger before"] == "not searched"
+        assert (
+            answer.about["summary"]["smallest trigger, searched anew before and after each round"]
+            == "not searched"
+        )
 
     def test_a_part_of_the_trigger_is_enough_to_unlearn_the_whole(
         self, badnet, few, test_images

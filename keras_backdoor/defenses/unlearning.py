@@ -114,12 +114,14 @@ class Unlearning(Defense):
         for _ in range(self.polish):
             unlearned = self._epoch(unlearned, data, curves.epochs, self.polish_rate)
             curves.measure(unlearned, triggers)
-        before, *after = norms
         summary = {
             "classes": ", ".join(str(t.target) for t in flagged),
             **curves.summary(),
-            "smallest trigger before": f"{before:.4g}" if np.isfinite(before) else "not searched",
-            "smallest trigger after each round": ", ".join(f"{n:.4g}" for n in after),
+            "smallest trigger, searched anew before and after each round": (
+                ", ".join("none" if np.isinf(n) else f"{n:.4g}" for n in norms)
+                if self.again.searches and np.isfinite(usual)
+                else "not searched"
+            ),
             **untreated(evidence.found, flagged),
         }
         if curves.worst[-1] > max(self.stop, TOLERATED):
