@@ -59,14 +59,15 @@ class TestUnlearning:
     def test_the_backdoor_is_unlearned(self, badnet, few, test_images) -> None:
         before = evaluate(badnet, test_images, trigger=STAMP, target=7)
         assert float(before.attack_success_rate) > 0.99
-        answer = Unlearning(recipe=Recipe(batch_size=64))(badnet, clean=few, found=scan(7))
+        method = Unlearning(again=Again(searches=4), recipe=Recipe(batch_size=64))
+        answer = method(badnet, clean=few, found=scan(7))
         after = measured(answer, test_images)
         assert float(after.attack_success_rate) < 0.03
         assert float(after.clean_accuracy) > float(before.clean_accuracy) - 0.04
         assert float(after.robust_accuracy) > 0.9
         left, worst = answer.history["recovered_success"], answer.history["worst_success"]
         assert left[0] > 0.99
-        assert worst[-1] <= 0.01
+        assert worst[-1] <= 0.02
         assert (worst >= left).all()
         norms = answer.history["smallest_norm"]
         assert norms[0] < 40 < norms[-1]
@@ -140,7 +141,7 @@ class TestUnlearning:
         paper = measured(
             Unlearning(rounds=1, again=ALONE)(badnet, clean=few, found=found), test_images
         )
-        answer = Unlearning()(badnet, clean=few, found=found)
+        answer = Unlearning(again=Again(searches=4))(badnet, clean=few, found=found)
         ours = measured(answer, test_images)
         assert float(paper.attack_success_rate) > 0.5
         assert float(ours.attack_success_rate) < 0.05
@@ -359,7 +360,7 @@ def test_scan_then_unlearn_on_the_command_line(command, tmp_path) -> None:
     assert (code, "flagged classes" in out) == (1, True)
     code, out, _ = command(
         "repair", model, "--method", "unlearning", "--clean", data, "--take", 1500, "--found",
-        found, "--set", "classes=7", "--out", repaired,
+        found, "--set", "classes=7", "--set", "again.searches=4", "--out", repaired,
     )  # fmt: skip
     assert code == 0
     code, out, _ = command(

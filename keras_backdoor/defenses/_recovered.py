@@ -66,8 +66,8 @@ class Again(CostSchedule):
     learning_rate: float = 0.3
     patience: int = 3
     early_stop_patience: int = 15
-    searches: int = 8
-    small: float = 0.5
+    searches: int = 16
+    small: float = 0.75
     strengths: tuple[float, ...] = (1.0, 4.0)
 
     def __post_init__(self) -> None:

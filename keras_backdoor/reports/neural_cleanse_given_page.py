@@ -16,6 +16,8 @@ SPREADS = {
     "seconds_of_scan": "seconds",
     "memory": "memory, MB",
 }
+MOST = 6
+"""Classes that are listed in one cell of a table."""
 RATES = {
     "before": "none",
     "unlearning": "unlearning",
@@ -64,10 +66,9 @@ def scans(results: Results) -> list[tuple[str, ...]]:
         figures = [c["figures"] for c in cells]
         spreads = [spread([f.get(k) for f in figures]) for k in SPREADS]
         verdicts, flagged = (counted([f[key] for f in figures]) for key in ("verdict", "flagged"))
-        further, ahead = (
-            counted([c for f in figures for c in (f[key] or "not examined").split(", ")])
-            for key in ("further", "ahead")
-        )
+        further = counted([c for f in figures for c in f["further"].split(", ")])
+        before = ["not examined" if f["rank"] is None else f["ahead"] for f in figures]
+        ahead = counted([c for text in before for c in text.split(", ")])
         modes = ", ".join(sorted({f["mode"] for f in figures}))
         rows.append((name, modes, str(len(cells)), verdicts, flagged, further, ahead, *spreads))
     return rows
@@ -113,12 +114,14 @@ def spread(values: Sequence[float | None]) -> str:
 
 
 def counted(values: list[str]) -> str:
-    """What was said, with how often.
+    """What was said most, with how often.
 
     >>> counted(["33", "33", "12"])
     '33 (2), 12 (1)'
     """
-    return ", ".join(f"{value} ({number})" for value, number in Counter(values).most_common())
+    found = Counter(values).most_common()
+    shown = [f"{value} ({number})" for value, number in found[:MOST]]
+    return ", ".join([*shown, *([f"{len(found) - MOST} more"] if len(found) > MOST else [])])
 
 
 def _share(rate: dict[str, Any]) -> float:
