@@ -271,6 +271,8 @@ def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path)
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell that runs the tests in the background has it ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for _ in range(600):
         if (tmp_path / "m.h5.checkpoint.npz").exists() or started.poll() is not None:
