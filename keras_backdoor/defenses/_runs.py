@@ -66,19 +66,10 @@ def judge(
     ranked = pairs and norms.shape[1] > MANY_PAIRS and not every
     flagged = suspects if every else smallest(suspects & (not ranked), l1_norm)
     scores = -by_class(-median(index), targets, classes)
-    reasons = {
-        "fewer than three classes: none can be an outlier": norms.shape[1] < 3,
-        "pairs of many classes: ordinary ones have triggers as small as planted ones": ranked
-        and bool(suspects.any()),
-        "the runs disagree: raise runs": bool(marked[rule].any()) and not suspects.any(),
-        "most classes have no trigger yet: raise schedule.steps": bool(
-            np.isnan(limits[rule]).mean() >= 0.5
-        ),
-        "a class has a small trigger, but the norms spread too widely to call it an outlier": (
-            doubt is not None and _near(norms, yardsticks, doubt)
-        ),
-    }
-    unsure = None if flagged.any() else next((r for r, holds in reasons.items() if holds), None)
+    unsure = None
+    if not flagged.any():
+        near = doubt is not None and _near(norms, yardsticks, doubt)
+        unsure = _why_unsure(marked[rule], limits[rule], suspects, ranked=ranked, near=near)
     middle = float(np.median([np.median(known[~np.isnan(known)]) for known in yardsticks]))
     about: dict[str, Any] = {
         "inconclusive": unsure is not None,
@@ -106,6 +97,29 @@ def judge(
         measures=measures,
         about=about,
     )
+
+
+def _why_unsure(
+    marked: np.ndarray, limits: np.ndarray, suspects: np.ndarray, *, ranked: bool, near: bool
+) -> str | None:
+    """Why nothing is flagged and yet nothing is acquitted, or None.
+
+    Args:
+        marked: (r, rows) outliers of each run.
+        limits: (r,) limits of the runs; NaN without a median.
+        suspects: (k,) classes that most runs mark.
+        ranked: whether there are too many pairs to flag one.
+        near: whether a row has a small norm and is no outlier.
+    """
+    reasons = {
+        "fewer than three classes: none can be an outlier": marked.shape[1] < 3,
+        "pairs of many classes: ordinary ones have triggers as small as planted ones": ranked
+        and suspects.any(),
+        "the runs disagree: raise runs": marked.any() and not suspects.any(),
+        "most classes have no trigger yet: raise schedule.steps": np.isnan(limits).mean() >= 0.5,
+        "a class has a small trigger, but the norms spread too widely to call it an outlier": near,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def bare_run(
