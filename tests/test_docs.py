@@ -82,6 +82,11 @@ def rules_table() -> str:
     return markdown(rules(load_results(ROOT / "results" / "neural_cleanse_rules.json")))
 
 
+def mitigation_table() -> str:
+    found = load_results(ROOT / "results" / "mitigation_rules.json")
+    return markdown(found.table(compact=True))
+
+
 def given_tables() -> str:
     found = load_results(ROOT / "results" / "neural_cleanse_given.json")
     tables = (given.scans(found), given.mitigations(found), given.rejections(found))
@@ -132,6 +137,7 @@ RENDERED = [
     ("README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("results/README.md", "rules table", "end of rules table", rules_table),
+    ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("models/README.md", "cards", "end of cards", cards),
 ]
