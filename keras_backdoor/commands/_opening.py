@@ -40,7 +40,7 @@ def open_trigger(text: str) -> Any:
     _, separator, chosen = text.partition("#")
     if separator and not chosen.isdigit():
         raise BadInput(f"Behind # stands the number of a class. Received: {chosen}")
-    number = int(chosen) if separator else max(answer.triggers, key=lambda c: answer.scores[c])
+    number = int(chosen) if separator else answer.ranked()[0]
     if number not in answer.triggers:
         raise BadInput(f"The answer in {folder} has no trigger for class {number}.")
     return answer.triggers[number]

@@ -8,7 +8,7 @@ import numpy as np
 from keras_backdoor.answers import Answer, FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._rows import pool
+from keras_backdoor.defenses._rows import labels_of, pool
 from keras_backdoor.defenses._schedule import CostSchedule, Schedule
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, attack_success_rate
@@ -107,7 +107,12 @@ class Again(CostSchedule):
         return again, float(found.norms.min())
 
     def piled(self, triggers: Sequence[Recovered]) -> list[Recovered]:
-        """Triggers of one class on top of one another, once for each strength."""
+        """Triggers of one class on top of one another, once for each strength.
+
+        None where nothing is searched.
+        """
+        if not self.searches:
+            return []
         return [
             together(triggers, strength)
             for strength in self.strengths
@@ -151,11 +156,6 @@ def untreated(found: Answer | None, triggers: Sequence[Recovered]) -> dict[str, 
         return {}
     every = ":".join(map(str, sorted(treated | set(left))))
     return {"further suspects, not treated": f"{', '.join(map(str, left))} (classes={every})"}
-
-
-def labels_of(model: Classifier, samples: Samples) -> np.ndarray:
-    """The labels; of images without labels, what the model answers."""
-    return model.predict(samples) if samples.labels is None else samples.labels
 
 
 def success(model: Classifier, samples: Samples, triggers: Sequence[Recovered]) -> Rate:

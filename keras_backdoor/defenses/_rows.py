@@ -107,11 +107,16 @@ def by_class(
         (numbers (n,), first (k,), size (k,)): the images, where each class begins among them and
         how many it has.
     """
-    labels = model.predict(clean) if clean.labels is None else clean.labels
+    labels = labels_of(model, clean)
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(labels == c))[:number] for c in range(model.classes)]
     sizes = np.array([len(r) for r in rows])
     return np.concatenate(rows), np.cumsum(sizes) - sizes, sizes
+
+
+def labels_of(model: Classifier, samples: Samples) -> np.ndarray:
+    """The labels; of images without labels, what the model answers."""
+    return model.predict(samples) if samples.labels is None else samples.labels
 
 
 def pool(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarray:

@@ -61,7 +61,8 @@ def judge(
     marked = {name: norms < limit[:, None] for name, limit in limits.items()}
     often = {name: rows.mean(axis=0) > 0.5 for name, rows in marked.items()}
     rule, pairs = next(iter(rules)), bool((sources != ANY).any())
-    l1_norm = by_class(median(norms), targets, classes)
+    middles = median(norms)
+    l1_norm = by_class(middles, targets, classes)
     suspects = np.isin(np.arange(classes), targets[often[rule]])
     ranked = pairs and norms.shape[1] > MANY_PAIRS and not every
     flagged = suspects if every else smallest(suspects & (not ranked), l1_norm)
@@ -85,8 +86,8 @@ def judge(
     measures["norms"] = np.stack([by_class(n, targets, classes) for n in norms])
     if pairs:
         measures["pair_norms"] = np.full((classes, classes), np.nan)
-        measures["pair_norms"][sources, targets] = median(norms)
-    source = sources_of(often[rule], targets, sources, median(norms))
+        measures["pair_norms"][sources, targets] = middles
+    source = sources_of(often[rule], targets, sources, middles)
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,

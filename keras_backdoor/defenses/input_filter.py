@@ -10,7 +10,8 @@ from keras_backdoor._backend import keras
 from keras_backdoor.activations import features, mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses._recovered import hold_out, labels_of, recovered, untreated
+from keras_backdoor.defenses._recovered import hold_out, recovered, untreated
+from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neuron_pruning import last_hidden

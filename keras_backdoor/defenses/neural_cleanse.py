@@ -124,7 +124,7 @@ class NeuralCleanse(Defense):
         return replace(answer, examples=examples)
 
     def _search(self, evidence: Evidence, clean: Samples, seed: int) -> Run:
-        """One run; see `_runs.Run`."""
+        """One run; see `_by_class.Run`."""
         model, plan = evidence.model, self.schedule
         if self.sources == "each":
             subject = every_pair(model, clean, self.per_source, seed)

@@ -10,11 +10,11 @@ from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._recovered import (
     Again,
-    labels_of,
     recovered,
     untreated,
     usual_norm,
 )
+from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 
@@ -82,7 +82,7 @@ class NeuronPruning(Defense):
         gaps, stamped = [], []
         for trigger in triggers:
             more, _ = self.again.find(model, clean, trigger, usual=usual, seed=self.seed)
-            piled = self.again.piled([trigger, *more]) if self.again.searches else []
+            piled = self.again.piled([trigger, *more])
             served = clean.rows(trigger.served(labels))
             before = mean_activation(model, served, place)
             for stamp in (trigger.stamp, *(t.stamp for t in piled)):

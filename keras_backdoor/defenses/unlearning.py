@@ -157,7 +157,7 @@ class Unlearning(Defense):
             found, norm = self.again.find(model, clean, known[0], usual=usual, seed=seed)
             smallest.append(norm)
             known += found
-            if found or (not number and self.again.searches):
+            if found or not number:
                 stamps += [*found, *self.again.piled(known)]
         return stamps, min(smallest)
 

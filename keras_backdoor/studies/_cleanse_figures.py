@@ -17,6 +17,9 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
+CLEAN_SHARE = 0.1
+"""Share of the training images, by track, that the mitigations are given."""
+
 
 def scan_figures(
     answer: FlaggedClasses, target: int | None, mask: np.ndarray | None

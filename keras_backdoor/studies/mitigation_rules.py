@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from keras_backdoor.defenses._recovered import Again
+from keras_backdoor.defenses._recovered import Again, hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.studies._cleanse_figures import mitigate
+from keras_backdoor.studies._cleanse_figures import CLEAN_SHARE, mitigate
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
@@ -21,8 +21,6 @@ NETS = (
     "signs, backdoored 3",
 )
 """All classes to one."""
-SHARE = 0.1
-"""Share of the training images, by track, that is the clean data."""
 
 
 class MitigationRules(Study):
@@ -73,7 +71,7 @@ class MitigationRules(Study):
         net: Net = methods.pop("net")
         scan = methods.pop("scan")
         train, _ = net.clean_data(place)
-        _, clean = train.split(SHARE, seed=0, by_track=train.track is not None)
+        _, clean = hold_out(train, CLEAN_SHARE, 0)
         assert net.attack is not None
         attack = net.attack.stamp, net.attack.target
         model = obtain(net, place).classifier

@@ -7,13 +7,20 @@ from typing import Any, ClassVar
 
 from keras_backdoor import datasets
 from keras_backdoor.classifier import Classifier
+from keras_backdoor.defenses._recovered import hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
 from keras_backdoor.loading import load_model
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._cleanse_figures import mitigate, scan_figures, true_mask, verdict
+from keras_backdoor.studies._cleanse_figures import (
+    CLEAN_SHARE,
+    mitigate,
+    scan_figures,
+    true_mask,
+    verdict,
+)
 from keras_backdoor.studies._nets import Net, obtain
 from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
@@ -98,8 +105,6 @@ DEEPID = {
 THESIS = ("yellowSquare-bigger, seed 0", "bigYellowSquare, seed 0")
 SEEDS, FEW_SEEDS = range(5), range(3)
 MITIGATIONS = ("unlearning", "pruning", "filter")
-SHARE = 0.1
-"""Share of the training images, by track, that the mitigations are given."""
 
 
 class NeuralCleanseGiven(Study):
@@ -213,7 +218,7 @@ class NeuralCleanseGiven(Study):
     def _mitigate(self, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
         subject: Stranger = given["subject"]
         model, train = self._opened(subject, place)
-        _, clean = train.split(SHARE, seed=given["clean_seed"], by_track=train.track is not None)
+        _, clean = hold_out(train, CLEAN_SHARE, given["clean_seed"])
         test = datasets.open(place.file(subject.data), split="test")
         assert subject.trigger is not None and subject.target is not None
         attack = parse(subject.trigger), subject.target
