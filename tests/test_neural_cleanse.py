@@ -340,6 +340,19 @@ def run(norms, targets=None, sources=None) -> dict:
     return bare_run(norms, targets, sources, np.ones(len(norms), bool))
 
 
+def killed(function, at: int, tell) -> tuple:
+    """(the function, which is killed at this call; a list of what `tell` makes of each call)."""
+    calls: list = []
+
+    def called(*arguments, **rest):
+        calls.append(tell(*arguments, **rest))
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return function(*arguments, **rest)
+
+    return called, calls
+
+
 class TestNeuralCleanse:
     def test_it_finds_the_planted_class(self, planted, clean: Samples, tmp_path) -> None:
         few = clean.take(300, seed=0).unlabelled()
@@ -363,15 +376,8 @@ class TestNeuralCleanse:
         few = clean.take(100, seed=0)
         method = NeuralCleanse(**{**NeuralCleanse.quick, "runs": 2})
         whole = method(badnet, clean=few)
-        search, seeds = Inverter.search, []
-
-        def counting(self, targets, *, seed, **rest):
-            seeds.append(seed)
-            if len(seeds) == 2:
-                raise KeyboardInterrupt
-            return search(self, targets, seed=seed, **rest)
-
-        monkeypatch.setattr(Inverter, "search", counting)
+        search, seeds = killed(Inverter.search, 2, lambda *_, seed, **__: seed)
+        monkeypatch.setattr(Inverter, "search", search)
         with pytest.raises(KeyboardInterrupt):
             method(badnet, clean=few, workdir=tmp_path)
         resumed = method(badnet, clean=few, workdir=tmp_path)
@@ -397,15 +403,8 @@ class TestNeuralCleanse:
             runs=1, mode="low-cost", quick_steps=4, candidates=2, others=3,
             schedule=Schedule(steps=6, starts=1),
         )  # fmt: skip
-        search, labels = Inverter.search, []
-
-        def failing(self, targets, *, label="triggers", **rest):
-            labels.append(label)
-            if len(labels) == 2:
-                raise KeyboardInterrupt
-            return search(self, targets, label=label, **rest)
-
-        monkeypatch.setattr(Inverter, "search", failing)
+        search, labels = killed(Inverter.search, 2, lambda *_, label="triggers", **__: label)
+        monkeypatch.setattr(Inverter, "search", search)
         with pytest.raises(KeyboardInterrupt):
             method(badnet, clean=few, workdir=tmp_path)
         method(badnet, clean=few, workdir=tmp_path)
@@ -420,15 +419,8 @@ class TestNeuralCleanse:
         method = NeuralCleanse(
             runs=1, mode="published", images=64, published=Published(steps=2, samples=32)
         )
-        search, seen = _published_inversion.invert, []
-
-        def failing(classifier, images, target, *rest, **more):
-            seen.append(target)
-            if len(seen) == 4:
-                raise KeyboardInterrupt
-            return search(classifier, images, target, *rest, **more)
-
-        monkeypatch.setattr(_published_inversion, "invert", failing)
+        search, seen = killed(_published_inversion.invert, 4, lambda *asked, **_: asked[2])
+        monkeypatch.setattr(_published_inversion, "invert", search)
         with pytest.raises(KeyboardInterrupt):
             method(badnet, clean=few, workdir=tmp_path)
         method(badnet, clean=few, workdir=tmp_path)
