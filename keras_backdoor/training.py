@@ -102,6 +102,7 @@ def fit(
     input_range: Range = (0.0, 1.0),
     validation: Samples | None = None,
     checkpoint: Path | str | None = None,
+    until: Callable[[Classifier], bool] | None = None,
 ) -> tuple[Classifier, dict[str, list[float]]]:
     """Train a model in place.
 
@@ -116,6 +117,8 @@ def fit(
         input_range: what the pixels are mapped to.
         validation: labelled data whose accuracy is recorded after every epoch.
         checkpoint: `.npz` file to resume from and to write to.
+        until: asked after every epoch about the classifier as it is; True ends the training. A
+            resumed training asks again after its next epoch.
 
     Returns:
         The trained classifier and its history: `loss`, `accuracy` (and `validation_accuracy`),
@@ -148,6 +151,8 @@ def fit(
             history.setdefault("validation_accuracy", []).append(accuracy)
         if checkpoint is not None:
             _store(Path(checkpoint), state, history, identity)
+        if until is not None and until(classifier):
+            break
     if not all(np.isfinite(history["loss"])):
         raise BadInput("The training diverged (the loss is not finite): lower learning_rate.")
     return classifier, history

@@ -9,6 +9,7 @@ import pytest
 from keras_backdoor import training
 from keras_backdoor._backend import keras
 from keras_backdoor.architectures import BadNetMNIST
+from keras_backdoor.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import PRESETS, Recipe, fit, recipe
 
@@ -64,6 +65,18 @@ def test_a_killed_training_goes_on(digits: Samples, tmp_path: Path, monkeypatch)
     assert len(epochs) == 3
     np.testing.assert_allclose(weights(whole.model), weights(resumed.model), atol=1e-5)
     assert again["loss"] == pytest.approx(history["loss"], abs=1e-5)
+
+
+def test_it_ends_when_it_is_told_to(digits: Samples) -> None:
+    seen: list[float] = []
+
+    def until(classifier: Classifier) -> bool:
+        seen.append(float(np.abs(classifier.model.get_weights()[0]).sum()))
+        return len(seen) == 2
+
+    trained, history = fit(BadNetMNIST, digits, Recipe(epochs=5, batch_size=64), until=until)
+    assert len(history["loss"]) == len(seen) == 2
+    assert seen[0] != seen[1] == float(np.abs(trained.model.get_weights()[0]).sum())
 
 
 def test_a_checkpoint_of_something_else_is_refused(digits: Samples, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from keras_backdoor.defenses._recovered import (
 )
 from keras_backdoor.defenses.input_filter import InputFilter, filtered, suspicion
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning, number_to_silence
-from keras_backdoor.defenses.unlearning import Unlearning, with_triggers
+from keras_backdoor.defenses.unlearning import Mean, Unlearning, with_triggers
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
@@ -79,12 +79,23 @@ class TestUnlearning:
         left = answer.history["worst_success"]
         stopped = np.flatnonzero(left <= method.stop)[0]
         assert stopped < method.max_epochs
-        assert len(left) == 1 + stopped + method.polish
+        assert len(left) == 1 + stopped + method.averaged + 1
+        assert answer.about["summary"]["epochs"] == str(stopped + method.averaged)
 
     def test_it_says_when_the_trigger_still_works(self, badnet, few) -> None:
         method = Unlearning(max_epochs=1, again=ALONE, recipe=Recipe(learning_rate=1e-7))
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert "raise max_epochs" in answer.about["summary"]["warning"]
+
+    def test_the_mean_of_the_weights(self) -> None:
+        model = Classifier(keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), None)
+        model.model.add(keras.layers.Dense(2, use_bias=False))
+        mean = Mean()
+        for value in (1.0, 2.0, 6.0):
+            model.model.set_weights([np.full((4, 2), value)])
+            assert not mean.add(model)
+        mean.put(model)
+        assert (model.model.get_weights()[0] == 3.0).all()
 
     def test_a_share_of_the_images_is_stamped_and_keeps_its_label(self, few) -> None:
         first = Stamp(np.ones((28, 28, 1)), np.ones((28, 28, 1)))
@@ -114,7 +125,7 @@ class TestUnlearning:
         self, badnet, few, monkeypatch
     ) -> None:
         monkeypatch.delattr("keras_backdoor.defenses._recovered.Inverter")
-        method = Unlearning(rounds=1, again=ALONE, max_epochs=1, polish=0)
+        method = Unlearning(rounds=1, again=ALONE, max_epochs=1, averaged=0)
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert len(answer.history["recovered_success"]) == 2
         assert (
@@ -122,7 +133,7 @@ class TestUnlearning:
             == "not searched"
         )
         unknown = dataclasses.replace(scan(7), about={})
-        method = Unlearning(rounds=1, max_epochs=1, polish=0)
+        method = Unlearning(rounds=1, max_epochs=1, averaged=0)
         answer = method(badnet, clean=few.take(200), found=unknown)
         assert (
             answer.about["summary"]["smallest trigger, searched anew before and after each round"]
@@ -143,7 +154,7 @@ class TestUnlearning:
         )
         answer = Unlearning(again=Again(searches=4))(badnet, clean=few, found=found)
         ours = measured(answer, test_images)
-        assert float(paper.attack_success_rate) > 0.5
+        assert float(paper.attack_success_rate) > 0.3
         assert float(ours.attack_success_rate) < 0.05
         assert answer.history["smallest_norm"][-1] > 2 * answer.history["smallest_norm"][0]
 
@@ -153,7 +164,7 @@ class TestUnlearning:
 
     @pytest.mark.parametrize(
         "changes",
-        [{"share": 0.0}, {"holdout": 1.0}, {"max_epochs": 0}, {"rounds": 0}, {"polish_rate": 0}],
+        [{"share": 0.0}, {"holdout": 1.0}, {"max_epochs": 0}, {"rounds": 0}, {"averaged": -1}],
     )
     def test_bad_settings(self, changes) -> None:
         with pytest.raises(ValueError, match="must"):
