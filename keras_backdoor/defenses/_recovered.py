@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import Answer, FlaggedClasses
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
@@ -167,6 +168,23 @@ def success(model: Classifier, samples: Samples, triggers: Sequence[Recovered]) 
         answers = model.predict(samples.rows(served).stamped(trigger.stamp))
         rates.append(attack_success_rate(answers, labels[served], trigger.target))
     return max(rates, key=float)
+
+
+def activation_gaps(
+    model: Classifier, images: Samples, stamps: Sequence[Stamp], place: str
+) -> np.ndarray:
+    """(k, channels): how much more the images activate a layer with each stamp than without.
+
+    The paper's order of neurons (section VII-B) is that of the largest gap.
+
+    Args:
+        model: the network.
+        images: that the trigger serves.
+        stamps: k triggers.
+        place: the layer whose mean activations are compared.
+    """
+    before = mean_activation(model, images, place)
+    return np.stack([mean_activation(model, images.stamped(s), place) - before for s in stamps])
 
 
 def usual_norm(found: Answer | None) -> float:

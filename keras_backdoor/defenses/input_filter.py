@@ -7,10 +7,10 @@ import numpy as np
 
 from keras_backdoor import _graph, channels
 from keras_backdoor._backend import keras
-from keras_backdoor.activations import features, mean_activation
+from keras_backdoor.activations import features
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses._recovered import hold_out, recovered, untreated
+from keras_backdoor.defenses._recovered import activation_gaps, hold_out, recovered, untreated
 from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
@@ -76,8 +76,7 @@ class InputFilter(Defense):
         labels, driven = labels_of(model, ranked), []
         for trigger in triggers:
             served = ranked.rows(trigger.served(labels))
-            before = mean_activation(model, served, place)
-            gap = mean_activation(model, served.stamped(trigger.stamp), place) - before
+            (gap,) = activation_gaps(model, served, [trigger.stamp], place)
             driven.append(np.argsort(-gap, kind="stable")[: max(1, round(self.neurons * len(gap)))])
         chosen = np.unique(driven)
         active = features(model, held, place)

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from keras_backdoor import _graph, channels, pruning
-from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._recovered import (
     Again,
+    activation_gaps,
     recovered,
     untreated,
     usual_norm,
@@ -84,11 +84,10 @@ class NeuronPruning(Defense):
             more, _ = self.again.find(model, clean, trigger, usual=usual, seed=self.seed)
             piled = self.again.piled([trigger, *more])
             served = clean.rows(trigger.served(labels))
-            before = mean_activation(model, served, place)
-            for stamp in (trigger.stamp, *(t.stamp for t in piled)):
-                stamped.append(served.stamped(stamp).relabelled(trigger.target))
-                gaps.append(mean_activation(model, stamped[-1], place) - before)
-        gap = np.max(gaps, axis=0)
+            stamps = [trigger.stamp, *(t.stamp for t in piled)]
+            stamped += [served.stamped(s).relabelled(trigger.target) for s in stamps]
+            gaps.append(activation_gaps(model, served, stamps, place))
+        gap = np.concatenate(gaps).max(axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (
             pruning.accuracy_by_silenced(model, s, layer, place, order) for s in (clean, *stamped)

@@ -104,7 +104,7 @@ def _curve(shown: "Demonstration") -> Figure:
         "accuracy on clean images": history["accuracy"],
         "attack success of the pruned net": shown.attack_by_silenced,
     }
-    picture = figures.pruning_curve(curves, int(history["pruned"]))
+    picture = figures.share_curves(curves, "silenced channels", chosen=int(history["pruned"]))
     return Figure("Accuracy and attack over the number of silenced channels.", picture)
 
 

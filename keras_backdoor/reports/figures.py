@@ -8,6 +8,8 @@ import numpy as np
 
 INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
 SUSPECT = "#e08e45"
+FEW_POINTS = 50
+"""Points of a curve that are still drawn as points."""
 
 
 def draw(
@@ -73,30 +75,25 @@ def channel_bars(
     return draw(paint)
 
 
-def pruning_curve(curves: dict[str, np.ndarray], pruned: int) -> bytes:
-    """Shares over the number of silenced channels, with the point that was chosen."""
+def share_curves(curves: dict[str, np.ndarray], along: str, *, chosen: int | None = None) -> bytes:
+    """Shares in per cent over what a repair counts along, from 0, which is before it.
+
+    Args:
+        curves: name -> (n,) shares.
+        along: name of the horizontal axis.
+        chosen: the point that was chosen from clean images alone, to be marked.
+    """
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
         for number, (name, values) in enumerate(curves.items()):
+            style = "o-" if len(values) <= FEW_POINTS else "-"
             color = (CLEAN, ATTACK, INK)[number % 3]
-            ax.plot(np.arange(len(values)), 100 * values, label=name, color=color)
-        ax.axvline(pruned, color=SOFT, linestyle="--", label="chosen from clean images alone")
-        ax.set(xlabel="silenced channels", ylabel="%", ylim=(-2, 102))
-        ax.legend(frameon=False)
-
-    return draw(paint)
-
-
-def epoch_curves(curves: dict[str, np.ndarray]) -> bytes:
-    """Shares over the epochs of a repair; epoch 0 is before it."""
-
-    def paint(axes: Any) -> None:
-        ax = axes[0, 0]
-        for number, (name, values) in enumerate(curves.items()):
-            color = (CLEAN, ATTACK, INK)[number % 3]
-            ax.plot(np.arange(len(values)), 100 * values, "o-", label=name, color=color)
-        ax.set(xlabel="epoch", ylabel="%", ylim=(-2, 102))
+            ax.plot(np.arange(len(values)), 100 * values, style, label=name, color=color)
+        if chosen is not None:
+            why = "chosen from clean images alone"
+            ax.axvline(chosen, color=SOFT, linestyle="--", label=why)
+        ax.set(xlabel=along, ylabel="%", ylim=(-2, 102))
         ax.legend(frameon=False)
 
     return draw(paint)

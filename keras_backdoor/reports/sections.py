@@ -102,9 +102,11 @@ def _unlearning(history: dict[str, np.ndarray]) -> Section:
         "success of the scan's trigger": history["recovered_success"],
         "success of the worst of all": history["worst_success"],
     }
-    caption = "On clean images that were held out; epoch 0 is the model as it came. All: the "
-    caption += "triggers of the scan and those that were searched anew so far."
-    return Section("Unlearning", figures=[Figure(caption, figures.epoch_curves(curves))])
+    caption = "On clean images that were held out; epoch 0 is the model as it came, the last point "
+    caption += "the one that went out. All: the triggers of the scan and those that were searched "
+    caption += "anew so far."
+    picture = figures.share_curves(curves, "epoch")
+    return Section("Unlearning", figures=[Figure(caption, picture)])
 
 
 def _pruning(history: dict[str, np.ndarray]) -> list[Section]:
@@ -121,7 +123,7 @@ def _pruning(history: dict[str, np.ndarray]) -> list[Section]:
         caption = f"Mean activation of the channels of {layer}."
         series = {"clean images": history["activation"]}
         bars = figures.channel_bars(history["order"], series, pruned, layer)
-    curve = figures.pruning_curve(curves, pruned)
+    curve = figures.share_curves(curves, "silenced channels", chosen=pruned)
     shown = "What is left over the number of silenced channels."
     return [
         Section("Channels", figures=[Figure(caption, bars)]),
@@ -161,28 +163,30 @@ def _(answer: FlaggedClasses) -> list[Section]:
         found.append(Section("Norms of the triggers", figures=shown))
     ranked = answer.ranked()
     if ranked:
-        suspects = [c for c in ranked if answer.standing(c)]
-        chosen = [*suspects[:MOST_SUSPECTS], *(c for c in ranked if c not in suspects)]
-        chosen = chosen[: max(MOST_TRIGGERS, min(len(suspects), MOST_SUSPECTS))]
-        stamps = [answer.triggers[c] for c in chosen]
-        captions = [
-            f"class {c}, L1 {s.l1:.1f}\n{answer.standing(c)}"
-            for c, s in zip(chosen, stamps, strict=True)
-        ]
-        grid = figures.picture_grid(
-            [
-                ("mask", np.stack([s.mask for s in stamps]), captions),
-                ("pattern", np.stack([s.pattern for s in stamps]), [""] * len(chosen)),
-                ("fusion", np.stack([s.mask * s.pattern for s in stamps]), [""] * len(chosen)),
-            ]
-        )
-        found.append(
-            Section("Triggers", figures=[Figure("Suspects first, then the smallest others.", grid)])
-        )
+        found.append(_triggers(answer, ranked))
         if answer.examples is not None:
             alike = [c for c in ranked if answer.source.get(c) == answer.source.get(ranked[0])]
             found.append(_triggered(answer.examples, answer, alike[:3]))
     return found
+
+
+def _triggers(answer: FlaggedClasses, ranked: list[int]) -> Section:
+    suspects = [c for c in ranked if answer.standing(c)]
+    chosen = [*suspects[:MOST_SUSPECTS], *(c for c in ranked if c not in suspects)]
+    chosen = chosen[: max(MOST_TRIGGERS, min(len(suspects), MOST_SUSPECTS))]
+    stamps = [answer.triggers[c] for c in chosen]
+    captions = [
+        f"class {c}, L1 {s.l1:.1f}\n{answer.standing(c)}"
+        for c, s in zip(chosen, stamps, strict=True)
+    ]
+    blank = [""] * len(chosen)
+    rows = [
+        ("mask", np.stack([s.mask for s in stamps]), captions),
+        ("pattern", np.stack([s.pattern for s in stamps]), blank),
+        ("fusion", np.stack([s.mask * s.pattern for s in stamps]), blank),
+    ]
+    caption = "Suspects first, then the smallest others."
+    return Section("Triggers", figures=[Figure(caption, figures.picture_grid(rows))])
 
 
 def _triggered(examples: np.ndarray, answer: FlaggedClasses, classes: list[int]) -> Section:
