@@ -31,7 +31,6 @@ class MitigationRules(Study):
 
     title: ClassVar[str] = "Mitigations on the development zoo"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the methods)"
-    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
         "flagged": "flagged",
