@@ -97,7 +97,8 @@ class Inverter:
                 draws the same images of the pool for all rows.
             label: of the progress bar.
         """
-        starts, steps = starts or self.plan.starts, steps or self.plan.steps
+        starts = starts or self.plan.starts
+        steps = steps or self.plan.most_steps(int(np.prod(self.images.shape[1:3])))
         targets = np.repeat(np.asarray(targets, np.int32), starts)
         rows = len(targets)
         state, values = Costs.start(rows), self._start(rows, seed)

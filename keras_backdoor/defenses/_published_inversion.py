@@ -96,7 +96,7 @@ def invert(
     best, best_values, early, stale = np.inf, None, np.inf, 0
     log = []
     order: list[int] = []
-    for _ in track(range(plan.steps), f"label {target}"):
+    for _ in track(range(plan.most_steps(int(np.prod(shape[:2])))), f"label {target}"):
         sums = []
         for _ in range(plan.samples // plan.batch_size):
             if len(order) < plan.batch_size:

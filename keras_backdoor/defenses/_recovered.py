@@ -63,7 +63,7 @@ class Again(CostSchedule):
         strengths: of the triggers that are put on top of one another, see `together`.
     """
 
-    steps: int = 80
+    steps: int | None = None
     learning_rate: float = 0.3
     patience: int = 3
     early_stop_patience: int = 15

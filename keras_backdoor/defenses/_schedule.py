@@ -10,13 +10,20 @@ import numpy as np
 
 from keras_backdoor.errors import BadInput
 
+STEPS, PIXELS, LONGEST = 80, 32 * 32, 240
+"""Most steps of a label where images have so many pixels, and where they have three times as many.
+
+Fixed on development networks (`results/README.md`): for 28x28 and 32x32 images the small norms fall
+no further after 80 steps; for 55x47 faces the median falls by a fifth more."""
+
 
 @dataclass(frozen=True)
 class CostSchedule:
     """What every way of searching has.
 
     Args:
-        steps: most steps a label is given.
+        steps: most steps a label is given; none means 80 for images of up to 32x32 pixels, and
+            in proportion more for larger ones, up to 240.
         batch_size: images of an update.
         learning_rate: of Adam.
         init_cost: weight of the mask's norm when it first counts.
@@ -26,7 +33,7 @@ class CostSchedule:
         early_stop_patience: steps without a smaller mask after which a label has converged.
     """
 
-    steps: int = 1000
+    steps: int | None = 1000
     batch_size: int = 32
     learning_rate: float = 0.1
     init_cost: float = 1e-3
@@ -37,7 +44,7 @@ class CostSchedule:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "patience", "early_stop_patience"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
         if not 0 < self.attack_threshold <= 1:
             raise BadInput(f"attack_threshold must lie in 0..1: {self.attack_threshold}")
@@ -45,6 +52,16 @@ class CostSchedule:
             raise BadInput(
                 "learning_rate and init_cost must be above 0 and cost_multiplier above 1."
             )
+
+    def most_steps(self, pixels: int) -> int:
+        """Most steps of a label for images of so many pixels.
+
+        >>> [Schedule().most_steps(side * side) for side in (28, 32, 50, 224)]
+        [80, 80, 195, 240]
+        """
+        if self.steps is not None:
+            return self.steps
+        return round(min(LONGEST, STEPS * max(1.0, pixels / PIXELS)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class Schedule(CostSchedule):
         superpixel: side of the squares that share one value of the mask.
     """
 
-    steps: int = 80
+    steps: int | None = None
     learning_rate: float = 0.3
     patience: int = 3
     early_stop_patience: int = 15
