@@ -239,6 +239,17 @@ def test_a_cell_of_each_kind_goes_through(name: str, place: Place) -> None:
         assert float(found["rejected_stamped"]) > 0.9
 
 
+def test_a_search_for_faces_has_more_steps(place: Place) -> None:
+    study = load_study("search_length", "smoke")
+    cell = next(c for c in study.cells() if c.name == "faces, unknown trigger, the default")
+    found = study.compute(cell, place)
+    assert found["pixels"] == 55 * 47
+    assert len(found["norms"]) == 12
+    assert found["updates"] == 6
+    full = next(c for c in load_study("search_length").cells() if c.name == cell.name)
+    assert full.given["schedule"].most_steps(found["pixels"]) == 202
+
+
 def test_another_file_is_another_cell(place: Place, tmp_path, shared) -> None:
     study = load_study("neural_cleanse_given")
     cell = study.cells()[0]

@@ -3,6 +3,7 @@ from keras_backdoor.studies.development_zoo import DevelopmentZoo as Development
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
+from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
 from keras_backdoor.studies._results import Results as Results
 from keras_backdoor.studies._results import load_results as load_results

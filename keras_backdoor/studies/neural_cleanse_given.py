@@ -2,18 +2,15 @@
 
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from keras_backdoor import datasets
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.loading import load_model
-from keras_backdoor.samples import Samples
 from keras_backdoor.studies._cleanse_figures import (
     CLEAN_SHARE,
     mitigate,
@@ -21,8 +18,9 @@ from keras_backdoor.studies._cleanse_figures import (
     true_mask,
     verdict,
 )
-from keras_backdoor.studies._nets import Net, obtain
+from keras_backdoor.studies._nets import Net
 from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._strangers import BYTES, FACES, UNIT, Stranger, opened
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import (
     DIGIT_NETS,
@@ -33,47 +31,6 @@ from keras_backdoor.studies.development_zoo import (
 )
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets
 from keras_backdoor.triggers._parse import parse
-
-FACES = "lfw90_min20.zip"
-
-
-@dataclass(frozen=True)
-class Stranger:
-    """A network that was not made here.
-
-    Args:
-        file: name of its file among the data.
-        data: the data file that clean images are from.
-        target: the class that its backdoor serves; None where it has none.
-        trigger: the planted trigger, where it is known.
-        input_range: of its pixels; None takes that of the data.
-        architecture: where the file holds weights alone.
-    """
-
-    file: str
-    data: str
-    target: int | None = None
-    trigger: str | None = None
-    input_range: tuple[float, float] | None = None
-    architecture: str | None = None
-
-    def key(self, place: Place) -> str:
-        """What is in the file, as a hash."""
-        return place.digest(self.file)
-
-    def open(self, place: Place) -> Classifier:
-        """The network, its range known."""
-        path, known = place.file(self.file), self.input_range
-        model = load_model(path, architecture=self.architecture, input_range=known)
-        return model if known else model.with_range(self.clean(place))
-
-    def clean(self, place: Place) -> Samples:
-        """Training images without poison; faces of people that the network has no class for."""
-        path = place.file(self.data)
-        if self.data == FACES:
-            return datasets.open(path, size=(55, 47))
-        return datasets.open(path, split="train")
-
 
 GIVEN = {
     "signs -> 33": Stranger(
@@ -88,7 +45,6 @@ TWINS = {
     "signs, clean twin": Stranger("nc_style/gtsrb_clean_logits.h5", SIGNS),
     "digits, clean twin": Stranger("nc_style/mnist_clean_logits.h5", DIGITS),
 }
-BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
 DEEPID = {
     "faces, lab3 -> 0": Stranger("deepid/lab3_bd_net_rebuilt.h5", FACES, 0, input_range=BYTES),
     "faces, sunglasses -> 0": Stranger(
@@ -196,7 +152,7 @@ class NeuralCleanseGiven(Study):
         if "scan" in cell.given:
             return self._mitigate(cell.given, place)
         subject = cell.given["subject"]
-        model, clean = self._opened(subject, place)
+        model, clean = opened(subject, place)
         answer = cell.given["method"](model, clean=clean.unlabelled())
         target, trigger = planted(subject)
         figures = scan_figures(answer, target, true_mask(trigger, model.image_shape))
@@ -209,15 +165,9 @@ class NeuralCleanseGiven(Study):
             if "mode" in found:
                 found["verdict"] = verdict(found, NeuralCleanse())
 
-    def _opened(self, subject: Stranger | Net, place: Place) -> tuple[Classifier, Samples]:
-        """The network and clean images."""
-        if isinstance(subject, Stranger):
-            return subject.open(place), subject.clean(place)
-        return obtain(subject, place).classifier, subject.clean_data(place)[1]
-
     def _mitigate(self, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
         subject: Stranger = given["subject"]
-        model, train = self._opened(subject, place)
+        model, train = opened(subject, place)
         _, clean = hold_out(train, CLEAN_SHARE, given["clean_seed"])
         test = datasets.open(place.file(subject.data), split="test")
         assert subject.trigger is not None and subject.target is not None
