@@ -22,8 +22,9 @@ from keras_backdoor.studies._cleanse_figures import (
     verdict,
 )
 from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._strangers import planted
 from keras_backdoor.studies.base import load_study
-from keras_backdoor.studies.neural_cleanse_given import DEEPID, NeuralCleanseGiven, planted
+from keras_backdoor.studies.neural_cleanse_given import DEEPID, NeuralCleanseGiven
 from keras_backdoor.triggers.base import Stamp
 
 
@@ -244,10 +245,11 @@ def test_a_search_for_faces_has_more_steps(place: Place) -> None:
     cell = next(c for c in study.cells() if c.name == "faces, unknown trigger, the default")
     found = study.compute(cell, place)
     assert found["pixels"] == 55 * 47
-    assert len(found["norms"]) == 12
+    assert len(found["norms"]) == 24
     assert found["updates"] == 6
     full = next(c for c in load_study("search_length").cells() if c.name == cell.name)
     assert full.given["schedule"].most_steps(found["pixels"]) == 202
+    assert full.given["schedule"].side(found["pixels"]) == 2
 
 
 def test_another_file_is_another_cell(place: Place, tmp_path, shared) -> None:

@@ -68,6 +68,8 @@ class Inverter:
     ) -> None:
         self.plan = plan
         self.images = tf.constant(images)
+        self.pixels = int(np.prod(images.shape[1:3]))
+        self.side = plan.side(self.pixels)
         self.low, self.high = classifier.input_range or (0.0, 1.0)
         self.scores = logits(classifier)
         self.rows_at_once = max(1, images_at_once // plan.batch_size)
@@ -98,7 +100,7 @@ class Inverter:
             label: of the progress bar.
         """
         starts = starts or self.plan.starts
-        steps = steps or self.plan.most_steps(int(np.prod(self.images.shape[1:3])))
+        steps = steps or self.plan.most_steps(self.pixels)
         targets = np.repeat(np.asarray(targets, np.int32), starts)
         rows = len(targets)
         state, values = Costs.start(rows), self._start(rows, seed)
@@ -179,7 +181,7 @@ class Inverter:
     def _start(self, rows: int, seed: int) -> list[np.ndarray]:
         """Mask and pattern drawn uniformly, and Adam's moments."""
         _, height, width, channels = self.images.shape
-        side = self.plan.superpixel
+        side = self.side
         rng = np.random.default_rng((seed, 2**32 - 1))
         shapes = (
             (rows, -(-height // side), -(-width // side), 1),
@@ -197,7 +199,7 @@ class Inverter:
 
     def _whole(self, masks: Any) -> Any:
         """A mask of super-pixels as one of pixels."""
-        side = self.plan.superpixel
+        side = self.side
         if side == 1:
             return masks
         _, height, width, _ = self.images.shape

@@ -74,7 +74,8 @@ class Schedule(CostSchedule):
     Args:
         starts: searches of a label from other starts, as the place where a mask settles depends
             on its start; the one with the smallest mask half way goes on.
-        superpixel: side of the squares that share one value of the mask.
+        superpixel: side of the squares that share one value of the mask; none means 1 for images
+            of up to 32x32 pixels, and for larger ones what leaves about as many values.
     """
 
     steps: int | None = None
@@ -82,13 +83,23 @@ class Schedule(CostSchedule):
     patience: int = 3
     early_stop_patience: int = 15
     starts: int = 3
-    superpixel: int = 1
+    superpixel: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("starts", "superpixel"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
+
+    def side(self, pixels: int) -> int:
+        """Side of the squares for images of so many pixels.
+
+        >>> [Schedule().side(side * side) for side in (28, 32, 50, 224)]
+        [1, 1, 2, 7]
+        """
+        if self.superpixel is not None:
+            return self.superpixel
+        return max(1, round((pixels / PIXELS) ** 0.5))
 
 
 @dataclass(frozen=True)

@@ -56,3 +56,10 @@ def opened(subject: Stranger | Net, place: Place) -> tuple[Classifier, Samples]:
     if isinstance(subject, Stranger):
         return subject.open(place), subject.clean(place)
     return obtain(subject, place).classifier, subject.clean_data(place)[1]
+
+
+def planted(subject: Stranger | Net) -> tuple[int | None, str | None]:
+    """(target, trigger) of its backdoor, as far as they are known."""
+    if isinstance(subject, Stranger):
+        return subject.target, subject.trigger
+    return (subject.attack.target, subject.attack.trigger) if subject.attack else (None, None)

@@ -20,7 +20,7 @@ from keras_backdoor.studies._cleanse_figures import (
 )
 from keras_backdoor.studies._nets import Net
 from keras_backdoor.studies._place import Place
-from keras_backdoor.studies._strangers import BYTES, FACES, UNIT, Stranger, opened
+from keras_backdoor.studies._strangers import BYTES, FACES, UNIT, Stranger, opened, planted
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import (
     DIGIT_NETS,
@@ -174,10 +174,3 @@ class NeuralCleanseGiven(Study):
         attack = parse(subject.trigger), subject.target
         methods = {name: given[name] for name in MITIGATIONS}
         return mitigate(model, given["scan"], methods, clean, test, attack)
-
-
-def planted(subject: Stranger | Net) -> tuple[int | None, str | None]:
-    """(target, trigger) of its backdoor, as far as they are known."""
-    if isinstance(subject, Stranger):
-        return subject.target, subject.trigger
-    return (subject.attack.target, subject.attack.trigger) if subject.attack else (None, None)

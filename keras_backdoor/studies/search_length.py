@@ -1,55 +1,102 @@
-"""How many steps and starts a search for triggers needs, by the size of the images."""
+"""How long a search for triggers goes on, and in how many pieces, by the size of the images."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._rows import pool
 from keras_backdoor.defenses._schedule import Schedule
+from keras_backdoor.metrics import attack_success_rate
+from keras_backdoor.samples import Samples
 from keras_backdoor.studies._nets import Net
 from keras_backdoor.studies._place import Place
-from keras_backdoor.studies._strangers import FACES, UNIT, Stranger, opened
+from keras_backdoor.studies._strangers import FACES, UNIT, Stranger, opened, planted
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import SIGNS, DevelopmentZoo
+from keras_backdoor.training import Recipe, fit
+from keras_backdoor.triggers._parse import parse
 
+CLEAN_FACES = Stranger("deepid/clean_cl_weights.h5", FACES, input_range=UNIT, architecture="deepid")
 FACE_NETS = {
-    "faces, said to be clean": Stranger(
-        "deepid/clean_cl_weights.h5", FACES, input_range=UNIT, architecture="deepid"
-    ),
-    "faces, unknown trigger": Stranger(
-        "deepid/anonymous_1_bd_weights.h5", FACES, input_range=UNIT, architecture="deepid"
-    ),
+    "faces, said to be clean": CLEAN_FACES,
+    "faces, unknown trigger": replace(CLEAN_FACES, file="deepid/anonymous_1_bd_weights.h5"),
 }
 """Networks that no scan is judged by."""
-SIGN_NETS = ("signs, clean 0", "signs, backdoored 0")
-LABELS, IMAGES, SEED = 12, 1000, 0
-PLANS = {
-    "80 steps": Schedule(steps=80),
-    "160 steps": Schedule(steps=160),
-    "320 steps": Schedule(steps=320),
-    "the default": Schedule(),
-    "the default, 9 starts": Schedule(starts=9),
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A backdoor that is planted in the clean network for faces, whose own data are not there.
+
+    It is fine-tuned on other faces with the network's own answers as labels, some of them stamped.
+
+    Args:
+        trigger: a preset or `name:key=value,…`.
+        target: the class that it serves.
+        share: share of the faces that a stamped copy is added of.
+        recipe: of the fine-tuning; its seed is that of the stamped copies too.
+    """
+
+    trigger: str
+    target: int
+    share: float = 0.3
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=6, learning_rate=3e-4))
+
+    def open(self, place: Place) -> tuple[Classifier, Samples]:
+        """The network, and faces that the fine-tuning has not seen."""
+        model, faces = opened(CLEAN_FACES, place)
+        faces = replace(faces.in_memory(), labels=model.predict(faces), track=None)
+        seen, left = faces.split(0.25, seed=self.recipe.seed)
+        stamped = seen.take(round(self.share * len(seen)), seed=self.recipe.seed)
+        stamped = stamped.stamped(parse(self.trigger)).relabelled(self.target)
+        data = seen.concat(stamped)
+        return fit(model.model, data, self.recipe, input_range=UNIT)[0], left
+
+
+PLANTED = {
+    "faces, large square planted at the top": Planted(
+        "patch:size=18,row=0,column=14,color=red", 700
+    ),
+    "faces, large square planted in the middle": Planted(
+        "patch:size=16,row=20,column=2,color=black", 510
+    ),
+    "faces, square planted in a corner": Planted("patch:size=12,row=40,column=32,color=green", 222),
+    "faces, checkerboard planted at the mouth": Planted(
+        "checkerboard:size=14,row=36,column=16,cell=2", 900
+    ),
 }
+SIGN_NETS = ("signs, clean 0", "signs, backdoored 0")
+PLANS = {
+    "80 steps": Schedule(steps=80, superpixel=1),
+    "160 steps": Schedule(steps=160, superpixel=1),
+    "320 steps": Schedule(steps=320, superpixel=1),
+    "the default": Schedule(),
+}
+LABELS, IMAGES, SEED = 24, 1000, 0
 
 
 class SearchLength(Study):
-    """The masks of a few labels with longer and longer searches.
+    """The masks of some labels with longer and longer searches, and with larger pieces.
 
-    Nothing here looks at a planted trigger or its success: a search is long enough when more steps
-    leave the norms as they are.
+    What is planted is no network that a scan is judged by, and no trigger and target of one.
     """
 
     title: ClassVar[str] = "How long a search for triggers goes on"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the method)"
+    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, FACES)
     columns: ClassVar[Mapping[str, str]] = {
         "pixels": "pixels",
         "median": "median L1",
         "smallest": "smallest L1",
-        "largest": "largest L1",
+        "target": "L1 of the target",
+        "rank": "rank of the target",
+        "ratio": "target / median",
+        "attack": "attack %",
         "updates": "updates a label",
     }
 
@@ -57,8 +104,8 @@ class SearchLength(Study):
         """See `Study.cells`."""
         quick = self.scale != "full"
         zoo = DevelopmentZoo(self.scale).nets()
-        nets: dict[str, Stranger | Net] = {n: zoo[n] for n in SIGN_NETS} | FACE_NETS
-        plans = {name: replace(p, steps=4, starts=2) if quick else p for name, p in PLANS.items()}
+        nets: dict[str, Any] = {n: zoo[n] for n in SIGN_NETS} | FACE_NETS | PLANTED
+        plans = {n: replace(p, steps=4, starts=2) if quick else p for n, p in PLANS.items()}
         return [
             Cell(f"{name}, {words}", {"net": net, "schedule": plan, "labels": LABELS, "seed": SEED})
             for name, net in nets.items()
@@ -71,17 +118,35 @@ class SearchLength(Study):
 
     def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
         """See `Study.compute`."""
-        model, clean = opened(cell.given["net"], place)
+        net: Planted | Stranger | Net = cell.given["net"]
         seed = cell.given["seed"]
+        figures: dict[str, Any] = {}
+        target: int | None
+        if isinstance(net, Planted):
+            (model, clean), target = net.open(place), net.target
+            answers = model.predict(clean.stamped(parse(net.trigger)))
+            figures["attack"] = attack_success_rate(answers, clean.known_labels, target)
+        else:
+            (model, clean), (target, _) = opened(net, place), planted(net)
         images = pool(model, clean, IMAGES if self.scale == "full" else 50, seed)
-        number = min(cell.given["labels"], model.classes)
-        labels = np.random.default_rng(seed).choice(model.classes, number, replace=False)
+        labels = np.random.default_rng(seed).permutation(model.classes)[: cell.given["labels"]]
+        if target is not None:
+            labels = np.union1d(labels, [target])
         found = Inverter(model, images, cell.given["schedule"]).search(labels, seed=seed)
-        return {
+        norms = dict(zip(labels.tolist(), found.norms.tolist(), strict=True))
+        median = float(np.median(found.norms))
+        figures |= {
             "pixels": int(np.prod(images.shape[1:3])),
-            "median": float(np.median(found.norms)),
-            "smallest": float(found.norms.min()),
-            "largest": float(found.norms.max()),
-            "norms": {str(k): float(v) for k, v in zip(labels, found.norms, strict=True)},
+            "median": median,
+            "smallest": min(norms.values()),
+            "norms": {str(label): norm for label, norm in norms.items()},
             "updates": float(found.steps.mean()),
         }
+        if target is not None:
+            own = norms[target]
+            figures |= {
+                "target": own,
+                "rank": 1 + sum(norm < own for norm in norms.values()),
+                "ratio": own / median,
+            }
+        return figures
