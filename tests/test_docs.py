@@ -87,12 +87,6 @@ def mitigation_table() -> str:
     return markdown(found.table(compact=True))
 
 
-def search_table() -> str:
-    return results_table(
-        "search_length", "", ("pixels", "median", "smallest", "largest", "updates")
-    )
-
-
 def given_tables() -> str:
     found = load_results(ROOT / "results" / "neural_cleanse_given.json")
     tables = (given.scans(found), given.mitigations(found), given.rejections(found))
@@ -143,7 +137,6 @@ RENDERED = [
     ("README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("results/README.md", "rules table", "end of rules table", rules_table),
-    ("results/README.md", "search table", "end of search table", search_table),
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("models/README.md", "cards", "end of cards", cards),
