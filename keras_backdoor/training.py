@@ -158,6 +158,26 @@ def fit(
     return classifier, history
 
 
+class MeanWeights:
+    """The mean of a model's weights at several times."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.weights: list[np.ndarray] = []
+
+    def add(self, model: Classifier) -> bool:
+        """Count the weights as they are; always False, so that a training goes on."""
+        now = [np.asarray(w, np.float64) for w in model.model.get_weights()]
+        self.number += 1
+        known = self.weights or now
+        self.weights = [k + (n - k) / self.number for k, n in zip(known, now, strict=True)]
+        return False
+
+    def put(self, model: Classifier) -> None:
+        """Give the model the mean."""
+        model.model.set_weights(self.weights)
+
+
 def _make_step(
     classifier: Classifier, recipe: Recipe, value_range: Range
 ) -> tuple[Callable[[Any, Any], Any], Any]:

@@ -11,7 +11,7 @@ from keras_backdoor._backend import keras
 from keras_backdoor.architectures import BadNetMNIST
 from keras_backdoor.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.training import PRESETS, Recipe, fit, recipe
+from keras_backdoor.training import PRESETS, MeanWeights, Recipe, fit, recipe
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,17 @@ def test_it_ends_when_it_is_told_to(digits: Samples) -> None:
     trained, history = fit(BadNetMNIST, digits, Recipe(epochs=5, batch_size=64), until=until)
     assert len(history["loss"]) == len(seen) == 2
     assert seen[0] != seen[1] == float(np.abs(trained.model.get_weights()[0]).sum())
+
+
+def test_the_mean_of_the_weights() -> None:
+    model = Classifier(keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), None)
+    model.model.add(keras.layers.Dense(2, use_bias=False))
+    mean = MeanWeights()
+    for value in (1.0, 2.0, 6.0):
+        model.model.set_weights([np.full((4, 2), value)])
+        assert not mean.add(model)
+    mean.put(model)
+    assert (model.model.get_weights()[0] == 3.0).all()
 
 
 def test_a_checkpoint_of_something_else_is_refused(digits: Samples, tmp_path: Path) -> None:

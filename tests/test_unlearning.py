@@ -20,7 +20,7 @@ from keras_backdoor.defenses._recovered import (
 )
 from keras_backdoor.defenses.input_filter import InputFilter, filtered, suspicion
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning, number_to_silence
-from keras_backdoor.defenses.unlearning import Mean, Unlearning, with_triggers
+from keras_backdoor.defenses.unlearning import Unlearning, with_triggers
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
@@ -86,16 +86,6 @@ class TestUnlearning:
         method = Unlearning(max_epochs=1, again=ALONE, recipe=Recipe(learning_rate=1e-7))
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert "raise max_epochs" in answer.about["summary"]["warning"]
-
-    def test_the_mean_of_the_weights(self) -> None:
-        model = Classifier(keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), None)
-        model.model.add(keras.layers.Dense(2, use_bias=False))
-        mean = Mean()
-        for value in (1.0, 2.0, 6.0):
-            model.model.set_weights([np.full((4, 2), value)])
-            assert not mean.add(model)
-        mean.put(model)
-        assert (model.model.get_weights()[0] == 3.0).all()
 
     def test_a_share_of_the_images_is_stamped_and_keeps_its_label(self, few) -> None:
         first = Stamp(np.ones((28, 28, 1)), np.ones((28, 28, 1)))

@@ -23,7 +23,7 @@ from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.samples import Samples
-from keras_backdoor.training import Recipe, fit
+from keras_backdoor.training import MeanWeights, Recipe, fit
 
 TOLERATED = 0.02
 """Success of the recovered triggers that is no reason for a warning."""
@@ -110,7 +110,7 @@ class Unlearning(Defense):
             watch = partial(curves.measure, triggers=triggers, enough=self.stop)
             self._fit(unlearned, data, self.max_epochs, number, watch)
         if self.averaged:
-            mean = Mean()
+            mean = MeanWeights()
             watch = partial(curves.measure, triggers=triggers)
             self._fit(unlearned, data, self.averaged, number, lambda m: watch(m) or mean.add(m))
             mean.put(unlearned)
@@ -177,26 +177,6 @@ class Unlearning(Defense):
         """
         plan = replace(self.recipe, epochs=epochs, seed=self.seed + number)
         fit(model.model, data, plan, input_range=model.input_range or (0.0, 1.0), until=until)
-
-
-class Mean:
-    """The mean of a model's weights at several times."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.weights: list[np.ndarray] = []
-
-    def add(self, model: Classifier) -> bool:
-        """Count the weights as they are; always False, so that a training goes on."""
-        now = [np.asarray(w, np.float64) for w in model.model.get_weights()]
-        self.number += 1
-        known = self.weights or now
-        self.weights = [k + (n - k) / self.number for k, n in zip(known, now, strict=True)]
-        return False
-
-    def put(self, model: Classifier) -> None:
-        """Give the model the mean."""
-        model.model.set_weights(self.weights)
 
 
 class Curves:
