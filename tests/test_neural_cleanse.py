@@ -395,6 +395,25 @@ class TestNeuralCleanse:
         assert examined[7]
         assert answer.scores[examined].max() == answer.scores[7]
 
+    def test_a_quick_look_at_larger_images_has_more_steps_of_fewer_images(
+        self, monkeypatch
+    ) -> None:
+        layers = keras.layers
+        net = keras.Sequential([keras.Input((50, 50, 1)), layers.Flatten(), layers.Dense(4)])
+        images = np.random.default_rng(0).random((20, 50, 50, 1), np.float32)
+        method = NeuralCleanse(runs=1, mode="low-cost", quick_steps=2, candidates=1, others=1)
+        search, plans = Inverter.search, {}
+
+        def recording(self, *arguments, label="triggers", **more):
+            plans[label] = self.plan
+            return search(self, *arguments, label=label, **more)
+
+        monkeypatch.setattr(Inverter, "search", recording)
+        method(Classifier(net, (0, 1)), clean=Samples(images, value_range=(0, 1)))
+        quick, whole = plans["quick look"], plans["triggers"]
+        assert (quick.steps, quick.batch_size, quick.starts) == (5, 13, 1)
+        assert (whole.steps, whole.batch_size, whole.starts) == (None, 32, 3)
+
     def test_a_killed_low_cost_scan_keeps_its_quick_look(
         self, badnet, clean, tmp_path, monkeypatch
     ) -> None:

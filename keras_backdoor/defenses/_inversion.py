@@ -83,8 +83,6 @@ class Inverter:
         targets: np.ndarray,
         *,
         seed: int,
-        steps: int | None = None,
-        starts: int | None = None,
         draw: Draw | None = None,
         label: str = "triggers",
     ) -> Found:
@@ -93,14 +91,11 @@ class Inverter:
         Args:
             targets: (r,) classes.
             seed: of the start and of the images of each step.
-            steps: most steps; None takes the schedule's.
-            starts: of each label; None takes the schedule's.
             draw: (generator, step) -> (r, batch) image numbers, the same for all starts; None
                 draws the same images of the pool for all rows.
             label: of the progress bar.
         """
-        starts = starts or self.plan.starts
-        steps = steps or self.plan.most_steps(self.pixels)
+        starts, steps = self.plan.starts, self.plan.most_steps(self.pixels)
         targets = np.repeat(np.asarray(targets, np.int32), starts)
         rows = len(targets)
         state, values = Costs.start(rows), self._start(rows, seed)

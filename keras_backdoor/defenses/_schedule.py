@@ -3,18 +3,30 @@
 Wang et al., Neural Cleanse, S&P 2019, and its public code.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor.errors import BadInput
 
-STEPS, PIXELS, LONGEST = 80, 32 * 32, 240
-"""Most steps of a label where images have so many pixels, and where they have three times as many.
+STEPS, PIXELS, MOST = 80, 32 * 32, 3
+"""Most steps of a label where images have so many pixels; larger ones have up to three times as
+many.
 
 Fixed on development networks (`results/README.md`): for 28x28 and 32x32 images the small norms fall
 no further after 80 steps; for 55x47 faces the median falls by a fifth more."""
+LEAST = 8
+"""Fewest images of a step in a first look, unless the schedule itself has fewer."""
+
+
+def growth(pixels: int) -> float:
+    """How many times the steps that small images are given, for images of so many pixels.
+
+    >>> [round(growth(side * side), 2) for side in (28, 32, 50, 224)]
+    [1.0, 1.0, 2.44, 3.0]
+    """
+    return min(float(MOST), max(1.0, pixels / PIXELS))
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class CostSchedule:
         """
         if self.steps is not None:
             return self.steps
-        return round(min(LONGEST, STEPS * max(1.0, pixels / PIXELS)))
+        return round(STEPS * growth(pixels))
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,19 @@ class Schedule(CostSchedule):
         if self.superpixel is not None:
             return self.superpixel
         return max(1, round((pixels / PIXELS) ** 0.5))
+
+    def glance(self, steps: int, pixels: int) -> "Schedule":
+        """For a first look at many labels, with one start each.
+
+        A label has so many steps where images are small. Larger ones have more steps, as in a
+        whole search, over fewer images, so that a look at a label costs the same.
+
+        >>> [(p.steps, p.batch_size) for p in (Schedule().glance(30, n * n) for n in (32, 50, 224))]
+        [(30, 32), (73, 13), (90, 11)]
+        """
+        times = growth(pixels)
+        fewer = max(min(self.batch_size, LEAST), round(self.batch_size / times))
+        return replace(self, steps=round(steps * times), batch_size=fewer, starts=1)
 
 
 @dataclass(frozen=True)

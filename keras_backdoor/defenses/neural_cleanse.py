@@ -48,7 +48,8 @@ class NeuralCleanse(Defense):
             the smallest masks and for `others` drawn at random from all, which are the yardstick.
             With no more classes than `candidates` and `others` together, low-cost is full; `auto`
             is low-cost where there are more, and 100 or more.
-        quick_steps, candidates, others: of the low-cost mode, whose quick look has one start.
+        quick_steps, candidates, others: of the low-cost mode, whose quick look has one start; with
+            images larger than 32x32 it has in proportion more steps of fewer images.
         sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
             pair of source and target class, for backdoors that serve one source only.
         per_source, pair_batch: clean images of a class, and images a pair sees in a step.
@@ -135,7 +136,7 @@ class NeuralCleanse(Defense):
         targets, number = subject.targets, len(subject.targets)
         rows, reference = np.arange(number), np.ones(number, bool)
         if self._low_cost(number):
-            look = partial(self._quick_look, inverter, subject, seed)
+            look = partial(self._quick_look, model, subject, plan, seed)
             quick = evidence.part(f"quick-look-{seed}", look)["norms"]
             rows, reference = self._choose(quick, seed)
         if self.mode == "published":
@@ -189,16 +190,14 @@ class NeuralCleanse(Defense):
         enough = rows > self.candidates + self.others
         return enough and (self.mode == "low-cost" or (self.mode == "auto" and rows >= MANY))
 
-    def _quick_look(self, inverter: Inverter, subject: Rows, seed: int) -> dict[str, np.ndarray]:
+    def _quick_look(
+        self, model: Classifier, subject: Rows, plan: Schedule, seed: int
+    ) -> dict[str, np.ndarray]:
         """The norms of every row after a few steps."""
-        found = inverter.search(
-            subject.targets,
-            seed=seed,
-            steps=self.quick_steps,
-            starts=1,
-            draw=subject.draw(inverter.plan.batch_size),
-            label="quick look",
-        )
+        plan = plan.glance(self.quick_steps, int(np.prod(subject.images.shape[1:3])))
+        draw = subject.draw(plan.batch_size)
+        inverter = Inverter(model, subject.images, plan)
+        found = inverter.search(subject.targets, seed=seed, draw=draw, label="quick look")
         return {"norms": found.norms}
 
     def _choose(self, quick: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
