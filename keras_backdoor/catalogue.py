@@ -59,14 +59,26 @@ def _one(name: str) -> Block:
         rows.append(("paper", paper))
     if needs := getattr(entry, "needs", ()):
         rows.append(("needs", ", ".join(f"--{n}" for n in needs)))
-    texts = _arguments(inspect.getdoc(entry) or "")
     if isinstance(entry, type) and dataclasses.is_dataclass(entry):
-        hints = _settings.fields(entry)
-        for field in dataclasses.fields(entry):
-            default = _settings._default(entry, field.name)
-            kind = getattr(hints[field.name], "__name__", str(hints[field.name]))
-            rows.append((f"{field.name} = {default}", f"{texts.get(field.name, '')} ({kind})"))
+        rows += _settings_of(entry)
     return name, rows
+
+
+def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:
+    """(name = default, text and type) of the settings; of those that have settings, theirs too."""
+    rows, hints = [], _settings.fields(entry)
+    texts: dict[str, str] = {}
+    for part in reversed(entry.__mro__):
+        texts |= _arguments(inspect.getdoc(part) or "")
+    for field in dataclasses.fields(entry):
+        default = _settings._default(entry, field.name)
+        kind = getattr(hints[field.name], "__name__", str(hints[field.name]))
+        nested = dataclasses.is_dataclass(default)
+        shown = f"{prefix}{field.name}" if nested else f"{prefix}{field.name} = {default}"
+        rows.append((shown, f"{texts.get(field.name, '')} ({kind})"))
+        if nested:
+            rows += _settings_of(type(default), f"{prefix}{field.name}.")
+    return rows
 
 
 def _summary(entry: Any) -> str:
@@ -87,4 +99,4 @@ def _arguments(doc: str) -> dict[str, str]:
             found[name] = text.strip()
         elif inside and name:
             found[name] += f" {line.strip()}"
-    return found
+    return {key.strip(): text for names, text in found.items() for key in names.split(",")}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_backdoor import bundled, datasets
+from keras_backdoor import _discovery, bundled, catalogue, datasets
 from keras_backdoor._console import EXIT
 from keras_backdoor.answers import FlaggedClasses, load_answer
 from keras_backdoor.triggers.base import Stamp
@@ -129,6 +129,21 @@ def test_methods(command) -> None:
     assert "max_drop" in out
     assert "RAID" in out
     assert command("methods", "nope")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "name", [n for f in ("defenses", "triggers", "architectures") for n in _discovery.keys(f)]
+)
+def test_every_setting_is_explained(name: str) -> None:
+    ((_, rows),) = catalogue.describe(_discovery.word(name))
+    assert rows[0][1]
+    assert [left for left, text in rows if text.startswith(" (")] == []
+
+
+def test_settings_of_settings_are_shown(command) -> None:
+    out = command("methods", "neural-cleanse")[1]
+    assert "schedule.learning_rate = 0.3" in out
+    assert "published.samples = 1000" in out
 
 
 def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
