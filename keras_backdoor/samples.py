@@ -192,10 +192,12 @@ class Samples:
         return replace(self, images=ArrayImages(self.read()))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the pixels, labels, origins and range."""
+        """SHA-256 of the pixels, labels, origins, tracks and range."""
         digest = hashlib.sha256(f"{self.images.fingerprint()}{self.value_range}".encode())
         for values in (self.labels, self.origin):
             digest.update(b"-" if values is None else np.asarray(values).astype("U").tobytes())
+        if self.track is not None:
+            digest.update(np.asarray(self.track).astype("U").tobytes())
         return digest.hexdigest()
 
     def batches(

@@ -1,5 +1,7 @@
 """Samples: shapes, ranges, views, splits, batches."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -160,8 +162,10 @@ def test_fingerprints_tell_data_apart(noise: Samples, filed: Samples) -> None:
         noise.rows(np.arange(11)).fingerprint(),
         noise.stamped(Patch()).fingerprint(),
         noise.stamped(Patch(size=2)).fingerprint(),
+        replace(noise, track=np.zeros(len(noise), int)).fingerprint(),
+        replace(noise, track=np.arange(len(noise))).fingerprint(),
     }
-    assert len(prints) == 6
+    assert len(prints) == 8
     assert filed.fingerprint() == filed.fingerprint()
 
 
