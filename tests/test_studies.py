@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from keras_backdoor import _discovery, reports, studies
 from keras_backdoor._files import sha256, write_json
+from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import MissingPackage
 from keras_backdoor.studies import _cards, _executors
 from keras_backdoor.studies._place import Place, default_cache
@@ -275,6 +276,13 @@ def test_the_kind_of_what_is_given_counts(place) -> None:
 
     settings = [Cell("a", {"rule": kind()}).settings for kind in (Mean, Median)]
     assert settings[0] != settings[1]
+
+
+def test_another_revision_of_a_method_is_another_cell(monkeypatch) -> None:
+    cell = Cell("a", {"method": FinePruning()})
+    before = cell.settings
+    monkeypatch.setattr(FinePruning, "revision", FinePruning.revision + 1)
+    assert cell.settings != before
 
 
 def test_an_unusable_cache_is_said_before_the_work(toy, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from keras_backdoor import _discovery, _settings
 from keras_backdoor._files import existing, sha256
+from keras_backdoor.defenses.base import Defense
 from keras_backdoor.errors import BadInput, one_line
 from keras_backdoor.studies._place import Place
 
@@ -39,7 +40,8 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is given, as JSON knows it; a dataclass is told by its name too."""
+        """What is given, as JSON knows it; a dataclass is told by its name, a method by its
+        revision too."""
         return {k: _as_json(v) for k, v in self.given.items()}
 
 
@@ -160,5 +162,6 @@ def _module(path: Path) -> ModuleType:
 
 def _as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {"name": type(value).__name__, **_settings.as_dict(value)}
+        made = {"revision": value.revision} if isinstance(value, Defense) else {}
+        return {"name": type(value).__name__, **made, **_settings.as_dict(value)}
     return list(value) if isinstance(value, tuple) else value
