@@ -159,7 +159,11 @@ def fit(
 
 
 class MeanWeights:
-    """The mean of a model's weights at several times."""
+    """The mean of a model's weights at several times.
+
+    The running statistics of batch normalization are averaged like the weights; Izmailov et al.
+    take those of the averaged network from the data anew.
+    """
 
     def __init__(self) -> None:
         self.number = 0

@@ -474,6 +474,23 @@ class TestNeuralCleanse:
         ordinary = judge([run(np.linspace(50, 90, 10))], 10, method.rules(), doubt=method._small)
         assert ordinary.verdict == "nothing"
 
+    def test_a_class_that_has_most_images_needs_no_trigger(self) -> None:
+        norms = run([0.1, 50.0, 55.0, 52.0, 58.0, 51.0])
+        method, even = NeuralCleanse(), np.full(6, 1 / 6)
+        assert method.judge([norms], 6, even).flagged.tolist() == [True] + [False] * 5
+        answer = method.judge([norms], 6, np.array([0.9, 0.1, 0, 0, 0, 0]))
+        assert answer.verdict == "inconclusive"
+        assert not answer.flagged.any()
+        assert "puts most clean images in class 0: give others too" in str(answer)
+
+    def test_clean_images_of_one_class_find_nothing(self, badnet, clean) -> None:
+        threes = clean.of_class(3).take(100, seed=0)
+        answer = NeuralCleanse(runs=1, schedule=Schedule(steps=80, starts=1))(badnet, clean=threes)
+        assert not answer.flagged[3]
+        assert not answer.further[3]
+        assert np.argmin(answer.measures["l1_norm"]) == 3
+        assert answer.verdict == "inconclusive"
+
     def test_among_many_pairs_nothing_is_flagged(self) -> None:
         """On the zoo, ordinary pairs of 43 classes have triggers as small as planted ones."""
         rules = NeuralCleanse().rules()

@@ -12,12 +12,14 @@ from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import (
     Again,
     Recovered,
+    hold_out,
+    notes,
     recovered,
     success,
     together,
-    untreated,
     usual_norm,
 )
+from keras_backdoor.defenses.base import Evidence
 from keras_backdoor.defenses.input_filter import InputFilter, filtered, suspicion
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning, number_to_silence
 from keras_backdoor.defenses.unlearning import Unlearning, with_triggers
@@ -119,14 +121,18 @@ class TestUnlearning:
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert len(answer.history["recovered_success"]) == 2
         assert (
-            answer.about["summary"]["smallest trigger, searched anew before and after each round"]
+            answer.about["summary"][
+                "smallest trigger, searched anew before and after each round, and at the end"
+            ]
             == "not searched"
         )
         unknown = dataclasses.replace(scan(7), about={})
         method = Unlearning(rounds=1, max_epochs=1, averaged=0)
         answer = method(badnet, clean=few.take(200), found=unknown)
         assert (
-            answer.about["summary"]["smallest trigger, searched anew before and after each round"]
+            answer.about["summary"][
+                "smallest trigger, searched anew before and after each round, and at the end"
+            ]
             == "not searched"
         )
 
@@ -218,6 +224,11 @@ class TestInputFilter:
         expected = Classifier(guard, (0, 1), 10).scores(few)
         np.testing.assert_allclose(back.scores(few), expected, atol=1e-6)
 
+    def test_a_threshold_needs_images(self, badnet, few) -> None:
+        for number, warned in ((38, True), (40, False)):
+            answer = InputFilter()(badnet, clean=few.take(number), found=scan(7))
+            assert ("give 40 clean images" in str(answer)) == warned
+
     def test_maps_and_guards_are_refused(self, badnet, few) -> None:
         with pytest.raises(ValueError, match="needs a layer of"):
             InputFilter(layer="conv_1")(badnet, clean=few.take(50), found=scan(7))
@@ -254,14 +265,47 @@ class TestWhatTheyShare:
     def test_suspects_that_are_left_alone_are_named(self, badnet, few) -> None:
         further = np.isin(np.arange(10), [2, 4])
         found = dataclasses.replace(scan(7), further=further)
-        line = untreated(found, recovered(found, badnet))
+        line = notes(Evidence(badnet, found=found), recovered(found, badnet))
         assert line == {"further suspects, not treated": "2, 4 (classes=2:4:7)"}
-        assert untreated(scan(7), recovered(scan(7), badnet)) == {}
+        assert notes(Evidence(badnet, found=scan(7)), recovered(scan(7), badnet)) == {}
         for method in (
             InputFilter(), NeuronPruning(again=ALONE), Unlearning(**Unlearning.quick),
         ):  # fmt: skip
             answer = method(badnet, clean=few.take(200), found=found)
             assert "2, 4 (classes=2:4:7)" in str(answer)
+
+    def test_a_scan_of_other_weights_is_noted(self, badnet, few) -> None:
+        for sha, noted in ((badnet.sha256(), False), ("0" * 64, True)):
+            found = dataclasses.replace(scan(7), about={"model_sha256": sha})
+            answer = InputFilter()(badnet, clean=few.take(200), found=found)
+            assert ("model with other weights" in str(answer)) == noted
+
+    def test_a_model_that_takes_any_size_takes_its_scan(self) -> None:
+        layers = keras.layers
+        net = keras.Sequential(
+            [
+                keras.Input((None, None, 1)),
+                layers.Conv2D(4, 3),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(10),
+            ]
+        )
+        assert [t.target for t in recovered(scan(7), Classifier(net, (0, 1)))] == [7]
+
+    def test_too_few_images_to_hold_out(self, few) -> None:
+        with pytest.raises(ValueError, match=r"1 clean images are too few to hold out 20% of the"):
+            hold_out(few.take(1), 0.2, 0)
+        one_track = dataclasses.replace(few, track=np.zeros(len(few), int))
+        with pytest.raises(ValueError, match="too few to hold out 20% of the tracks of a class"):
+            hold_out(one_track, 0.2, 0)
+
+    def test_a_guard_is_refused(self, badnet, few) -> None:
+        guard = Classifier(
+            InputFilter()(badnet, clean=few.take(200), found=scan(7)).model, (0, 1), 10
+        )
+        for method in (Unlearning(), NeuronPruning()):
+            with pytest.raises(ValueError, match="guard already"):
+                method(guard, clean=few, found=scan(7))
 
     def test_success_without_labels_goes_by_the_model(self, badnet, few) -> None:
         triggers = [Recovered(7, STAMP.stamp_for(28, 28))]

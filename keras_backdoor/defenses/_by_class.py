@@ -38,10 +38,10 @@ def median(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+def smallest_by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
     """(k,) the smallest value of the rows of each target.
 
-    >>> by_class(np.array([4.0, 2.0, np.nan]), np.array([0, 0, 1]), 2)
+    >>> smallest_by_class(np.array([4.0, 2.0, np.nan]), np.array([0, 0, 1]), 2)
     array([ 2., nan])
     """
     out = np.full(classes, np.nan)

@@ -11,6 +11,7 @@ from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._inversion import Inverter
 from keras_backdoor.defenses._rows import labels_of, pool
 from keras_backdoor.defenses._schedule import CostSchedule, Schedule
+from keras_backdoor.defenses.base import Evidence
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, attack_success_rate
 from keras_backdoor.samples import Samples
@@ -45,7 +46,7 @@ class Recovered:
             what = "other than" if self.source is None else "of source class"
             number = self.target if self.source is None else self.source
             raise BadInput(
-                f"The clean images hold none {what} {number}, which the trigger of class "
+                f"The images that are used hold none {what} {number}, which the trigger of class "
                 f"{self.target} would serve."
             )
         return chosen
@@ -138,8 +139,9 @@ def recovered(
     without = [c for c in wanted if c not in found.triggers]
     if without:
         raise BadInput(f"The scan has no trigger for class {', '.join(map(str, without))}.")
-    shape = found.triggers[wanted[0]].pattern.shape
-    if max(wanted) >= model.classes or tuple(model.image_shape) != shape:
+    stamp = found.triggers[wanted[0]]
+    shape = stamp.pattern.shape
+    if max(wanted) >= model.classes or not model.fits(Samples(stamp.pattern[None])):
         raise BadInput(
             f"The scan is of another model: it names class {max(wanted)} and images of {shape}; "
             f"this one has {model.classes} classes and images of {tuple(model.image_shape)}."
@@ -147,16 +149,20 @@ def recovered(
     return [Recovered(c, found.triggers[c], found.source.get(c)) for c in wanted]
 
 
-def untreated(found: Answer | None, triggers: Sequence[Recovered]) -> dict[str, str]:
-    """A line on the suspects of the scan that are left alone, where there are any."""
-    if not isinstance(found, FlaggedClasses) or found.further is None:
-        return {}
+def notes(evidence: Evidence, triggers: Sequence[Recovered]) -> dict[str, str]:
+    """Lines on suspects of the scan that are left alone, and on a scan of another file."""
+    found, lines = evidence.found, dict[str, str]()
+    if not isinstance(found, FlaggedClasses):
+        return lines
     treated = {t.target for t in triggers}
-    left = [c for c in map(int, np.flatnonzero(found.further)) if c not in treated]
-    if not left:
-        return {}
-    every = ":".join(map(str, sorted(treated | set(left))))
-    return {"further suspects, not treated": f"{', '.join(map(str, left))} (classes={every})"}
+    suspects = [] if found.further is None else np.flatnonzero(found.further).tolist()
+    if left := [c for c in suspects if c not in treated]:
+        every = ":".join(map(str, sorted(treated | set(left))))
+        lines["further suspects, not treated"] = f"{', '.join(map(str, left))} (classes={every})"
+    scanned = found.about.get("model_sha256")
+    if scanned and scanned != evidence.model.sha256():
+        lines["note"] = "the scan is of a model with other weights"
+    return lines
 
 
 def success(model: Classifier, samples: Samples, triggers: Sequence[Recovered]) -> Rate:
@@ -175,7 +181,7 @@ def activation_gaps(
 ) -> np.ndarray:
     """(k, channels): how much more the images activate a layer with each stamp than without.
 
-    The paper's order of neurons (section VII-B) is that of the largest gap.
+    The paper's order of neurons is that of the largest gap.
 
     Args:
         model: the network.
@@ -214,7 +220,12 @@ def together(triggers: Sequence[Recovered], strength: float) -> Recovered:
 
 def hold_out(clean: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """(working part, held-out part), by track where the images have tracks."""
-    parts: tuple[Samples, Samples] = clean.split(
-        share, seed=seed, by_track=clean.track is not None and clean.labels is not None
-    )
+    by_track = clean.track is not None and clean.labels is not None
+    try:
+        parts: tuple[Samples, Samples] = clean.split(share, seed=seed, by_track=by_track)
+    except BadInput as error:
+        what = "the tracks of a class" if by_track else "the images"
+        raise BadInput(
+            f"{len(clean)} clean images are too few to hold out {share:.0%} of {what}."
+        ) from error
     return parts

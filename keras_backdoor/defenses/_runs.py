@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers.flagged_classes import listed
 from keras_backdoor.defenses._by_class import (
     Run,
     best_triggers,
-    by_class,
     median,
     smallest,
+    smallest_by_class,
     sources_of,
 )
 from keras_backdoor.defenses._outliers import anomaly_index
@@ -19,6 +20,8 @@ from keras_backdoor.defenses._rows import ANY
 
 MANY_PAIRS = 100
 """More pairs than these are ranked, and none is flagged; the zoo has 90 and 1,806."""
+CROWDED = 0.75
+"""Share of the clean images beyond which a batch may hold a single class: it needs no trigger."""
 Rule = Callable[[np.ndarray, int], float]
 """(norms of the yardstick, how many norms are judged) -> the norm below which one is an outlier."""
 
@@ -30,6 +33,7 @@ def judge(
     *,
     every: bool = False,
     doubt: Rule | None = None,
+    answered: np.ndarray | None = None,
 ) -> FlaggedClasses:
     """Classes with a row that is an outlier in most runs are suspects.
 
@@ -40,8 +44,8 @@ def judge(
     Among many classes ordinary pairs have triggers as small as planted ones: where there are more
     than 100 pairs nothing is flagged, suspects are further ones and the answer is inconclusive. It
     is inconclusive, too, where the runs disagree, where half of them have no median, because most
-    rows have no trigger, and where there are fewer than three rows, none of which can be an
-    outlier.
+    rows have no trigger, where there are fewer than three rows, none of which can be an outlier,
+    and where the outlier is a class that has most of the images without a trigger: it needs none.
 
     Args:
         runs: at least one, with the same rows.
@@ -49,6 +53,7 @@ def judge(
         rules: name -> limit of one run. The first decides; the others are shown beside it.
         every: flag every suspect, of pairs too, as the paper does.
         doubt: limit below which a row that is no outlier makes the answer inconclusive.
+        answered: (k,) share of the clean images that the model puts in each class.
     """
     targets, sources = runs[0]["targets"], runs[0]["sources"]
     norms = np.stack([run["norms"] for run in runs])
@@ -62,15 +67,19 @@ def judge(
     often = {name: rows.mean(axis=0) > 0.5 for name, rows in marked.items()}
     rule, pairs = next(iter(rules)), bool((sources != ANY).any())
     middles = median(norms)
-    l1_norm = by_class(middles, targets, classes)
+    l1_norm = smallest_by_class(middles, targets, classes)
     suspects = np.isin(np.arange(classes), targets[often[rule]])
+    crowded = suspects & (False if answered is None else answered > CROWDED)
+    suspects &= ~crowded
     ranked = pairs and norms.shape[1] > MANY_PAIRS and not every
     flagged = suspects if every else smallest(suspects & (not ranked), l1_norm)
-    scores = -by_class(-median(index), targets, classes)
+    scores = -smallest_by_class(-median(index), targets, classes)
     unsure = None
     if not flagged.any():
         near = doubt is not None and _near(norms, yardsticks, doubt)
         unsure = _why_unsure(marked[rule], limits[rule], suspects, ranked=ranked, near=near)
+        if crowded.any():
+            unsure = f"the model puts most clean images in class {listed(crowded)}: give others too"
     middle = float(np.median([np.median(known[~np.isnan(known)]) for known in yardsticks]))
     about: dict[str, Any] = {
         "inconclusive": unsure is not None,
@@ -83,7 +92,7 @@ def judge(
     if unsure is not None:
         about["summary"]["inconclusive"] = unsure
     measures = {"l1_norm": l1_norm, "anomaly_index": scores}
-    measures["norms"] = np.stack([by_class(n, targets, classes) for n in norms])
+    measures["norms"] = np.stack([smallest_by_class(n, targets, classes) for n in norms])
     if pairs:
         measures["pair_norms"] = np.full((classes, classes), np.nan)
         measures["pair_norms"][sources, targets] = middles
@@ -94,7 +103,7 @@ def judge(
         further=suspects & ~flagged,
         triggers=best_triggers(runs, source),
         source=source,
-        runs=np.stack([-by_class(-i, targets, classes) for i in index]),
+        runs=np.stack([-smallest_by_class(-i, targets, classes) for i in index]),
         measures=measures,
         about=about,
     )

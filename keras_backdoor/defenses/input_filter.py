@@ -1,5 +1,6 @@
 """Input filter: reject inputs that drive the neurons of the recovered trigger."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from keras_backdoor._backend import keras
 from keras_backdoor.activations import features
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.classifier import GUARD, Classifier
-from keras_backdoor.defenses._recovered import activation_gaps, hold_out, recovered, untreated
+from keras_backdoor.defenses._recovered import activation_gaps, hold_out, notes, recovered
 from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
@@ -21,7 +22,7 @@ from keras_backdoor.errors import BadInput
 def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
     """(n,) mean activation of some neurons.
 
-    Wang et al., Neural Cleanse, S&P 2019, section VII-A.
+    Wang et al., Neural Cleanse, S&P 2019, on filters for inputs.
 
     >>> suspicion(np.array([[1.0, 5.0, 3.0]]), np.array([1, 2]))
     array([4.])
@@ -33,7 +34,7 @@ def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
 class InputFilter(Defense):
     """Reject an input whose mean activation of the trigger's neurons is higher than usual.
 
-    Wang et al., Neural Cleanse, S&P 2019, section VII-A: the neurons of the second to last layer
+    Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
     that the recovered trigger drives most (the paper: 1 % of them; 5 % here, as 1 % of 500 is too
     few to tell); an input is rejected when their mean activation is above a threshold. Here the
     threshold lets `rejected_clean` of held-out clean images be rejected.
@@ -57,6 +58,7 @@ class InputFilter(Defense):
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "found")
     commands: ClassVar[tuple[str, ...]] = ("guard",)
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
 
     def __post_init__(self) -> None:
@@ -89,8 +91,13 @@ class InputFilter(Defense):
             "neurons": f"{len(chosen)} of {len(gap)}",
             "threshold": f"{threshold:.4g}",
             "classes": f"{model.classes} and {model.classes}=rejected",
-            **untreated(evidence.found, triggers),
+            **notes(evidence, triggers),
         }
+        if len(held) * self.rejected_clean < 1:
+            summary["warning"] = (
+                f"{len(held)} held-out images do not tell where {self.rejected_clean:.1%} are "
+                f"rejected: give {math.ceil(1 / self.rejected_clean / self.holdout)} clean images"
+            )
         history = {"neurons": chosen, "threshold": np.array(threshold)}
         return repaired(
             evidence,

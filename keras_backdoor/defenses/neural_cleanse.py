@@ -43,7 +43,7 @@ class NeuralCleanse(Defense):
             norm below the median with an anomaly index above `threshold`.
         threshold: of the paper's rule.
         ratio, level: of the scaled rule.
-        mode: `full` searches every class to the end. `low-cost` (the paper's section VI) makes
+        mode: `full` searches every class to the end. `low-cost` (the paper's too) makes
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
             the smallest masks and for `others` drawn at random from all, which are the yardstick.
             With no more classes than `candidates` and `others` together, low-cost is full; `auto`
@@ -84,7 +84,7 @@ class NeuralCleanse(Defense):
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     quick: ClassVar[dict[str, Any]] = {
         "runs": 1,
         "images": 100,
@@ -117,7 +117,9 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, evidence, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        answer = self.judge(found, model.classes)
+        seen = model.predict(clean.take(min(self.images, len(clean)), seed=self.seed))
+        answered = np.bincount(seen, minlength=model.classes) / len(seen)
+        answer = self.judge(found, model.classes, answered)
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = to_show(model, clean, source, self.seed)
         low, high = model.input_range or (0.0, 1.0)
@@ -132,13 +134,13 @@ class NeuralCleanse(Defense):
             plan = replace(plan, batch_size=self.pair_batch)
         else:
             subject = every_class(model, clean, self.images, seed)
-        inverter = Inverter(model, subject.images, plan)
         targets, number = subject.targets, len(subject.targets)
         rows, reference = np.arange(number), np.ones(number, bool)
         if self._low_cost(number):
             look = partial(self._quick_look, model, subject, plan, seed)
             quick = evidence.part(f"quick-look-{seed}", look)["norms"]
             rows, reference = self._choose(quick, seed)
+        inverter = Inverter(model, subject.images, plan)
         if self.mode == "published":
             found = search_published(
                 model, subject.images, targets[rows], self.published, seed=seed,
@@ -163,14 +165,19 @@ class NeuralCleanse(Defense):
             "kept": rows[kept],
             "masks": found.masks[kept],
             "patterns": found.patterns[kept],
-            "steps": found.steps,
         }
 
-    def judge(self, runs: list[Run], classes: int) -> FlaggedClasses:
+    def judge(
+        self, runs: list[Run], classes: int, answered: np.ndarray | None = None
+    ) -> FlaggedClasses:
         """What the chosen rule says of the runs; see `_runs.judge`."""
         every = self.rule == "paper"
-        doubt = None if every or (runs[0]["sources"] != ANY).any() else self._small
-        return judge(runs, classes, self.rules(), every=every, doubt=doubt)
+        pairs = (runs[0]["sources"] != ANY).any()
+        return judge(
+            runs, classes, self.rules(), every=every,
+            doubt=None if every or pairs else self._small,
+            answered=None if pairs else answered,
+        )  # fmt: skip
 
     def rules(self) -> dict[str, Rule]:
         """Both rules by name, the chosen one first."""

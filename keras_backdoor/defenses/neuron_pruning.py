@@ -10,12 +10,12 @@ from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._recovered import (
     Again,
     activation_gaps,
+    notes,
     recovered,
-    untreated,
     usual_norm,
 )
 from keras_backdoor.defenses._rows import labels_of
-from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
 
 
@@ -39,7 +39,7 @@ def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, dr
 class NeuronPruning(Defense):
     """Silence neurons in the order of the gap that the recovered trigger makes.
 
-    Wang et al., Neural Cleanse, S&P 2019, section VII-B: the neurons of the second to last layer
+    Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
     are ranked by how much more the recovered trigger activates them than clean images do, and
     pruned until the model no longer answers to the recovered trigger.
 
@@ -75,6 +75,7 @@ class NeuronPruning(Defense):
         """See `Defense.run`."""
         model, clean = evidence.model, evidence.clean
         assert clean is not None
+        check_no_guard(model)
         triggers = recovered(evidence.found, model, self.classes)
         layer = self.layer or last_hidden(model.model)
         place = channels.after_activation(model.model, layer)
@@ -101,7 +102,7 @@ class NeuronPruning(Defense):
             "silenced neurons": f"{number} of {len(order)}",
             "recovered trigger": f"{success[0]:.2%} -> {success[number]:.2%}",
             "accuracy on the clean images": f"{accuracy[0]:.2%} -> {accuracy[number]:.2%}",
-            **untreated(evidence.found, triggers),
+            **notes(evidence, triggers),
         }
         if success[number] > self.stop:
             summary["warning"] = "the recovered trigger still works: raise max_drop, or unlearn"

@@ -14,12 +14,12 @@ from keras_backdoor.defenses._recovered import (
     Again,
     Recovered,
     hold_out,
+    notes,
     recovered,
     success,
-    untreated,
     usual_norm,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.samples import Samples
@@ -33,15 +33,16 @@ TOLERATED = 0.02
 class Unlearning(Defense):
     """Fine-tune on clean images, some of which bear the recovered trigger and keep their label.
 
-    Wang et al., Neural Cleanse, S&P 2019, section VII-C: one epoch on 10 % of the training data,
+    Wang et al., Neural Cleanse, S&P 2019, on mitigation: one epoch on 10 % of the training data,
     the reversed trigger on 20 % of it.
 
     The recovered trigger may be a small part of the planted one, which still works when the part
     does not. Therefore the trigger of each class is searched anew from several starts; what is
     found is unlearned too, each by itself and all on top of one another. When all of them have
     lost their effect, the model as it is then is searched again, and so on until the class has no
-    trigger any more that is small for the scan. `again.searches=0` keeps to the trigger of the
-    scan, as the paper does.
+    trigger any more that is small for the scan. The model that goes out, with the mean of the
+    weights, is searched once more. `again.searches=0` keeps to the trigger of the scan, as the
+    paper does.
 
     Args:
         share: share of the working images that bear a trigger.
@@ -54,7 +55,7 @@ class Unlearning(Defense):
             fine-tuned on few images gets more right so than after any one epoch.
         holdout: share of the clean images that success and accuracy are measured on.
         classes: classes whose triggers are unlearned; none means the flagged ones.
-        recipe: of the fine-tuning; its epochs do not count.
+        recipe: of the fine-tuning; its epochs and its seed do not count.
         seed: of the parts, the searches and the fine-tuning.
     """
 
@@ -72,6 +73,7 @@ class Unlearning(Defense):
     needs: ClassVar[tuple[str, ...]] = ("clean", "found")
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {
         "max_epochs": 1,
         "averaged": 0,
@@ -92,6 +94,7 @@ class Unlearning(Defense):
         """See `Defense.run`."""
         clean, model = evidence.clean, evidence.model
         assert clean is not None
+        check_no_guard(model)
         clean.known_labels  # noqa: B018
         flagged = recovered(evidence.found, model, self.classes)
         working, held = hold_out(clean, self.holdout, self.seed)
@@ -115,16 +118,18 @@ class Unlearning(Defense):
             self._fit(unlearned, data, self.averaged, number, lambda m: watch(m) or mean.add(m))
             mean.put(unlearned)
             watch(unlearned)
+            more, smallest = self._more(unlearned, working, parts, usual, self.rounds + 1)
+            norms.append(smallest)
         summary = {
             "classes": ", ".join(str(t.target) for t in flagged),
             "epochs": str(len(curves.accuracy) - 1 - bool(self.averaged)),
             **curves.summary(),
-            "smallest trigger, searched anew before and after each round": (
+            "smallest trigger, searched anew before and after each round, and at the end": (
                 ", ".join("none" if np.isinf(n) else f"{n:.4g}" for n in norms)
                 if self.again.searches and np.isfinite(usual)
                 else "not searched"
             ),
-            **untreated(evidence.found, flagged),
+            **notes(evidence, flagged),
         }
         if curves.worst[-1] > max(self.stop, TOLERATED):
             summary["warning"] = "a recovered trigger still works: raise max_epochs"
