@@ -82,6 +82,11 @@ def rules_table() -> str:
     return markdown(rules(load_results(ROOT / "results" / "neural_cleanse_rules.json")))
 
 
+def search_table() -> str:
+    keys = ("median", "smallest", "target", "rank", "ratio", "attack", "updates")
+    return results_table("search_length", "", keys)
+
+
 def mitigation_table() -> str:
     found = load_results(ROOT / "results" / "mitigation_rules.json")
     return markdown(found.table(compact=True))
@@ -137,6 +142,7 @@ RENDERED = [
     ("README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("results/README.md", "rules table", "end of rules table", rules_table),
+    ("results/README.md", "search table", "end of search table", search_table),
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("models/README.md", "cards", "end of cards", cards),

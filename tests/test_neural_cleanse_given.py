@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -233,6 +234,11 @@ def test_a_cell_of_each_kind_goes_through(name: str, place: Place) -> None:
     assert set(found["flagged"].split(", ")) <= {"none", *map(str, range(43))}
     assert len(found["model_sha256"]) == 64
     assert ("mode" in found) == name.startswith("scan")
+    if "digits -> 7" in name and "mode" in found:
+        assert (found["rank"], found["smallest"][0]) == (1, 7)
+    if "pairs" in name:
+        assert {(s, t) for s, t, _ in found["smallest_pairs"]} <= set(permutations(range(43), 2))
+        assert len(found["smallest_pairs"]) == 8
     if name.startswith("mitigate"):
         assert float(found["attack_before"]) > 0.99
         assert found["flagged"] == "7"

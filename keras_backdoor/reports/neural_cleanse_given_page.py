@@ -11,7 +11,7 @@ from keras_backdoor.studies import Results
 SPREADS = {
     "index": "anomaly index",
     "l1": "L1",
-    "inside": "share of the mask on the true square",
+    "inside": "share of the mask on the true square plus one pixel",
     "rank": "rank of the target",
     "seconds_of_scan": "seconds",
     "memory": "memory, MB",

@@ -65,16 +65,18 @@ def scan_figures(
 def verdict(figures: Mapping[str, Any], method: NeuralCleanse) -> str:
     """The verdict of a scan of one run, from what is written of it.
 
-    Of pairs it is what the scan said; of classes see `NeuralCleanse.judge`: found where a class is
-    flagged, inconclusive where the smallest norm is below `ratio` of the median all the same.
+    See `NeuralCleanse.judge`: found where a class is flagged; of classes inconclusive where the
+    smallest norm is below `ratio` of the median all the same, of pairs where one is suspect; and
+    where most have no trigger.
     """
     if figures["flagged"] != "none":
         return "found"
+    median = figures["median"]
+    if median is None:
+        return "inconclusive"
     if figures["mode"].startswith("pairs"):
         return "inconclusive" if figures["further"] != "none" else "nothing"
-    median = figures["median"]
-    small = median is None or figures["smallest_l1"][0] < method.ratio * median
-    return "inconclusive" if small else "nothing"
+    return "inconclusive" if figures["smallest_l1"][0] < method.ratio * median else "nothing"
 
 
 def mode(answer: FlaggedClasses) -> str:

@@ -73,7 +73,6 @@ class NeuralCleanseGiven(Study):
 
     title: ClassVar[str] = "Neural Cleanse on given networks"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
-    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
     columns: ClassVar[Mapping[str, str]] = {
         "verdict": "verdict",
@@ -82,7 +81,7 @@ class NeuralCleanseGiven(Study):
         "mode": "mode",
         "index": "anomaly index",
         "l1": "L1",
-        "inside": "mask on the true square",
+        "inside": "mask on the true square plus one pixel",
         "rank": "rank of the target",
         "ahead": "classes ahead of the target",
         "attack_before": "attack before",

@@ -15,7 +15,8 @@ from keras_backdoor.studies._place import Place
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 
-SEEDS = (0, 1)
+SEEDS = {"signs": 1, "digits": 2}
+"""Scans of a network, by its data; a scan of signs takes a minute."""
 PAIRS = {"signs": (5,), "digits": (0, 6, 7)}
 """Backdoored networks of each kind that are also scanned by pairs: source-specific, one not."""
 CLEAN_PAIRS = {"signs": 1, "digits": 4}
@@ -37,7 +38,6 @@ class NeuralCleanseRules(Study):
     title: ClassVar[str] = "Neural Cleanse on the development zoo"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the method)"
     version: ClassVar[int] = 2
-    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
     columns: ClassVar[Mapping[str, str]] = {
         "target": "target",
@@ -59,8 +59,9 @@ class NeuralCleanseRules(Study):
         nets = DevelopmentZoo(self.scale).nets()
         plain = [
             Cell(f"{name}, seed {seed}", {"net": net, **searched, "seed": seed})
-            for seed in SEEDS
+            for seed in range(max(SEEDS.values()))
             for name, net in nets.items()
+            if seed < SEEDS[name.partition(",")[0]]
         ]
         names = [f"{kind}, backdoored {n}" for kind, numbers in PAIRS.items() for n in numbers]
         names += [

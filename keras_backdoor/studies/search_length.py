@@ -91,7 +91,6 @@ class SearchLength(Study):
 
     title: ClassVar[str] = "How long a search for triggers goes on"
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019 (the method)"
-    unfinished: ClassVar[str] = "being measured"
     files: ClassVar[tuple[str, ...]] = (SIGNS, FACES)
     columns: ClassVar[Mapping[str, str]] = {
         "pixels": "pixels",
