@@ -14,8 +14,9 @@ STEPS, PIXELS, MOST = 80, 32 * 32, 3
 """Most steps of a label where images have so many pixels; larger ones have up to three times as
 many.
 
-Fixed on development networks (`results/README.md`): for 28x28 and 32x32 images the small norms fall
-no further after 80 steps; for 55x47 faces the median falls by a fifth more."""
+Fixed on development networks (`results/README.md`): for 32x32 images more than 80 steps change
+little in the ratio of the smallest norm to the median; for 55x47 faces the median falls by up to a
+fifth."""
 LEAST = 8
 """Fewest images of a step in a first look, unless the schedule itself has fewer."""
 
