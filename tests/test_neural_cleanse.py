@@ -474,6 +474,16 @@ class TestNeuralCleanse:
         ordinary = judge([run(np.linspace(50, 90, 10))], 10, method.rules(), doubt=method._small)
         assert ordinary.verdict == "nothing"
 
+    @pytest.mark.parametrize(
+        ("shares", "text"),
+        [([0.9, 0.5], "50.0% to 90.0%"), ([0.5, np.nan], "50.0%"), ([np.nan], "an unknown share")],
+    )
+    def test_how_often_the_smallest_trigger_works(self, shares, text) -> None:
+        runs = [run([1.0, 10.0, 11.0, 12.0]) | {"success": np.array(s)} for s in shares]
+        summary = judge(runs, 4, NeuralCleanse().rules()).about["summary"]
+        words = f"{text} of the clean images of other classes"
+        assert summary["smallest trigger works on"] == words
+
     def test_a_class_that_has_most_images_needs_no_trigger(self) -> None:
         norms = run([0.1, 50.0, 55.0, 52.0, 58.0, 51.0])
         method, even = NeuralCleanse(), np.full(6, 1 / 6)

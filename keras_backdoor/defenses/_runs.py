@@ -169,8 +169,8 @@ def _summary(
     without = {"no clean image of source class": ", ".join(map(str, unseen))} if len(unseen) else {}
     works = [float(run["success"]) for run in runs]
     whose = "of its source class" if pairs else "of other classes"
-    known = [share for share in works if not np.isnan(share)]
-    share = f"{min(known):.1%} to {max(known):.1%}" if known else "an unknown share"
+    known = [f"{share:.1%}" for share in sorted(works) if not np.isnan(share)]
+    share = " to ".join(dict.fromkeys(known[:1] + known[-1:])) or "an unknown share"
     return {
         "smallest trigger works on": f"{share} of the clean images {whose}",
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
