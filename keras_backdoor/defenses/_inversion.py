@@ -73,10 +73,11 @@ class Inverter:
         self.low, self.high = classifier.input_range or (0.0, 1.0)
         self.scores = logits(classifier)
         self.rows_at_once = max(1, images_at_once // plan.batch_size)
-        self._step, self._answer = (
-            tf.function(function, reduce_retracing=True, autograph=False)
-            for function in (self._update, self._stamped_answers)
-        )
+        self._step = tf.function(self._update, reduce_retracing=True, autograph=False)
+        shapes = [None], (*images.shape[1:3], 1), images.shape[1:]
+        kinds = tf.int32, tf.float32, tf.float32
+        signature = [tf.TensorSpec(*pair) for pair in zip(shapes, kinds, strict=True)]
+        self._answer = tf.function(self._stamped_answers, signature, autograph=False)
 
     def search(
         self,
@@ -157,9 +158,9 @@ class Inverter:
 
     def _answers(self, numbers: np.ndarray, mask: np.ndarray, pattern: np.ndarray) -> np.ndarray:
         """(n,) what the model answers to stamped images of the pool."""
-        stamp = tf.constant(mask), tf.constant(pattern)
+        stamp = tf.constant(mask, tf.float32), tf.constant(pattern, tf.float32)
         parts = [
-            self._answer(tf.constant(numbers[start : start + BLOCK]), *stamp).numpy()
+            self._answer(tf.constant(numbers[start : start + BLOCK], tf.int32), *stamp).numpy()
             for start in range(0, len(numbers), BLOCK)
         ]
         return np.concatenate([np.empty(0, np.int64), *parts])
