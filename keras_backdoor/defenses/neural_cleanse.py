@@ -42,19 +42,23 @@ class NeuralCleanse(Defense):
             norm and reports further outliers as possible further targets. `paper` flags every
             norm below the median with an anomaly index above `threshold`.
         threshold: of the paper's rule.
-        ratio, level: of the scaled rule.
+        ratio: of the scaled rule; an outlier's norm is below this share of the median.
+        level: of the scaled rule; the false alarms that are expected among all norms.
         mode: `full` searches every class to the end. `low-cost` (the paper's too) makes
             `quick_steps` steps for every class, then goes to the end for the `candidates` with
             the smallest masks and for `others` drawn at random from all, which are the yardstick.
             With no more classes than `candidates` and `others` together, low-cost is full; `auto`
             is low-cost where there are more, and 100 or more.
-        quick_steps, candidates, others: of the low-cost mode, whose quick look has one start; with
-            images larger than 32x32 it has in proportion more steps of fewer images.
+        quick_steps: of the quick look of the low-cost mode, which has one start; with images larger
+            than 32x32 it has in proportion more steps of fewer images.
+        candidates: of the low-cost mode; classes that it passes on for their small masks.
+        others: of the low-cost mode; classes that are drawn at random.
         sources: `all` looks for a trigger that serves images of all classes; `each` looks at every
             pair of source and target class, for backdoors that serve one source only.
-        per_source, pair_batch: clean images of a class, and images a pair sees in a step.
+        per_source: most clean images of a class where pairs are searched.
+        pair_batch: images that a pair sees in a step.
         published: settings of the mode `published`, the authors' schedule, one class after the
-            other; hours on a CPU.
+            other; from a quarter of an hour for 43 classes to hours on a CPU.
         seed: of the first run; the others follow.
 
     Notes:
