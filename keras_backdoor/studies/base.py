@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 from keras_backdoor import _discovery, _settings
 from keras_backdoor._files import existing, sha256
-from keras_backdoor.defenses.base import Defense
 from keras_backdoor.errors import BadInput, one_line
 from keras_backdoor.studies._place import Place
 
@@ -162,6 +161,7 @@ def _module(path: Path) -> ModuleType:
 
 def _as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        made = {"revision": value.revision} if isinstance(value, Defense) else {}
+        revision = getattr(value, "revision", None)
+        made = {} if revision is None else {"revision": revision}
         return {"name": type(value).__name__, **made, **_settings.as_dict(value)}
     return list(value) if isinstance(value, tuple) else value
