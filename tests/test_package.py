@@ -78,7 +78,7 @@ def test_a_third_party_package_is_imported_in_one_place(name: str) -> None:
 
 def test_import_and_help_are_light() -> None:
     code = (
-        "import sys, keras_backdoor, keras_backdoor.cli\n"
+        "import sys, keras_backdoor, keras_backdoor.cli, keras_backdoor.studies.base\n"
         "sys.argv = ['keras-backdoor', '--help']\n"
         "try: keras_backdoor.cli.main()\n"
         "except SystemExit: pass\n"
