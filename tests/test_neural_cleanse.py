@@ -171,7 +171,9 @@ class TestInversion:
         answers = one_pixel.predict(Samples(gray, value_range=(0, 1)))
         assert (answers == 0).all()
         assert np.isnan(inverter.success(*stamp, 0, every))
+        assert np.isnan(inverter.success(*stamp, 0, every[:20]))
         assert inverter.success(np.zeros((4, 4, 1), np.float32), stamp[1], 1, every) == 0
+        assert inverter._answer.experimental_get_tracing_count() == 1
 
     def test_rows_do_not_depend_on_their_company(self, one_pixel, gray) -> None:
         plan = Schedule(steps=30, starts=1)

@@ -75,6 +75,22 @@ class TestUnlearning:
         assert norms[0] < 40 < norms[-1]
         assert "further suspects" not in str(answer)
 
+    def test_the_model_that_goes_out_is_searched(self, badnet, few, monkeypatch) -> None:
+        """Before, after the one round, and with the mean of the weights."""
+        searched, search = [], Again.find
+
+        def find(self, model, *arguments, **more):
+            searched.append([w.copy() for w in model.model.get_weights()])
+            return search(self, model, *arguments, **more)
+
+        monkeypatch.setattr(Again, "find", find)
+        again = Again(searches=1, steps=4)
+        method = Unlearning(rounds=1, max_epochs=1, averaged=1, again=again)
+        answer = method(badnet, clean=few.take(200), found=scan(7))
+        assert len(searched) == len(answer.history["smallest_norm"]) == 3
+        for known, out in zip(searched[-1], answer.model.get_weights(), strict=True):
+            np.testing.assert_allclose(known, out, atol=1e-6)
+
     def test_it_stops_when_the_trigger_has_lost_its_effect(self, badnet, few) -> None:
         method = Unlearning(rounds=1, again=ALONE)
         answer = method(badnet, clean=few, found=scan(7))

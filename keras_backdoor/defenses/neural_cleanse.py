@@ -121,8 +121,10 @@ class NeuralCleanse(Defense):
             evidence.part(f"run-{seed}", partial(self._search, evidence, clean, seed))
             for seed in range(self.seed, self.seed + self.runs)
         ]
-        seen = model.predict(clean.take(min(self.images, len(clean)), seed=self.seed))
-        answered = np.bincount(seen, minlength=model.classes) / len(seen)
+        answered = None
+        if self.sources == "all":
+            seen = model.predict(clean.take(min(self.images, len(clean)), seed=self.seed))
+            answered = np.bincount(seen, minlength=model.classes) / len(seen)
         answer = self.judge(found, model.classes, answered)
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = to_show(model, clean, source, self.seed)
@@ -176,12 +178,8 @@ class NeuralCleanse(Defense):
     ) -> FlaggedClasses:
         """What the chosen rule says of the runs; see `_runs.judge`."""
         every = self.rule == "paper"
-        pairs = (runs[0]["sources"] != ANY).any()
-        return judge(
-            runs, classes, self.rules(), every=every,
-            doubt=None if every or pairs else self._small,
-            answered=None if pairs else answered,
-        )  # fmt: skip
+        doubt = None if every or (runs[0]["sources"] != ANY).any() else self._small
+        return judge(runs, classes, self.rules(), every=every, doubt=doubt, answered=answered)
 
     def rules(self) -> dict[str, Rule]:
         """Both rules by name, the chosen one first."""

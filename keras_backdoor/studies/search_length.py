@@ -137,11 +137,12 @@ class SearchLength(Study):
         labels = np.random.default_rng(seed).permutation(model.classes)[: cell.given["labels"]]
         if target is not None:
             labels = np.union1d(labels, [target])
-        found = Inverter(model, images, cell.given["schedule"]).search(labels, seed=seed)
+        inverter = Inverter(model, images, cell.given["schedule"])
+        found = inverter.search(labels, seed=seed)
         norms = dict(zip(labels.tolist(), found.norms.tolist(), strict=True))
         median = float(np.median(found.norms))
         figures |= {
-            "pixels": int(np.prod(images.shape[1:3])),
+            "pixels": inverter.pixels,
             "median": median,
             "smallest": min(norms.values()),
             "norms": {str(label): norm for label, norm in norms.items()},
