@@ -99,4 +99,4 @@ def _arguments(doc: str) -> dict[str, str]:
             found[name] = text.strip()
         elif inside and name:
             found[name] += f" {line.strip()}"
-    return {key.strip(): text for names, text in found.items() for key in names.split(",")}
+    return found
