@@ -1,21 +1,25 @@
 """What the command line prints, and how it ends: tables, one sentence for an error, exit codes."""
 
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from keras_backdoor._scratch import discard
 from keras_backdoor.errors import BadInput
 
 NOTHING, FOUND, ERROR, INCONCLUSIVE = 0, 1, 2, 3
-INTERRUPTED = 130
-"""What Typer makes of Ctrl-C."""
+INTERRUPTED = (
+    "Interrupted; no half-written file is left, and what was finished is used next time "
+    "(train: --checkpoint; methods: --workdir; study: its cache)."
+)
 EXIT = {"nothing": NOTHING, "repaired": NOTHING, "found": FOUND, "inconclusive": INCONCLUSIVE}
 out = Console(highlight=False)
 
@@ -57,14 +61,6 @@ def one_sentence() -> Iterator[None]:
         yield
     except BadInput as error:
         fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        say(
-            "Interrupted; no half-written file is left, and what was finished is used next time "
-            "(train: --checkpoint; methods: --workdir; study: its cache)."
-        )
-        # Threads that feed the model may be inside Python: leaving in the ordinary way while they
-        # run can crash the interpreter after everything is in order.
-        os._exit(ERROR)
     except BrokenPipeError:
         sys.exit(ERROR)
     except MemoryError:
@@ -79,6 +75,39 @@ def one_sentence() -> Iterator[None]:
             raise
         text = " ".join(str(error).split())[:300]
         fail(f"{type(error).__name__}: {text} (KERAS_BACKDOOR_DEBUG=1 shows where).")
+
+
+@contextmanager
+def interruptible(clear: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C ends the program where it is, with one sentence on stderr and exit code 2.
+
+    An exception would be raised wherever the signal happens to arrive: in a destructor, which
+    swallows it, or in Python that TensorFlow's C++ called, which crashes on it.
+
+    Args:
+        clear: takes the progress bars away.
+    """
+
+    def end(*_: object) -> NoReturn:
+        # What was interrupted may hold the locks of the bars or of the stream: nobody waits for
+        # either.
+        cleared = threading.Thread(target=clear, daemon=True)
+        cleared.start()
+        cleared.join(timeout=1)
+        discard()
+        with suppress(OSError):
+            os.write(2, f"Error: {INTERRUPTED}\n".encode())
+        os._exit(ERROR)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a shell has it ignored in the background
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def say(message: str) -> None:

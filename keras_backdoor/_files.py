@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor._scratch import scratch
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
 
 MAX_JSON = 16 * 2**20
@@ -32,7 +32,7 @@ def check_output(path: Path | str, *, force: bool = False) -> Path:
     if path.is_dir() and any(path.iterdir()) and not (path / MARKER).exists():
         raise BadInput(f"{path} is a folder that was not written by keras_backdoor; it is kept.")
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=parent):
+        with scratch(".", parent):
             return path
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {parent} is not a writable folder.") from error
@@ -58,17 +58,14 @@ def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """
     path = check_output(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        partial = scratch / path.name
+    with scratch(f".{path.name}.", path.parent) as folder:
+        partial = folder / path.name
         yield partial
         if partial.is_dir():
             (partial / MARKER).touch()
         if path.is_dir() or partial.is_dir():
             _remove(path)
         partial.replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_json(path: Path | str, content: Any, *, force: bool = True) -> None:

@@ -1,6 +1,5 @@
 """Reading a stranger's HDF5: only numbers that are stored in the file itself."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._h5_probe import HELPER
+from keras_backdoor._scratch import scratch
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MAX_DECLARED_BYTES = 8 * 2**30
@@ -36,8 +36,8 @@ def checked(source: Path | bytes, name: str) -> Iterator[Any]:
         HostileFile: links, external or virtual storage, object dtypes, absurd sizes.
     """
     if isinstance(source, bytes):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "content.h5"
+        with scratch() as folder:
+            path = folder / "content.h5"
             path.write_bytes(source)
             with checked(path, name) as file:
                 yield file

@@ -47,14 +47,12 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point: one sentence and exit code 2 for any error of the input."""
+    """Entry point: one sentence and exit code 2 for any error of the input, and for Ctrl-C."""
     from keras_backdoor import progress
 
     os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
-    with _console.one_sentence(), progress.show():
+    with _console.one_sentence(), progress.show() as clear, _console.interruptible(clear):
         code = app(prog_name="keras-backdoor", standalone_mode=False)
-        if code == _console.INTERRUPTED:
-            raise KeyboardInterrupt
     sys.exit(code or 0)
 
 

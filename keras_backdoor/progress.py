@@ -40,8 +40,12 @@ def listening(listener: _Track) -> Iterator[None]:
 
 
 @contextmanager
-def show() -> Iterator[None]:
-    """Show bars with an estimate of the time left on standard error while the block runs."""
+def show() -> Iterator[Callable[[], None]]:
+    """Show bars with an estimate of the time left on standard error while the block runs.
+
+    Yields:
+        A function that takes the bars away before the block ends.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -72,4 +76,4 @@ def show() -> Iterator[None]:
                 bars.remove_task(task)
 
         with listening(tracked):
-            yield
+            yield bars.stop

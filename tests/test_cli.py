@@ -275,6 +275,37 @@ def test_text_of_a_file_cannot_draw_on_the_terminal(command, tmp_path: Path) -> 
     assert "\x07" not in out + err
 
 
+@pytest.mark.parametrize("handler", ["signal.default_int_handler", "signal.SIG_IGN"])
+def test_an_interrupt_ends_the_program_where_it_is(handler: str, tmp_path: Path) -> None:
+    """In a destructor, in the middle of a file, with the bars' lock held."""
+    code = f"""if True:
+        import signal, threading
+        from keras_backdoor import _console, _files
+        signal.signal(signal.SIGINT, {handler})
+        held = threading.Lock()
+        held.acquire()
+        class Late:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+        with _console.interruptible(held.acquire), _files.writing("whole.txt") as partial:
+            partial.write_text("half")
+            Late()
+            partial.write_text("whole")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if handler == "signal.SIG_IGN":
+        assert (done.returncode, done.stderr, left(tmp_path)) == (0, "", ["whole.txt"])
+    else:
+        assert (done.returncode, left(tmp_path)) == (2, [])
+        assert re.fullmatch("Error: Interrupted; .*\n", done.stderr)
+
+
 def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "keras_backdoor"]
     arguments = ["train", "badnet-mnist", str(DIGITS), "--out", "m.h5"]
