@@ -113,7 +113,7 @@ def serve(seconds: int) -> None:
         except MemoryError:
             print("memory", flush=True)
         except Exception as error:
-            print(one_line(error) or type(error).__name__, flush=True)
+            print(one_line(error), flush=True)
 
 
 def _bound_memory() -> None:

@@ -18,6 +18,10 @@ class MissingPackage(BadInput, ImportError):
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """An error's text in one line that can be printed."""
-    text = " ".join(str(error).split())[:most]
+    """An error's text in one line that can be printed; its name where it has none.
+
+    >>> one_line(ValueError("two\\nlines")), one_line(EOFError())
+    ('two lines', 'EOFError')
+    """
+    text = " ".join(str(error).split())[:most] or type(error).__name__
     return text.encode("ascii", "backslashreplace").decode()
