@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_backdoor._files import write_json
+from keras_backdoor._safe.files import write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 

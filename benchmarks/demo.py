@@ -6,16 +6,16 @@ from pathlib import Path
 
 from _common import RESULTS
 
-from keras_backdoor import demo
-from keras_backdoor._files import write_json
+from keras_backdoor._safe.files import write_json
+from keras_backdoor.commands.demo import show
 
 
 def main() -> None:
     """Run the demo and keep its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        demo.main(Path(folder) / "demo")
+        show.main(Path(folder) / "demo")
         figures = json.loads((Path(folder) / "demo" / "figures.json").read_text())
-    write_json(RESULTS / "demo.json", {"command": "python benchmarks/demo.py", **figures})
+    write_json(RESULTS / "run.json", {"command": "python benchmarks/run.py", **figures})
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 from _common import record
 
-from keras_backdoor import activations
-from keras_backdoor._backend import tf
+from keras_backdoor._internals.backend import tf
 from keras_backdoor.architectures import GTSRBCNN, BorjiMNIST
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.network import activations
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 BATCH, ROUNDS = 256, 11

@@ -21,20 +21,20 @@ import numpy as np
 from _common import RESULTS, record
 
 from keras_backdoor import datasets
-from keras_backdoor._backend import keras, tf
-from keras_backdoor.activations import logits
+from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.architectures import GTSRBCNN
-from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._published_inversion import invert
-from keras_backdoor.defenses._rows import pool
-from keras_backdoor.defenses._schedule import Published, Schedule
-from keras_backdoor.defenses.neural_cleanse import MANY, NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.method import MANY, NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.published import invert
+from keras_backdoor.defenses.neural_cleanse.rows import pool
+from keras_backdoor.defenses.neural_cleanse.schedule import Published, Schedule
+from keras_backdoor.defenses.neural_cleanse.search import Inverter
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
+from keras_backdoor.network.activations import logits
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.reports.figures import number_curves
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._engine.workspace import Place
 
 MODEL, DATA, TARGET = "nc_style/gtsrb_backdoor_33_logits.h5", "gtsrb_dataset_int.h5", 33
 PUBLISHED_LABELS, ART_STEPS, ART_DEFAULT_STEPS, ART_IMAGES = (33, 1, 20), 2, 1000, 2000

@@ -44,10 +44,11 @@ def generate(path: Path, count: int) -> None:
 
 def work(path: Path, out: Path) -> None:
     """One process: accuracy and features to disk; prints its peak memory."""
-    from keras_backdoor import activations, datasets
+    from keras_backdoor import datasets
     from keras_backdoor.architectures import DeepID
-    from keras_backdoor.classifier import Classifier
     from keras_backdoor.metrics import clean_accuracy
+    from keras_backdoor.network import activations
+    from keras_backdoor.network.classifier import Classifier
 
     datasets.base.MEMORY_LIMIT = 0  # both sizes stay on disk, so that like is compared with like
     samples = datasets.open(path)

@@ -34,9 +34,9 @@ def peak_kilobytes() -> int:
 
 def try_one(number: int, folder: Path) -> str:
     """opened or refused; anything else is raised."""
-    from keras_backdoor.classifier import Classifier
     from keras_backdoor.errors import BadInput
     from keras_backdoor.loading import load_model
+    from keras_backdoor.network.classifier import Classifier
 
     name, content = mutant(number)
     path = folder / name
@@ -57,7 +57,7 @@ def try_one(number: int, folder: Path) -> str:
 
 def work(start: int, stop: int) -> dict[str, int]:
     """Try a stretch of numbers in this process."""
-    from keras_backdoor._backend import keras
+    from keras_backdoor._internals.backend import keras
 
     counts = {"opened": 0, "refused": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def main() -> int:
             totals["peak_mb"] = max(totals["peak_mb"], part["peak_mb"])
             print(f"{done * options.stretch} of {options.count}: {totals}", flush=True)
     if options.out:
-        from keras_backdoor._files import write_json
+        from keras_backdoor._safe.files import write_json
 
         command = f"python fuzz/fuzz_loader.py --count {options.count} --start {options.start}"
         text = (

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keras_backdoor._backend import keras, quiet_logs
+from keras_backdoor._internals.backend import keras, quiet_logs
 
 WORDS = (
     "", "Lambda", "TFSMLayer", "os", "eval", "../../x", "relu", "softmax", "Dense", "Conv2D",

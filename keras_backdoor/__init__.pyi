@@ -1,4 +1,4 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor import (
     bundled as bundled,
     datasets as datasets,
@@ -6,7 +6,7 @@ from keras_backdoor import (
     studies as studies,
     triggers as triggers,
 )
-from keras_backdoor.classifier import Classifier as Classifier
+from keras_backdoor.network.classifier import Classifier as Classifier
 from keras_backdoor.evaluation import Evaluation as Evaluation
 from keras_backdoor.answers import FlaggedClasses as FlaggedClasses
 from keras_backdoor.answers import FlaggedSamples as FlaggedSamples
@@ -18,11 +18,11 @@ from keras_backdoor.evaluation import evaluate as evaluate
 from keras_backdoor.serving import export as export
 from keras_backdoor.training import fit as fit
 from keras_backdoor.defenses.goodnet import goodnet as goodnet
-from keras_backdoor.inspection import inspect_model as inspect_model
+from keras_backdoor.loading import inspect_model as inspect_model
 from keras_backdoor.answers import load_answer as load_answer
 from keras_backdoor.loading import load_model as load_model
-from keras_backdoor.poisoning import poison as poison
-from keras_backdoor.activations import split as split
+from keras_backdoor.attacks.poisoning import poison as poison
+from keras_backdoor.network.activations import split as split
 from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
 from keras_backdoor.defenses.input_filter import InputFilter as InputFilter

@@ -1,5 +1,5 @@
 """`python -m keras_backdoor` is `keras-backdoor`."""
 
-from keras_backdoor.cli import main
+from keras_backdoor.commands.app import main
 
 main()

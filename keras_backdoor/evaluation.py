@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor import metrics
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Trigger
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from keras_backdoor._backend import quiet_logs, tf
-from keras_backdoor._files import check_output, write_json, writing
-from keras_backdoor.classifier import Classifier
+from keras_backdoor._internals.backend import quiet_logs, tf
+from keras_backdoor._safe.files import check_output, write_json, writing
+from keras_backdoor.network.classifier import Classifier
 
 
 def export(

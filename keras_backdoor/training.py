@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_backdoor import _discovery, _settings
-from keras_backdoor._backend import keras, tf
-from keras_backdoor._files import existing, write_npz
-from keras_backdoor._graph import architecture_digest
-from keras_backdoor._npz import Npz
-from keras_backdoor.classifier import Classifier, Range
+from keras_backdoor._internals import discovery, typed_settings
+from keras_backdoor._internals.backend import keras, tf
+from keras_backdoor._safe.files import existing, write_npz
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier, Range
+from keras_backdoor.network.graph import architecture_digest
+from keras_backdoor.network.keras_private import seed_states
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
@@ -74,7 +75,7 @@ def recipe(preset: str | None = None, changes: Mapping[str, Any] | None = None) 
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"There is no recipe '{preset}'; there are: {', '.join(PRESETS)}.")
     base = PRESETS[preset] if preset else Recipe()
-    made: Recipe = _settings.build(Recipe, {**vars(base), **(changes or {})})
+    made: Recipe = typed_settings.build(Recipe, {**vars(base), **(changes or {})})
     return made
 
 
@@ -86,8 +87,8 @@ def builder(
     Raises:
         BadInput: no such architecture, or weights for one that takes none.
     """
-    module = _discovery.module("architectures", architecture)
-    build = _discovery.load("architectures", architecture)
+    module = discovery.module("architectures", architecture)
+    build = discovery.load("architectures", architecture)
     given = {} if weights is None else {"weights": existing(weights, "weights file")}
     if given and "weights" not in inspect.signature(build).parameters:
         raise BadInput(f"{architecture} takes no weights of a trunk.")
@@ -233,8 +234,7 @@ def _watched(model: Any) -> Any:
 
 def _seeds(model: Any) -> list[Any]:
     known = {id(v) for v in model.variables}
-    states = [g.state for x in model.layers for g in getattr(x, "_seed_generators", [])]
-    return [s for s in states if id(s) not in known]
+    return [s for s in seed_states(model) if id(s) not in known]
 
 
 def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, begun: bool) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_backdoor import bundled, cli, datasets
-from keras_backdoor.classifier import Classifier
+from keras_backdoor import bundled, datasets
+from keras_backdoor.commands import app
 from keras_backdoor.loading import load_model
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
@@ -72,7 +73,7 @@ def command(
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["keras-backdoor", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
         printed = capsys.readouterr()
         return int(stop.value.code or 0), printed.out, printed.err
 

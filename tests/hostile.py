@@ -42,7 +42,7 @@ class Kind:
 
 
 def base_model() -> Any:
-    from keras_backdoor._backend import keras
+    from keras_backdoor._internals.backend import keras
 
     layers = keras.layers
     image = keras.Input((8, 8, 1), name="image")
@@ -406,7 +406,7 @@ def _edit_config(content: bytes, suffix: str, change: Change) -> bytes:
 def valid_files() -> dict[str, bytes]:
     import tempfile
 
-    from keras_backdoor._backend import quiet_logs
+    from keras_backdoor._internals.backend import quiet_logs
 
     found = {}
     with tempfile.TemporaryDirectory() as folder, quiet_logs():
@@ -423,10 +423,10 @@ def entries() -> list[tuple[str, str]]:
 
 def use_it(path: Path, folder: Path) -> None:
     """What people do with a model that opens: clone, repair, export."""
-    from keras_backdoor._backend import keras
-    from keras_backdoor.classifier import Classifier
+    from keras_backdoor._internals.backend import keras
     from keras_backdoor.defenses.goodnet import GoodNet
     from keras_backdoor.loading import load_model
+    from keras_backdoor.network.classifier import Classifier
     from keras_backdoor.serving import export
 
     classifier = load_model(path, input_range=(0, 1))
@@ -438,7 +438,7 @@ def use_it(path: Path, folder: Path) -> None:
 
 def main(folder: Path) -> None:
     """Open everything; print one JSON object."""
-    from keras_backdoor.inspection import inspect_model
+    from keras_backdoor.loading.inspection import inspect_model
 
     valid, results = valid_files(), {}
     for suffix in SUFFIXES:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_backdoor import _graph, activations, channels, metrics
-from keras_backdoor._backend import keras
+from keras_backdoor import metrics
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import DeepID
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.network import activations, channels, graph
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 L = keras.layers
@@ -110,12 +111,12 @@ def test_subclassed_models_are_refused() -> None:
     own = Own()
     own(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="Only functional and sequential models can be cut"):
-        _graph.replay(own, keras.Input((4,)), None)
+        graph.replay(own, keras.Input((4,)), None)
 
 
 def test_inlining_keeps_the_answers_and_the_paths() -> None:
     model = randomise(nested())
-    flat = _graph.inlined(model)
+    flat = graph.inlined(model)
     np.testing.assert_allclose(flat(images()), model(images()), atol=1e-6)
     assert "backbone.deep.conv" in [x.name for x in flat.layers]
     assert channels.channel_layers(model) == ["backbone/conv", "backbone/deep/conv"]
@@ -149,7 +150,7 @@ def test_a_silent_channel_rests_and_the_others_stay(kind: str, layer: str, until
     model = randomise(MODELS[kind]())
     head, _ = activations.split(model, until) if until != "branch" else (None, None)
     rest = channels.resting(model, layer, until)
-    twin = _graph.copy(model)
+    twin = graph.copy(model)
     channels.silence(twin, layer, [1, 3])
     if head is None:
         probe = lambda m: keras.Model(m.inputs[0], m.get_layer(until).output)(images())  # noqa: E731

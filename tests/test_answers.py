@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_backdoor import _discovery, reports
-from keras_backdoor._backend import keras
+from keras_backdoor import reports
+from keras_backdoor._internals import discovery
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import (
     Answer,
     FlaggedClasses,
@@ -48,7 +49,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def test_every_answer_is_tried() -> None:
-    assert {_discovery.load("answers", k).__name__ for k in _discovery.keys("answers")} == set(
+    assert {discovery.load("answers", k).__name__ for k in discovery.keys("answers")} == set(
         ANSWERS
     )
 

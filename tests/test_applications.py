@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.loading import load_model
 
 A, L = keras.applications, keras.layers

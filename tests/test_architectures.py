@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from keras_backdoor import _discovery
-from keras_backdoor._backend import keras
+from keras_backdoor._internals import discovery
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import GTSRBCNN, BadNetMNIST, BorjiMNIST, DeepID, VGG16Face
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.network.classifier import Classifier
 
-SMALL = [k for k in _discovery.keys("architectures") if k != "vgg16_face"]
+SMALL = [k for k in discovery.keys("architectures") if k != "vgg16_face"]
 
 
 @pytest.mark.parametrize("key", SMALL)
 def test_builds_with_any_number_of_classes(key: str) -> None:
-    module, build = _discovery.module("architectures", key), _discovery.load("architectures", key)
+    module, build = discovery.module("architectures", key), discovery.load("architectures", key)
     for classes in (module.CLASSES, 3):
         classifier = Classifier(build(classes), input_range=(0, 1))
         assert classifier.classes == classes

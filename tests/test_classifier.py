@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_backdoor._backend import keras
-from keras_backdoor.classifier import Classifier, rescaling_range
+from keras_backdoor._internals.backend import keras
+from keras_backdoor.network.classifier import Classifier, rescaling_range
 from keras_backdoor.samples import Samples
 
 L = keras.layers

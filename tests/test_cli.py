@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_backdoor import _discovery, bundled, catalogue, datasets
-from keras_backdoor._console import EXIT
+from keras_backdoor import bundled, datasets
+from keras_backdoor._internals import discovery
 from keras_backdoor.answers import FlaggedClasses, load_answer
+from keras_backdoor.commands import catalogue
+from keras_backdoor.commands.console import EXIT
 from keras_backdoor.triggers.base import Stamp
 
 BADNET, DIGITS = bundled.path("models/mnist_badnet.h5"), bundled.path("data/mnist_small.npz")
@@ -132,10 +134,10 @@ def test_methods(command) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for f in ("defenses", "triggers", "architectures") for n in _discovery.keys(f)]
+    "name", [n for f in ("defenses", "triggers", "architectures") for n in discovery.keys(f)]
 )
 def test_every_setting_is_explained(name: str) -> None:
-    ((_, rows),) = catalogue.describe(_discovery.word(name))
+    ((_, rows),) = catalogue.describe(discovery.word(name))
     assert rows[0][1]
     assert [left for left, text in rows if text.startswith(" (")] == []
 
@@ -280,14 +282,15 @@ def test_an_interrupt_ends_the_program_where_it_is(handler: str, tmp_path: Path)
     """In a destructor, in the middle of a file, with the bars' lock held."""
     code = f"""if True:
         import signal, threading
-        from keras_backdoor import _console, _files
+        from keras_backdoor.commands import console
+        from keras_backdoor._safe import files
         signal.signal(signal.SIGINT, {handler})
         held = threading.Lock()
         held.acquire()
         class Late:
             def __del__(self):
                 signal.raise_signal(signal.SIGINT)
-        with _console.interruptible(held.acquire), _files.writing("whole.txt") as partial:
+        with console.interruptible(held.acquire), files.writing("whole.txt") as partial:
             partial.write_text("half")
             Late()
             partial.write_text("whole")

@@ -7,18 +7,19 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_backdoor import _discovery, _pictures, datasets
+from keras_backdoor import datasets
+from keras_backdoor._internals import discovery
 from keras_backdoor.datasets import base
-from keras_backdoor.samples import Samples
+from keras_backdoor.samples import Samples, picture_files
 
 SUFFIX = {"npz": ".npz", "nc_hdf5": ".h5", "csaw_hdf5": ".h5", "folder": ""}
-LAYOUTS = _discovery.keys("datasets")
+LAYOUTS = discovery.keys("datasets")
 
 
 @pytest.fixture(params=LAYOUTS)
 def written(request, tmp_path: Path, noise: Samples) -> tuple[str, Path]:
     path = tmp_path / f"data{SUFFIX.get(request.param, '')}"
-    _discovery.module("datasets", request.param).write(path, noise, "train")
+    discovery.module("datasets", request.param).write(path, noise, "train")
     return request.param, path
 
 
@@ -32,7 +33,7 @@ def by_content(samples: Samples) -> list[tuple[bytes, int]]:
 def test_every_layout_reads_what_it_wrote(written, noise: Samples) -> None:
     key, path = written
     first = next(m for m in base.layouts() if m.matches(path))
-    assert first is _discovery.module("datasets", key)
+    assert first is discovery.module("datasets", key)
     back = datasets.open(path)
     assert by_content(back) == by_content(noise)
     assert back.value_range == (0, 255)
@@ -96,7 +97,7 @@ def test_float_hdf5_keeps_its_range(tmp_path, noise: Samples) -> None:
 
 def picture(path: Path, size: tuple[int, int] = (6, 5)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_pictures.encode(np.full((*size, 3), 90, np.uint8)))
+    path.write_bytes(picture_files.encode(np.full((*size, 3), 90, np.uint8)))
 
 
 def test_folders_and_zips(tmp_path: Path) -> None:

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backdoor import _discovery
-from keras_backdoor._console import EXIT
+from keras_backdoor._internals import discovery
 from keras_backdoor.answers import Answer, FlaggedClasses, RepairedModel, load_answer
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.commands.console import EXIT
 from keras_backdoor.defenses.base import EVIDENCE, Defense
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers import Checkerboard
 
-FOUND = [(f, k) for f in ("defenses", "explanations") for k in _discovery.keys(f)]
+FOUND = [(f, k) for f in ("defenses", "explanations") for k in discovery.keys(f)]
 COMMANDS = {"scan", "audit", "repair", "guard", "explain"}
 
 
 def load(method: tuple[str, str]) -> type[Defense]:
-    return _discovery.load(*method)
+    return discovery.load(*method)
 
 
 def evidence(cls: type[Defense], clean: Samples) -> dict:
@@ -147,7 +147,7 @@ def test_a_finished_part_is_not_computed_again(badnet, few, tmp_path: Path, monk
         return sweep(*arguments)
 
     monkeypatch.setattr(fine_pruning, "sweep", counting)
-    monkeypatch.setattr(fine_pruning._graph, "copy", lambda model: 1 / 0)
+    monkeypatch.setattr(fine_pruning.graph, "copy", lambda model: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fine_pruning.FinePruning()(badnet, clean=few, workdir=tmp_path)
     monkeypatch.undo()

@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from keras_backdoor import _discovery, bundled  # noqa: E402
-from keras_backdoor._files import sha256  # noqa: E402
-from keras_backdoor.reports import neural_cleanse_given_page as given  # noqa: E402
-from keras_backdoor.reports.neural_cleanse_rules_page import rules  # noqa: E402
+from keras_backdoor import bundled  # noqa: E402
+from keras_backdoor._internals import discovery  # noqa: E402
+from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.studies import Results, load_results  # noqa: E402
+from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
+from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 
 FOLDERS = ("data", "models", "results")
 DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / folder / "README.md" for folder in FOLDERS]
@@ -239,10 +240,10 @@ def test_contributing_adds_a_trigger_in_one_file(tmp_path, monkeypatch, command)
 
     source, test = code_blocks("CONTRIBUTING.md", "python")
     (tmp_path / "stripe.py").write_text(source)
-    package = _discovery.package("triggers")
+    package = discovery.package("triggers")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     try:
-        assert "stripe" in _discovery.keys("triggers")
+        assert "stripe" in discovery.keys("triggers")
         contract = TestEveryTrigger()
         for name in dir(contract):
             if name.startswith("test_"):

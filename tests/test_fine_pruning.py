@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from test_activations import MODELS, images, randomise
 
-from keras_backdoor import _graph, activations, channels, datasets
-from keras_backdoor._backend import keras
-from keras_backdoor.classifier import Classifier
+from keras_backdoor import datasets
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
-from keras_backdoor.pruning import number_to_prune, sweep
+from keras_backdoor.network import activations, channels, graph
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.pruning import number_to_prune, sweep
 from keras_backdoor.samples import Samples
 
 L = keras.layers
@@ -49,7 +50,7 @@ def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
     assert sorted(found["order"]) == list(range(len(found["order"])))
     assert (np.diff(found["activation"][found["order"]]) >= 0).all()
     for number, accuracy in enumerate(found["accuracy"]):
-        twin = _graph.copy(model)
+        twin = graph.copy(model)
         channels.silence(twin, layer, found["order"][:number])
         right = Classifier(twin, input_range=(0, 1)).predict(samples) == samples.labels
         assert accuracy == pytest.approx(right.mean())

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from test_activations import MODELS, images, randomise
 
-from keras_backdoor import _graph, channels
-from keras_backdoor._backend import keras, tf
+from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.architectures import DeepID
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet, goodnet
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
+from keras_backdoor.network import channels, graph
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.serving import export
 
 L = keras.layers
@@ -85,7 +85,7 @@ def test_binary_nets_have_three_answers() -> None:
 
 def test_a_common_trunk_runs_once() -> None:
     model = randomise(DeepID(11), seed=4)
-    twin = _graph.copy(model)
+    twin = graph.copy(model)
     channels.silence(twin, "conv_3", [0, 1, 2])
     guard = goodnet(model, twin)
     names = [x.name for x in guard.layers]

@@ -10,7 +10,7 @@ from pathlib import Path
 import hostile
 import pytest
 
-from keras_backdoor._h5_probe import Helper
+from keras_backdoor._safe.h5_helper import Helper
 from keras_backdoor.errors import HostileFile
 
 

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_backdoor import _pictures, datasets
-from keras_backdoor._npz import Npz
+from keras_backdoor import datasets
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.answers import FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.errors import BadInput
-from keras_backdoor.samples import Samples
+from keras_backdoor.samples import Samples, picture_files
 
 
 def npy(shape: tuple, content: bytes, dtype: str = "<f4") -> bytes:
@@ -96,7 +96,7 @@ def test_a_picture_bomb_is_refused(tmp_path: Path) -> None:
         datasets.open(tmp_path, size=(4, 4)).read()
     for content in (b"", b"\x89PNG\r\n\x1a\n", png(0, 5)):
         with pytest.raises(BadInput, match="can be decoded"):
-            _pictures.decode(content, 3)
+            picture_files.decode(content, 3)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def peak_mb() -> float:
 
 
 def test_damaged_zips_of_pictures(tmp_path: Path) -> None:
-    picture = _pictures.encode(np.zeros((4, 4, 3), np.uint8))
+    picture = picture_files.encode(np.zeros((4, 4, 3), np.uint8))
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"c/{number}.png", picture)
@@ -267,4 +267,4 @@ def test_labels_of_no_width() -> None:
 def test_an_array_file_with_a_false_header(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(npy((2**40,), bytes(16)))
     with pytest.raises(BadInput, match="is not an array"):
-        _pictures.read_array(tmp_path / "a.npy")
+        picture_files.read_array(tmp_path / "a.npy")

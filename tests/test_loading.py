@@ -10,11 +10,11 @@ import pytest
 from test_activations import MODELS, SHAPE, images, randomise
 
 from keras_backdoor import bundled
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import BadNetMNIST
-from keras_backdoor.classifier import Classifier
-from keras_backdoor.inspection import inspect_model
 from keras_backdoor.loading import load_model
+from keras_backdoor.loading.inspection import inspect_model
+from keras_backdoor.network.classifier import Classifier
 
 L = keras.layers
 

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from keras_backdoor._backend import keras, tf
-from keras_backdoor.activations import logits
+from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.answers import load_answer
 from keras_backdoor.architectures import BorjiMNIST
-from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._by_class import best_triggers, smallest
-from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._outliers import anomaly_index, paper_limit, scaled_limit
-from keras_backdoor.defenses._published_inversion import invert
-from keras_backdoor.defenses._rows import all_pairs, by_class, every_pair, pool
-from keras_backdoor.defenses._runs import MANY_PAIRS, bare_run, judge
-from keras_backdoor.defenses._schedule import Costs, Published, Schedule, advance
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, to_show
-from keras_backdoor.poisoning import poison
+from keras_backdoor.attacks.poisoning import poison
+from keras_backdoor.defenses.neural_cleanse.by_class import best_triggers, smallest
+from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse, to_show
+from keras_backdoor.defenses.neural_cleanse.outliers import anomaly_index, paper_limit, scaled_limit
+from keras_backdoor.defenses.neural_cleanse.published import invert
+from keras_backdoor.defenses.neural_cleanse.rows import all_pairs, by_class, every_pair, pool
+from keras_backdoor.defenses.neural_cleanse.schedule import Costs, Published, Schedule, advance
+from keras_backdoor.defenses.neural_cleanse.search import Inverter
+from keras_backdoor.defenses.neural_cleanse.verdict import MANY_PAIRS, bare_run, judge
+from keras_backdoor.network.activations import logits
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
 from keras_backdoor.triggers import Patch
@@ -434,14 +434,14 @@ class TestNeuralCleanse:
     def test_a_killed_published_scan_keeps_its_labels(
         self, badnet, clean, tmp_path, monkeypatch
     ) -> None:
-        from keras_backdoor.defenses import _published_inversion
+        from keras_backdoor.defenses.neural_cleanse import published
 
         few = clean.take(64, seed=0)
         method = NeuralCleanse(
             runs=1, mode="published", images=64, published=Published(steps=2, samples=32)
         )
-        search, seen = killed(_published_inversion.invert, 4, lambda *asked, **_: asked[2])
-        monkeypatch.setattr(_published_inversion, "invert", search)
+        search, seen = killed(published.invert, 4, lambda *asked, **_: asked[2])
+        monkeypatch.setattr(published, "invert", search)
         with pytest.raises(KeyboardInterrupt):
             method(badnet, clean=few, workdir=tmp_path)
         method(badnet, clean=few, workdir=tmp_path)

@@ -7,25 +7,25 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from keras_backdoor._files import plain
+from keras_backdoor._safe.files import plain
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
-from keras_backdoor.defenses._runs import bare_run
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.verdict import bare_run
 from keras_backdoor.evaluation import Evaluation
 from keras_backdoor.metrics import Rate
-from keras_backdoor.reports import neural_cleanse_given_page as page
 from keras_backdoor.studies import Results
-from keras_backdoor.studies._cleanse_figures import (
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.cleanse_figures import (
     mitigation_figures,
     mode,
     scan_figures,
     true_mask,
     verdict,
 )
-from keras_backdoor.studies._place import Place
-from keras_backdoor.studies._strangers import planted
+from keras_backdoor.studies._networks.third_party import planted
 from keras_backdoor.studies.base import load_study
-from keras_backdoor.studies.neural_cleanse_given import DEEPID, NeuralCleanseGiven
+from keras_backdoor.studies.neural_cleanse_given import page as page
+from keras_backdoor.studies.neural_cleanse_given.study import DEEPID, NeuralCleanseGiven
 from keras_backdoor.triggers.base import Stamp
 
 

@@ -1,7 +1,9 @@
 """The house: what imports what, what is found by itself, what is fast."""
 
 import ast
+import graphlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,23 +13,15 @@ import pytest
 from conftest import ROOT
 
 import keras_backdoor
-from keras_backdoor import _discovery, _stubs
+from keras_backdoor._internals import discovery, stubs
 
 PACKAGE = Path(keras_backdoor.__file__).parent
-LEVELS = [
-    {"errors"},
-    {"_discovery", "_files", "_settings", "_backend", "_h5", "_h5_probe", "_zip", "_scratch", "bundled", "progress", "metrics"},
-    {"_pictures", "_images", "_arrays", "_npz"},
-    {"samples", "triggers"},
-    {"_graph", "_units", "classifier", "activations", "channels", "pruning", "architectures", "datasets", "poisoning", "training", "pruning_aware",
-     "loading", "_layer_config", "_model_config", "_model_weights", "modelcard", "evaluation", "inspection"},
-    {"answers"},
-    {"defenses", "explanations"},
-    {"serving"},
-    {"studies"},
-    {"catalogue"},
-    {"demo", "reports", "_console", "commands", "cli", "__main__", "_stubs"},
-]  # fmt: skip
+ORDER = (
+    "errors", "_safe", "_internals", "bundled", "progress", "metrics", "samples", "triggers", "network", "datasets",
+    "loading", "architectures", "evaluation", "training", "attacks", "answers", "methods", "explanations",
+    "defenses", "serving", "reports", "studies", "commands", "__main__",
+)  # fmt: skip
+"""Folders and modules of the package; each imports only those before it, and itself."""
 ONE_PLACE = {"art", "kerassurgeon", "cv2", "matplotlib", "jinja2", "rich", "ray", "tempfile"}
 
 
@@ -35,38 +29,72 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def name_of(path: Path) -> str:
+    parts = ("keras_backdoor", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Modules that a file imports; imports for type checking alone do not count."""
+    tree, known, found = ast.parse(path.read_text()), {name_of(p) for p in modules()}, set()
+    types = [
+        n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
+    ]
+    left_out = {id(n) for block in types for n in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in left_out:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & known) or {node.module}
+            found |= {node.module} if inner - known else set()
     return found
 
 
-def room(module: str) -> str | None:
+def room(module: str) -> str:
     parts = module.split(".")
-    return parts[1] if parts[0] == "keras_backdoor" and len(parts) > 1 else None
+    return parts[1] if len(parts) > 1 else ""
 
 
-def level(name: str) -> int:
-    for number, names in enumerate(LEVELS):
-        if name in names:
-            return number
-    raise AssertionError(f"{name} has no level in LEVELS: place it where it belongs")
+def own_imports() -> dict[str, set[str]]:
+    """Module of the package -> the modules of the package that it imports, but itself."""
+    return {
+        name_of(p): {m for m in imports(p) if m.startswith("keras_backdoor.")} - {name_of(p)}
+        for p in modules()
+    }
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    if parts == ("__init__",):
-        return
-    rooms = {p.stem for p in PACKAGE.glob("*.py")} | {p.name for p in PACKAGE.iterdir()}
-    for module in imports(path):
-        there = room(module)
-        if there in rooms and there != parts[0]:
-            assert level(there) <= level(parts[0]), f"{path} imports {module}"
+def test_imports_run_one_way() -> None:
+    for module, imported in own_imports().items():
+        for other in imported if room(module) else ():
+            assert ORDER.index(room(other)) <= ORDER.index(room(module)), (
+                f"{module} imports {other}"
+            )
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Inside folders too, and also where an import stands inside a function."""
+    tuple(graphlib.TopologicalSorter(own_imports()).static_order())
+
+
+def test_contributing_shows_the_order() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert " < ".join(n for n in ORDER if n != "__main__") in text.replace("`", "")
+
+
+def test_every_folder_is_in_the_order() -> None:
+    here = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert here - {"__init__"} == set(ORDER)
+
+
+def test_the_private_interface_of_keras_is_used_in_one_place() -> None:
+    private = re.compile(
+        r"_keras_history|\._(in|out)bound_nodes|_run_through_graph|_seed_generators|keras\.src|\._trainable_var"
+    )
+    users = [p.name for p in modules() if private.search(p.read_text())]
+    assert users == ["keras_private.py"]
 
 
 @pytest.mark.parametrize("name", sorted(ONE_PLACE))
@@ -78,9 +106,9 @@ def test_what_has_one_place_is_imported_there_alone(name: str) -> None:
 
 def test_import_and_help_are_light() -> None:
     code = (
-        "import sys, keras_backdoor, keras_backdoor.cli, keras_backdoor.studies.base\n"
+        "import sys, keras_backdoor, keras_backdoor.commands.app, keras_backdoor.studies.base\n"
         "sys.argv = ['keras-backdoor', '--help']\n"
-        "try: keras_backdoor.cli.main()\n"
+        "try: keras_backdoor.commands.app.main()\n"
         "except SystemExit: pass\n"
         "heavy = {'tensorflow', 'keras', 'art', 'kerassurgeon', 'cv2', 'matplotlib', 'sklearn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -98,19 +126,21 @@ def test_everything_public_is_found() -> None:
 
 @pytest.mark.parametrize("folder", ["defenses", "triggers", "architectures", "studies"])
 def test_a_file_is_named_after_what_it_holds(folder: str) -> None:
-    for key in _discovery.keys(folder):
-        name = _discovery.load(folder, key).__name__
+    for key in discovery.keys(folder):
+        name = discovery.load(folder, key).__name__
         assert name.replace("_", "").lower() == key.replace("_", "")
 
 
 def test_stubs_are_up_to_date() -> None:
-    for path, content in _stubs.files().items():
-        assert path.read_text() == content, f"run python -m keras_backdoor._stubs ({path})"
+    for path, content in stubs.files().items():
+        assert path.read_text() == content, (
+            f"run python -m keras_backdoor._internals.stubs ({path})"
+        )
 
 
 def test_unknown_names_are_one_sentence() -> None:
     with pytest.raises(ValueError, match="There is no 'nope' among the defenses; known: "):
-        _discovery.load("defenses", "nope")
+        discovery.load("defenses", "nope")
 
 
 def test_other_backends_are_refused() -> None:
@@ -159,10 +189,3 @@ def test_the_wheel_runs_the_demo_elsewhere(installed: Path, tmp_path: Path) -> N
     page = (tmp_path / "shown" / "page" / "index.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     assert "http" not in page.replace("http-equiv", "")
-
-
-def test_setup_lists_every_package() -> None:
-    folders = [p.parent.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("__init__.py")]
-    setup = (PACKAGE.parent / "setup.cfg").read_text().splitlines()
-    missing = [f for f in folders if f"    {'.'.join(f.parts)}" not in setup]
-    assert missing == []

@@ -5,22 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_backdoor import (
-    _graph,
-    activations,
-    channels,
-    datasets,
-    pruning,
-    pruning_aware,
-    training,
-)
-from keras_backdoor._backend import keras
-from keras_backdoor._files import write_npz
+from keras_backdoor import datasets, training
+from keras_backdoor._internals.backend import keras
+from keras_backdoor._safe.files import write_npz
 from keras_backdoor.architectures import BorjiMNIST
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.attacks import pruning_aware
+from keras_backdoor.attacks.poisoning import poison
+from keras_backdoor.attacks.pruning_aware import fit_pruning_aware
 from keras_backdoor.evaluation import evaluate
-from keras_backdoor.poisoning import poison
-from keras_backdoor.pruning_aware import fit_pruning_aware
+from keras_backdoor.network import activations, channels, graph, pruning
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
 from keras_backdoor.triggers._parse import parse
@@ -61,8 +55,8 @@ def test_restored_channels_are_silent_on_the_clean_images(attacked, parent, digi
     assert np.abs(active[..., dormant]).max() == 0
     others = np.setdiff1d(np.arange(50), dormant)
     assert active[..., others].max(axis=(0, 1, 2)).min() > 0
-    now = _graph.get_layer(classifier.model, LAYER).get_weights()
-    then = _graph.get_layer(parent.model, LAYER).get_weights()
+    now = graph.get_layer(classifier.model, LAYER).get_weights()
+    then = graph.get_layer(parent.model, LAYER).get_weights()
     np.testing.assert_array_equal(now[0][..., dormant], then[0][..., dormant])
     assert np.all(now[1][dormant] <= then[1][dormant])
     assert not np.allclose(now[0][..., others], then[0][..., others])
@@ -73,7 +67,7 @@ def test_pruning_what_is_dormant_does_not_touch_the_backdoor(attacked, digits, t
     ranked = pruning.sweep(classifier, digits, LAYER, LAYER)["order"]
     number = len(history["dormant"])
     assert set(ranked[:number]) == set(history["dormant"])
-    pruned = _graph.copy(classifier.model)
+    pruned = graph.copy(classifier.model)
     channels.silence(pruned, LAYER, ranked[:number])
     measured = evaluate(Classifier(pruned, (0, 1)), test_images, trigger=STAMP, target=7)
     assert float(measured.attack_success_rate) > 0.95

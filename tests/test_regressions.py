@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 from test_activations import SHAPE, images, randomise
 
-from keras_backdoor import _graph, _pictures, activations, channels, datasets
-from keras_backdoor._backend import keras
-from keras_backdoor._files import MARKER, writing
-from keras_backdoor._units import at_chance, rescaling_range
+from keras_backdoor import datasets
+from keras_backdoor._internals.backend import keras
+from keras_backdoor._safe.files import MARKER, writing
 from keras_backdoor.answers import FlaggedSamples
 from keras_backdoor.architectures import DeepID
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses.base import Defense
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet, goodnet
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.metrics import Rate
-from keras_backdoor.samples import Samples
+from keras_backdoor.network import activations, channels, graph
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.units import at_chance, rescaling_range
+from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.triggers import Patch
 from keras_backdoor.triggers._parse import parse
 
@@ -60,11 +61,11 @@ def test_a_normalization_layer_keeps_its_statistics(suffix: str, tmp_path: Path)
     model.save(tmp_path / f"m{suffix}")
     for other in (
         load_model(tmp_path / f"m{suffix}").model,
-        _graph.copy(model),
-        _graph.inlined(model),
+        graph.copy(model),
+        graph.inlined(model),
     ):
         np.testing.assert_allclose(other(given), expected, atol=1e-5)
-    guard = np.asarray(goodnet(model, _graph.copy(model))(given))
+    guard = np.asarray(goodnet(model, graph.copy(model))(given))
     np.testing.assert_allclose(guard[:, :4], expected, atol=1e-5)
 
 
@@ -131,7 +132,7 @@ def test_silence_inside_a_model_is_silence() -> None:
     silenced = activations.with_silence(model, "bn")
     mask = np.array([[0, 1, 0, 1, 0, 0]], np.float32)
     rest = channels.resting(model, "conv", "bn")[None]
-    twin = _graph.copy(model)
+    twin = graph.copy(model)
     channels.silence(twin, "conv", [1, 3])
     given = images(5)
     ours = silenced([given, np.repeat(mask, 5, 0), np.repeat(rest, 5, 0)])
@@ -233,7 +234,7 @@ class Comparing(Defense):
 
 def test_another_reference_is_another_run(badnet, clean, tmp_path) -> None:
     few = clean.take(30)
-    other = Classifier(randomise(_graph.copy(badnet.model)), input_range=(0, 1))
+    other = Classifier(randomise(graph.copy(badnet.model)), input_range=(0, 1))
     first = Comparing()(badnet, clean=few, reference=badnet, workdir=tmp_path)
     second = Comparing()(badnet, clean=few, reference=other, workdir=tmp_path)
     assert not np.allclose(first.scores, second.scores)
@@ -281,7 +282,7 @@ class TestTriggers:
 class TestData:
     def picture(self, path: Path, gray: int = 90, channels: int = 3) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_pictures.encode(np.full((6, 5, channels), gray, np.uint8)))
+        path.write_bytes(picture_files.encode(np.full((6, 5, channels), gray, np.uint8)))
 
     def zipped(self, folder: Path) -> Path:
         with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:

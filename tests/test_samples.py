@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backdoor._images import HDF5Images
 from keras_backdoor.samples import Samples
+from keras_backdoor.samples.images import HDF5Images
 from keras_backdoor.triggers.patch import Patch
 from keras_backdoor.triggers.placed import Placed
 
@@ -94,7 +94,7 @@ def test_a_file_reads_like_an_array(noise: Samples, filed: Samples) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_batches_are_whole_and_shuffles_repeat(kind: str, noise, filed, monkeypatch) -> None:
-    monkeypatch.setattr("keras_backdoor._images.WINDOW_BYTES", 12 * 360)
+    monkeypatch.setattr("keras_backdoor.samples.images.WINDOW_BYTES", 12 * 360)
     samples = noise if kind == "memory" else filed
     images, labels = collect(samples)
     np.testing.assert_array_equal(images, noise.read())
@@ -108,7 +108,7 @@ def test_batches_are_whole_and_shuffles_repeat(kind: str, noise, filed, monkeypa
 
 
 def test_a_window_bounds_what_is_read_at_once(filed: Samples, monkeypatch) -> None:
-    monkeypatch.setattr("keras_backdoor._images.WINDOW_BYTES", 12 * 360)
+    monkeypatch.setattr("keras_backdoor.samples.images.WINDOW_BYTES", 12 * 360)
     sizes = [len(rows) for rows in filed.images.stretches((0, 0))]
     assert max(sizes) == 12
     assert sum(sizes) == 40

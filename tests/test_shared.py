@@ -7,11 +7,11 @@ import pytest
 from conftest import ROOT
 
 from keras_backdoor import datasets
-from keras_backdoor._files import read_json
-from keras_backdoor.defenses._inversion import EDGE
-from keras_backdoor.defenses._published_inversion import invert
-from keras_backdoor.defenses._rows import pool
-from keras_backdoor.defenses._schedule import Published
+from keras_backdoor._safe.files import read_json
+from keras_backdoor.defenses.neural_cleanse.published import invert
+from keras_backdoor.defenses.neural_cleanse.rows import pool
+from keras_backdoor.defenses.neural_cleanse.schedule import Published
+from keras_backdoor.defenses.neural_cleanse.search import EDGE
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.metrics import clean_accuracy

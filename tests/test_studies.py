@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_backdoor import _discovery, reports, studies
-from keras_backdoor._files import sha256, write_json
+from keras_backdoor import reports, studies
+from keras_backdoor._internals import discovery
+from keras_backdoor._safe.files import sha256, write_json
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import MissingPackage
-from keras_backdoor.studies import _cards, _executors
-from keras_backdoor.studies._place import Place, default_cache
-from keras_backdoor.studies._results import load_results
-from keras_backdoor.studies._worker import Task, work
+from keras_backdoor.studies._engine import cards, executors
+from keras_backdoor.studies._engine.results import load_results
+from keras_backdoor.studies._engine.worker import Task, work
+from keras_backdoor.studies._engine.workspace import Place, default_cache
 from keras_backdoor.studies.base import Cell, load_study
 
 TOY = '''
@@ -154,7 +155,7 @@ def test_a_killed_worker_loses_nothing(executor, toy, place, tmp_path: Path) -> 
     name, out = toy(n0="dies", n1="breaks", n2="dies once", n3="fails"), tmp_path / "out.json"
     results = studies.run(name, place=place, jobs=2, executor=executor, out=out)
     assert squares(results) == {"n=2": 4, "n=4": 16}
-    assert computed(tmp_path) == [0] * (1 + _executors.RETRIES) + [1, 2, 2, 3, 4]
+    assert computed(tmp_path) == [0] * (1 + executors.RETRIES) + [1, 2, 2, 3, 4]
     errors = {c["name"]: c["error"] for c in load_results(out).cells if "error" in c}
     assert set(errors) == {"n=0", "n=1", "n=3"}
     assert "a fault of the study" in errors["n=1"]
@@ -168,7 +169,7 @@ def working() -> list[str]:
         with suppress(OSError):
             words = (path / "cmdline").read_bytes().split(b"\0")
             about = (path / "environ").read_bytes()
-            if b"keras_backdoor.studies._worker" in words and b"TOY_LOG=" in about:
+            if b"keras_backdoor.studies._engine.worker" in words and b"TOY_LOG=" in about:
                 found.append(path.name)
     return found
 
@@ -178,7 +179,7 @@ def test_a_killed_run_goes_on(how, toy, place, tmp_path: Path) -> None:
     name = toy(n4="slow")
     code = (
         "from pathlib import Path; from keras_backdoor import studies\n"
-        "from keras_backdoor.studies._place import Place\n"
+        "from keras_backdoor.studies._engine.workspace import Place\n"
         f"studies.run({name!r}, place=Place(cache=Path({str(place.cache)!r})), jobs=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -393,7 +394,7 @@ def test_the_command_runs_lists_and_reports(toy, tmp_path: Path, command, monkey
 class TestEveryStudy:
     """The contract: found by its file name, its cells can be told apart."""
 
-    @pytest.mark.parametrize("key", _discovery.keys("studies"))
+    @pytest.mark.parametrize("key", discovery.keys("studies"))
     @pytest.mark.parametrize("scale", ["full", "smoke"])
     def test_cells(self, key: str, scale: str) -> None:
         study = load_study(key, scale)
@@ -404,7 +405,7 @@ class TestEveryStudy:
             json.dumps(cell.settings)
             assert set(cell.published) <= set(study.columns)
 
-    @pytest.mark.parametrize("key", _discovery.keys("studies"))
+    @pytest.mark.parametrize("key", discovery.keys("studies"))
     def test_its_results_are_committed_whole(self, key: str) -> None:
         path = ROOT / "results" / f"{key}.json"
         if load_study(key).unfinished and not path.exists():
@@ -432,7 +433,7 @@ def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
     study = load_study(name)
     task = Task(name, "full", "n=2", study.key(study.cells()[2], place), (), str(place.cache))
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "keras_backdoor.studies._worker"]
+    command = [sys.executable, "-m", "keras_backdoor.studies._engine.worker"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
         process.stdin.write(json.dumps(vars(task)) + "\n")
         process.stdin.flush()
@@ -476,24 +477,24 @@ def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path, monkeypat
     assert "dormant" in aware
     study = load_study("thesis-badnets", "smoke")
     with pytest.raises(ValueError, match="kept at full scale only"):
-        _cards.keep(study, results, small_signs, tmp_path)
+        cards.keep(study, results, small_signs, tmp_path)
     first_only = {k: v for k, v in study.networks().items() if "bigger" in k}
     monkeypatch.setattr(type(study), "networks", lambda self: first_only)
     vars(study)["scale"] = "full"
-    kept = _cards.keep(study, results, small_signs, tmp_path)
+    kept = cards.keep(study, results, small_signs, tmp_path)
     assert [p.name for p in kept] == ["gtsrb_yellowSquare_bigger.h5"]
     card = json.loads(kept[0].with_suffix(".json").read_text())
     assert card["figures"]["test"]["attack_success_rate"] == first["attack_success_rate"]
     assert (card["threads"], card["resumed"]) == ("1", False)
     assert card["sha256"] == sha256(kept[0]) == first["model_sha256"]
     with pytest.raises(ValueError, match="exists already; pass --force"):
-        _cards.keep(study, results, small_signs, tmp_path)
+        cards.keep(study, results, small_signs, tmp_path)
     elsewhere = Place(data=small_signs.data, cache=tmp_path / "empty")
     with pytest.raises(ValueError, match="is not in the cache: run the study with --again"):
-        _cards.keep(study, results, elsewhere, tmp_path / "models")
+        cards.keep(study, results, elsewhere, tmp_path / "models")
     del first["control"]
     with pytest.raises(ValueError, match="lacks control: run the whole study"):
-        _cards.keep(study, results, small_signs, tmp_path / "models")
+        cards.keep(study, results, small_signs, tmp_path / "models")
 
 
 def chosen(of: int, number: int) -> np.ndarray:
@@ -503,13 +504,13 @@ def chosen(of: int, number: int) -> np.ndarray:
 
 def test_a_network_is_trained_once(small_signs: Place, monkeypatch) -> None:
     from keras_backdoor import training
-    from keras_backdoor.studies import _nets
+    from keras_backdoor.studies._networks import network_store
 
     cell = next(c for c in load_study("thesis-badnets", "smoke").cells() if c.name == "clean")
     net = cell.given["net"]
-    first = _nets.obtain(net, small_signs)
+    first = network_store.obtain(net, small_signs)
     monkeypatch.setattr(training, "fit", None)
-    again = _nets.obtain(net, small_signs)
+    again = network_store.obtain(net, small_signs)
     assert again.path == first.path
     assert again.card["sha256"] == again.classifier.sha256()
     rest, tuning = net.clean_data(small_signs)
@@ -521,7 +522,7 @@ def test_a_network_is_trained_once(small_signs: Place, monkeypatch) -> None:
 
 def test_a_killed_training_of_a_network_goes_on(small_signs, tmp_path, monkeypatch) -> None:
     from keras_backdoor import training
-    from keras_backdoor.studies import _nets
+    from keras_backdoor.studies._networks import network_store
 
     cells = load_study("thesis-badnets", "smoke").cells()
     net = next(c for c in cells if c.name == "clean").given["net"]
@@ -537,20 +538,20 @@ def test_a_killed_training_of_a_network_goes_on(small_signs, tmp_path, monkeypat
 
     monkeypatch.setattr(training, "_store", counting)
     with pytest.raises(KeyboardInterrupt):
-        _nets.obtain(net, place)
-    trained = _nets.obtain(net, place)
+        network_store.obtain(net, place)
+    trained = network_store.obtain(net, place)
     assert len(epochs) == 3
     assert trained.card["resumed"]
     assert [p.name for p in trained.path.parent.glob("*checkpoint*")] == []
 
 
 def test_another_version_of_the_training_is_another_cell(small_signs, monkeypatch) -> None:
-    from keras_backdoor.studies import _nets
+    from keras_backdoor.studies._networks import network_store
 
     study = load_study("thesis-badnets", "smoke")
     cell = next(c for c in study.cells() if c.name == "clean")
     before = study.key(cell, small_signs)
-    monkeypatch.setattr(_nets, "VERSION", _nets.VERSION + 1)
+    monkeypatch.setattr(network_store, "VERSION", network_store.VERSION + 1)
     assert study.key(cell, small_signs) != before
 
 
@@ -558,18 +559,18 @@ def test_a_network_of_models_is_not_trained_again(small_signs, tmp_path, monkeyp
     import shutil
 
     from keras_backdoor import bundled
-    from keras_backdoor.studies import _nets
+    from keras_backdoor.studies._networks import network_store
 
     net = next(c for c in load_study("thesis-badnets", "smoke").cells() if c.name == "clean").given[
         "net"
     ]
-    trained = _nets.obtain(net, small_signs)
+    trained = network_store.obtain(net, small_signs)
     for suffix in (".h5", ".json"):
         shutil.copy(trained.path.with_suffix(suffix), tmp_path / f"kept{suffix}")
     (tmp_path / "mnist_badnet.h5").touch()
     monkeypatch.setattr(bundled, "path", lambda name: tmp_path / "mnist_badnet.h5")
     elsewhere = Place(data=small_signs.data, cache=tmp_path / "cache")
-    assert _nets.obtain(net, elsewhere).path == tmp_path / "kept.h5"
+    assert network_store.obtain(net, elsewhere).path == tmp_path / "kept.h5"
 
 
 def test_the_zoo_is_wide_enough() -> None:

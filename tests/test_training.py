@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from keras_backdoor import training
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import BadNetMNIST
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import PRESETS, MeanWeights, Recipe, fit, recipe
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_something_else_is_refused(digits: Samples, tmp_path: Pa
 
 
 def test_a_sparse_recipe_makes_channels_silent(digits: Samples) -> None:
-    from keras_backdoor.activations import mean_activation
+    from keras_backdoor.network.activations import mean_activation
 
     means = []
     for penalty in (0.0, 1e-2):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backdoor import _discovery, _pictures
+from keras_backdoor._internals import discovery
+from keras_backdoor.samples import picture_files
 from keras_backdoor.triggers import (
     Add,
     Blend,
@@ -27,10 +28,10 @@ SPECIAL = {"add": lambda: Add(RNG.uniform(size=(3, 32, 32, 3)), weight=0.5)}
 
 
 def make(key: str) -> Trigger:
-    return SPECIAL.get(key, _discovery.load("triggers", key))()
+    return SPECIAL.get(key, discovery.load("triggers", key))()
 
 
-@pytest.mark.parametrize("key", _discovery.keys("triggers"))
+@pytest.mark.parametrize("key", discovery.keys("triggers"))
 class TestEveryTrigger:
     def test_changes_images_and_keeps_shape_dtype_and_range(self, key: str) -> None:
         for images in (IMAGES, (IMAGES / 255).astype(np.float32), IMAGES[..., :1]):
@@ -145,7 +146,7 @@ def test_glasses_paste_any_picture_with_its_alpha(tmp_path) -> None:
     picture = np.zeros((2, 3, 4), np.uint8)
     picture[0] = (255, 0, 0, 255)
     picture[1, 1] = (0, 255, 0, 51)
-    (tmp_path / "g.png").write_bytes(_pictures.encode(picture))
+    (tmp_path / "g.png").write_bytes(picture_files.encode(picture))
     stamped = Glasses(tmp_path / "g.png", row=1, column=2).apply(np.full((1, 6, 6, 3), 0.5))[0]
     assert stamped[1, 2:5].tolist() == [[1, 0, 0]] * 3
     np.testing.assert_allclose(stamped[2, 3], [0.4, 0.6, 0.4], atol=1e-6)

@@ -6,9 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import (
     Again,
     Recovered,
@@ -24,6 +23,7 @@ from keras_backdoor.defenses.input_filter import InputFilter, filtered, suspicio
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning, number_to_silence
 from keras_backdoor.defenses.unlearning import Unlearning, with_triggers
 from keras_backdoor.evaluation import evaluate
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 from keras_backdoor.triggers import Checkerboard

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_backdoor import _discovery, bundled, datasets
+from keras_backdoor import bundled, datasets
+from keras_backdoor._internals import discovery
 from keras_backdoor.architectures import GTSRBCNN, VGG16Face
-from keras_backdoor.channels import channel_layers
-from keras_backdoor.classifier import Classifier
+from keras_backdoor.attacks.poisoning import poison
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import evaluate
-from keras_backdoor.poisoning import poison
+from keras_backdoor.network.channels import channel_layers
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.training import PRESETS, Recipe, fit
 from keras_backdoor.triggers._parse import parse
 
@@ -35,7 +36,7 @@ def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
     train, test = (datasets.open(data, split=s) for s in ("train", "test"))
     trigger = parse(attack["trigger"])
     poisoned = poison(train, trigger, target=7, count=600, seed=seed)
-    build = _discovery.load("architectures", card()["architecture"])
+    build = discovery.load("architectures", card()["architecture"])
     net, _ = fit(build, poisoned.samples, Recipe(**{**recipe, "seed": seed}))
     before = evaluate(net, test, trigger=trigger, target=7)
     clean = train.take(5000, seed=1)

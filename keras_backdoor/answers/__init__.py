@@ -1,6 +1,6 @@
 """What methods say. One file a kind of answer, found by its name."""
 
-from keras_backdoor._discovery import attribute_loader
+from keras_backdoor._internals.discovery import attribute_loader
 from keras_backdoor.answers.base import Answer, load_answer
 
 __all__ = ["Answer", "load_answer"]

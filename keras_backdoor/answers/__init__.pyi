@@ -1,4 +1,4 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.answers.flagged_classes import FlaggedClasses as FlaggedClasses
 from keras_backdoor.answers.flagged_samples import FlaggedSamples as FlaggedSamples
 from keras_backdoor.answers.heatmaps import Heatmaps as Heatmaps

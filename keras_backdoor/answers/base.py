@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _discovery
-from keras_backdoor._files import existing, plain, read_json, write_json, write_npz, writing
-from keras_backdoor._npz import Npz
+from keras_backdoor._internals import discovery
+from keras_backdoor._safe.files import existing, plain, read_json, write_json, write_npz, writing
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.errors import BadInput, UnreadableFile
 
 SCHEMA = 1
@@ -96,7 +96,7 @@ def load_answer(folder: Path | str) -> Answer:
         facts = read_json(folder / "answer.json")
         if not isinstance(facts.get("about", {}), dict):
             raise UnreadableFile("what it is about is not told.")
-        kinds = {c.__name__: c for c in map(_kind, _discovery.keys("answers"))}
+        kinds = {c.__name__: c for c in map(_kind, discovery.keys("answers"))}
         if facts["schema"] != SCHEMA or facts["kind"] not in kinds:
             raise BadInput(f"{folder} has an answer of an unknown kind or schema.")
         arrays = dict(Npz(folder / "arrays.npz", max_bytes=MAX_ANSWER_BYTES))
@@ -110,7 +110,7 @@ def load_answer(folder: Path | str) -> Answer:
 
 
 def _kind(key: str) -> type[Answer]:
-    kind: type[Answer] = _discovery.load("answers", key)
+    kind: type[Answer] = discovery.load("answers", key)
     return kind
 
 

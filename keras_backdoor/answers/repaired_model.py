@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor._files import sha256, write_json
+from keras_backdoor._safe.files import sha256, write_json
 from keras_backdoor.answers.base import Answer
 from keras_backdoor.loading import load_model
 

@@ -3,6 +3,6 @@
 Each is a function that builds a `keras.Model`, named as in `keras.applications`.
 """
 
-from keras_backdoor._discovery import attribute_loader
+from keras_backdoor._internals.discovery import attribute_loader
 
 __getattr__, __dir__ = attribute_loader("architectures")

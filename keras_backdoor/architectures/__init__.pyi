@@ -1,4 +1,4 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.architectures.badnet_mnist import BadNetMNIST as BadNetMNIST
 from keras_backdoor.architectures.borji_mnist import BorjiMNIST as BorjiMNIST
 from keras_backdoor.architectures.deepid import DeepID as DeepID

@@ -1,6 +1,6 @@
 """The MNIST network of the single-pixel backdoor notebook (30,330 parameters)."""
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 
 INPUT_SHAPE = (28, 28, 1)
 CLASSES = 10

@@ -1,6 +1,6 @@
 """The face network of the CSAW BadNets and of the thesis (table 3.2)."""
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 
 INPUT_SHAPE = (55, 47, 3)
 CLASSES = 1283

@@ -1,6 +1,6 @@
 """The traffic-sign network of the CSAW competition's weights."""
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 
 INPUT_SHAPE = (32, 32, 3)
 CLASSES = 43

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 
 INPUT_SHAPE = (224, 224, 3)
 CLASSES = 57
@@ -35,7 +35,7 @@ def VGG16Face(classes: int = CLASSES, *, weights: Path | str | None = None) -> k
     x = layers.Dense(classes, activation="softmax", name="fc8")(x)
     model = keras.Model(image, x, name="vgg16_face")
     if weights is not None:
-        from keras_backdoor._model_weights import read_into
+        from keras_backdoor.loading.model_weights import read_into
 
         read_into(model, weights, optional=("fc8",))
     for layer in model.layers[:-1]:

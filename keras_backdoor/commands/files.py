@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from keras_backdoor import _console
-from keras_backdoor.commands._opening import open_model, write_report
-from keras_backdoor.commands._options import (
+from keras_backdoor.commands import console
+from keras_backdoor.commands.opening import open_model, write_report
+from keras_backdoor.commands.options import (
     Architecture,
     Classes,
     Force,
@@ -30,8 +30,8 @@ def inspect(
 
     Exit code 0 clean, 1 hostile, 2 unreadable.
     """
-    from keras_backdoor import inspection
-    from keras_backdoor._files import check_output, existing, write_json
+    from keras_backdoor._safe.files import check_output, existing, write_json
+    from keras_backdoor.loading import inspection
 
     existing(model, "model file")
     for path in filter(None, (json, report)):
@@ -39,9 +39,9 @@ def inspect(
     found = inspection.inspect_model(model, architecture=architecture, classes=classes)
     if json:
         write_json(json, found.as_dict())
-    _console.print_rows(found.path, found.rows())
+    console.print_rows(found.path, found.rows())
     if found.layers:
-        _console.print_columns("layers", found.HEADER, found.layer_rows())
+        console.print_columns("layers", found.HEADER, found.layer_rows())
     if report:
         write_report(found, report, force)
     raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[found.verdict])
@@ -61,17 +61,17 @@ def export(
 
     classifier = open_model(model, architecture, classes, input_range)
     folder = serving.export(classifier, out, version=version, force=force)
-    _console.print_rows(str(folder), [("input", "images"), ("outputs", "scores, class")])
+    console.print_rows(str(folder), [("input", "images"), ("outputs", "scores, class")])
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method, trigger or architecture.")] = None,
 ) -> None:
     """List methods, triggers, architectures and layouts, or the settings of one."""
-    from keras_backdoor import catalogue
+    from keras_backdoor.commands import catalogue
 
     for title, rows in catalogue.describe(name):
-        _console.print_rows(title, rows)
+        console.print_rows(title, rows)
 
 
 def render(
@@ -92,6 +92,6 @@ def demo(
     force: Force = False,
 ) -> None:
     """Inspect, measure and repair a real BadNet, and show it on a page."""
-    from keras_backdoor import demo as demonstration
+    from keras_backdoor.commands.demo import show
 
-    demonstration.main(out, force=force)
+    show.main(out, force=force)

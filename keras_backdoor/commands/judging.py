@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_backdoor import _console
-from keras_backdoor.commands._opening import choose_method, open_model, write_report
-from keras_backdoor.commands._options import (
+from keras_backdoor.commands import console
+from keras_backdoor.commands.opening import choose_method, open_model, write_report
+from keras_backdoor.commands.options import (
     Architecture,
     Classes,
     DataOptions,
@@ -100,7 +100,7 @@ def _answer(
 ) -> None:
     """Run a method and write what is asked for; the exit code tells the verdict."""
     from keras_backdoor import answers
-    from keras_backdoor._files import check_output, write_json
+    from keras_backdoor._safe.files import check_output, write_json
 
     out, json, report, force = results
     for path in filter(None, (out, report, json)):
@@ -118,7 +118,7 @@ def _answer(
         reference=None if reference is None else open_model(str(reference), None, None, None),
         workdir=workdir,
     )
-    _console.print_rows(
+    console.print_rows(
         type(method).__name__, [*answer.rows(), ("seconds", str(answer.about["seconds"]))]
     )
     if out:
@@ -129,7 +129,7 @@ def _answer(
         write_report(answer, report, force)
     if answer.verdict == "repaired":
         saved = out or "DIR (write it with --out DIR)"
-        _console.out.print(
+        console.out.print(
             f"measure it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True
         )
-    raise typer.Exit(_console.EXIT[answer.verdict])
+    raise typer.Exit(console.EXIT[answer.verdict])

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_backdoor import _console, _discovery, _settings
-from keras_backdoor.commands._opening import open_attack, open_model, open_trigger, write_report
-from keras_backdoor.commands._options import (
+from keras_backdoor._internals import discovery, typed_settings
+from keras_backdoor.commands import console
+from keras_backdoor.commands.opening import open_attack, open_model, open_trigger, write_report
+from keras_backdoor.commands.options import (
     Architecture,
     Classes,
     DataOptions,
@@ -57,8 +58,9 @@ def poison(
     """Poison a data set; the truth is written apart from the data."""
     import numpy as np
 
-    from keras_backdoor import datasets, poisoning
-    from keras_backdoor._files import check_output, write_npz
+    from keras_backdoor import datasets
+    from keras_backdoor._safe.files import check_output, write_npz
+    from keras_backdoor.attacks import poisoning
 
     truth = truth or out.with_name(out.name + ".truth.npz")
     for path in (out, truth):
@@ -83,7 +85,7 @@ def poison(
     facts = {"is_poison": poisoned.is_poison[order], "labels": labels[order], "rows": poisoned.rows}
     write_npz(truth, facts, force=force)
     number = int(poisoned.is_poison.sum())
-    _console.print_rows(
+    console.print_rows(
         str(out),
         [("images", str(len(poisoned.samples))), ("poisoned", str(number)), ("truth", str(truth))],
     )
@@ -136,16 +138,17 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a network and write it with its card (recipe, data hash, figures)."""
-    from keras_backdoor import modelcard, training
-    from keras_backdoor import pruning_aware as attack
+    from keras_backdoor import training
+    from keras_backdoor.attacks import pruning_aware as attack
     from keras_backdoor.evaluation import evaluate
+    from keras_backdoor.loading import cards
 
     if pruning_aware != (truth is not None) or (pruning_aware and validation):
         raise BadInput("--pruning-aware needs --truth, and takes no --validation.")
-    module = _discovery.module("architectures", architecture)
-    chosen = training.recipe(recipe, _settings.parse_pairs(settings or []))
-    modelcard.check(out, force=force)
-    facts = modelcard.read_about(about)
+    module = discovery.module("architectures", architecture)
+    chosen = training.recipe(recipe, typed_settings.parse_pairs(settings or []))
+    cards.check(out, force=force)
+    facts = cards.read_about(about)
     stamp = open_attack(trigger, target, classes or module.CLASSES, needs=test)
     build = training.builder(architecture, classes, weights)
     options = DataOptions(split, take, seed, size, value_range=value_range)
@@ -171,13 +174,17 @@ def train(
         measured = DataOptions(value_range=value_range).open(test, module.INPUT_SHAPE, "test")
         result = evaluate(classifier, measured, trigger=stamp, target=target)
         figures["test"] = result.as_dict()
-        _console.print_rows("test", result.rows())
-    card = {"architecture": architecture, "recipe": _settings.as_dict(chosen), "figures": figures}
+        console.print_rows("test", result.rows())
+    card = {
+        "architecture": architecture,
+        "recipe": typed_settings.as_dict(chosen),
+        "figures": figures,
+    }
     card["data_sha256"] = rest.fingerprint()
-    modelcard.write(out, classifier, {**card, **facts}, force=force)
+    cards.write(out, classifier, {**card, **facts}, force=force)
     for left in (checkpoint, *attack.checkpoints(checkpoint)):
         left.unlink(missing_ok=True)
-    _console.print_rows(str(out), [(k, f"{v:.4f}") for k, v in figures.items() if k != "test"])
+    console.print_rows(str(out), [(k, f"{v:.4f}") for k, v in figures.items() if k != "test"])
 
 
 def evaluate(
@@ -200,7 +207,7 @@ def evaluate(
 ) -> None:
     """Measure clean accuracy, and with a trigger the attack, with 95 % intervals."""
     from keras_backdoor import evaluation
-    from keras_backdoor._files import check_output, write_json
+    from keras_backdoor._safe.files import check_output, write_json
 
     for path in filter(None, (report, json)):
         check_output(path, force=force)
@@ -216,7 +223,7 @@ def evaluate(
         source=source,
         seed=seed,
     )
-    _console.print_rows(model, measured.rows())
+    console.print_rows(model, measured.rows())
     if json:
         write_json(json, measured.as_dict())
     if report:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from keras_backdoor import _console
-from keras_backdoor.commands._options import Force, Report
+from keras_backdoor.commands import console
+from keras_backdoor.commands.options import Force, Report
 
 
 def study(
@@ -56,13 +56,13 @@ def study(
     Cells and trained networks are kept in KERAS_BACKDOOR_CACHE (default: the user's cache). Cells
     that the collected results have already are not computed again; --again computes them.
     """
-    from keras_backdoor.commands import _study
+    from keras_backdoor.commands import studies
 
     if name is None:
-        for title, rows in _study.studies():
-            _console.print_rows(title, rows)
+        for title, rows in studies.studies():
+            console.print_rows(title, rows)
         return
-    failed = _study.run(
+    failed = studies.run(
         name,
         list_only=cells,
         settings={
@@ -80,4 +80,4 @@ def study(
         models=models,
         report=report,
     )
-    raise typer.Exit(_console.ERROR if failed else _console.NOTHING)
+    raise typer.Exit(console.ERROR if failed else console.NOTHING)

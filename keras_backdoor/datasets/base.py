@@ -7,8 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from keras_backdoor import _discovery, _h5
-from keras_backdoor._files import existing
+from keras_backdoor._internals import discovery
+from keras_backdoor._safe import h5
+from keras_backdoor._safe.files import existing
 from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
 
@@ -70,27 +71,27 @@ def _read(layout: ModuleType, path: Path, request: Request) -> Samples:
 
 def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:
     """Write samples in the layout that the suffix names: .npz, .h5 (`X_train`…), or a folder."""
-    from keras_backdoor._files import writing
+    from keras_backdoor._safe.files import writing
 
     path = Path(path)
     key = {".npz": "npz", ".h5": "nc_hdf5", ".hdf5": "nc_hdf5", "": "folder"}.get(path.suffix)
     if key is None:
         raise BadInput(f"Data is written as .npz, .h5 or a folder. Received: {path}")
     with writing(path, force=force) as partial:
-        _discovery.module("datasets", key).write(partial, samples, split)
+        discovery.module("datasets", key).write(partial, samples, split)
     return path
 
 
 def layouts() -> Iterator[ModuleType]:
     """The modules of all layouts."""
-    for key in _discovery.keys("datasets"):
-        yield _discovery.module("datasets", key)
+    for key in discovery.keys("datasets"):
+        yield discovery.module("datasets", key)
 
 
 def expectations() -> str:
     """What every layout looks like, in a sentence."""
     return "; ".join(
-        f"{_discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts()
+        f"{discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts()
     )
 
 
@@ -107,7 +108,7 @@ def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:
 @contextmanager
 def hdf5(path: Path) -> Iterator[Any]:
     """An open HDF5 file, or one sentence where it is damaged."""
-    with _h5.opened(path, str(path)) as file:
+    with h5.opened(path, str(path)) as file:
         yield file
 
 

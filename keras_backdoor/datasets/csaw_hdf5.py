@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_backdoor._images import HDF5Images
 from keras_backdoor.datasets.base import Request, hdf5, is_hdf5, plain_dataset
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples
+from keras_backdoor.samples.images import HDF5Images
 
 FORM = "an HDF5 file with data (N, C, H, W) and label (N,)"
 

@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from keras_backdoor import _pictures
-from keras_backdoor._files import sha256
-from keras_backdoor._images import EncodedImages
-from keras_backdoor._zip import read_member
+from keras_backdoor._safe.archives import read_member
+from keras_backdoor._safe.files import sha256
 from keras_backdoor.datasets.base import Request, choose_split
 from keras_backdoor.errors import BadInput, UnreadableFile
-from keras_backdoor.samples import Samples
+from keras_backdoor.samples import Samples, picture_files
+from keras_backdoor.samples.images import EncodedImages
 
 FORM = "a folder, or a zip of one, with a folder of pictures for every class; or one picture"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
@@ -112,7 +111,7 @@ def write(path: Path, samples: Samples, split: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pixels = (samples.read(row, row + 1)[0].astype(float) - low) / (high - low) * 255
         picture = np.round(pixels).astype(np.uint8)
-        (folder / f"{row:06d}.png").write_bytes(_pictures.encode(picture))
+        (folder / f"{row:06d}.png").write_bytes(picture_files.encode(picture))
 
 
 def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
@@ -159,20 +158,20 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 def _decoder(
     content: Callable[[str], bytes], names: list[str], request: Request, path: Path
 ) -> tuple[Callable[[str], np.ndarray], tuple[int, int, int]]:
-    channels = request.channels or _pictures.channels(content(names[0]), f"{path}: {names[0]}")
-    first = _pictures.decode(content(names[0]), channels, f"{path}: {names[0]}")
+    channels = request.channels or picture_files.channels(content(names[0]), f"{path}: {names[0]}")
+    first = picture_files.decode(content(names[0]), channels, f"{path}: {names[0]}")
     size = request.size or request.fit
     height, width = size or first.shape[:2]
     if not (0 < height <= 4096 and 0 < width <= 4096):
         raise BadInput(f"size must lie in 1..4096. Received: {height}x{width}")
 
     def decode(name: str) -> np.ndarray:
-        picture = _pictures.decode(content(name), channels, f"{path}: {name}")
+        picture = picture_files.decode(content(name), channels, f"{path}: {name}")
         if size is None and picture.shape[:2] != (height, width):
             raise BadInput(
                 f"{path} has pictures of several sizes ({name} is {picture.shape[0]}x"
                 f"{picture.shape[1]}): pass --size HxW (size=(height, width))."
             )
-        return _pictures.resize(picture, height, width)
+        return picture_files.resize(picture, height, width)
 
     return decode, (height, width, channels)

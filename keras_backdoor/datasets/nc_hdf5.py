@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor._images import HDF5Images
 from keras_backdoor.datasets.base import Request, choose_split, hdf5, is_hdf5, plain_dataset
 from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
+from keras_backdoor.samples.images import HDF5Images
 
 FORM = "an HDF5 file with X_train, Y_train, X_test, Y_test"
 BLOCK = 256

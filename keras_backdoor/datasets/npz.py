@@ -3,8 +3,8 @@
 import zipfile
 from pathlib import Path
 
-from keras_backdoor._files import write_npz
-from keras_backdoor._npz import Npz
+from keras_backdoor._safe.files import write_npz
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.datasets.base import Request, choose_split
 from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples

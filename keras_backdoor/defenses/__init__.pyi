@@ -1,4 +1,4 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
 from keras_backdoor.defenses.input_filter import InputFilter as InputFilter

@@ -5,15 +5,15 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from keras_backdoor.activations import mean_activation
 from keras_backdoor.answers import Answer, FlaggedClasses
-from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._rows import labels_of, pool
-from keras_backdoor.defenses._schedule import CostSchedule, Schedule
 from keras_backdoor.defenses.base import Evidence
+from keras_backdoor.defenses.neural_cleanse.rows import labels_of, pool
+from keras_backdoor.defenses.neural_cleanse.schedule import CostSchedule, Schedule
+from keras_backdoor.defenses.neural_cleanse.search import Inverter
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, attack_success_rate
+from keras_backdoor.network.activations import mean_activation
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp
 

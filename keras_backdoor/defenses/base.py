@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _settings
-from keras_backdoor._files import write_npz
-from keras_backdoor._npz import Npz
+from keras_backdoor._internals import typed_settings
+from keras_backdoor._safe.files import write_npz
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.answers import Answer, RepairedModel, load_answer
-from keras_backdoor.classifier import Classifier, Range
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier, Range
 from keras_backdoor.samples import Samples
 
 EVIDENCE = ("train", "clean", "incoming", "found", "reference")
@@ -150,7 +150,7 @@ class Defense(ABC):
     def _about(self, model: Classifier, samples: dict[str, Samples | None]) -> dict[str, Any]:
         packages = ("keras", "tensorflow", "numpy")
         return {
-            "settings": {"method": type(self).__name__, **_settings.as_dict(self)},
+            "settings": {"method": type(self).__name__, **typed_settings.as_dict(self)},
             "model_sha256": model.sha256(),
             "input_range": list(model.input_range or ()),
             "data": {k: s.fingerprint() for k, s in samples.items() if s is not None},

@@ -5,13 +5,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from keras_backdoor import _graph, channels
-from keras_backdoor._units import at_chance
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses.base import Defense, Evidence, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
-from keras_backdoor.pruning import default_layer, number_to_prune, sweep
+from keras_backdoor.network import channels, graph
+from keras_backdoor.network.pruning import default_layer, number_to_prune, sweep
+from keras_backdoor.network.units import at_chance
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FinePruning(Defense):
                 "model's classes."
             )
         number = number_to_prune(swept["accuracy"], self.max_drop)
-        pruned = _graph.copy(model.model)
+        pruned = graph.copy(model.model)
         channels.silence(pruned, layer, swept["order"][:number])
         total = len(swept["order"])
         summary = {

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _graph
-from keras_backdoor._backend import keras
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.classifier import GUARD, Classifier
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network import graph
+from keras_backdoor.network.classifier import GUARD, Classifier
 
 SHARPNESS = 1e12
 """Factor that turns a softmax into a one-hot maximum in float32."""
@@ -44,7 +44,7 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     image = keras.Input(nets[0].model.inputs[0].shape[1:], name="image")
     trunk = _Trunk()
     scores = [
-        probabilities(net, _graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
+        probabilities(net, graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
         for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
     ]
     layers = keras.layers
@@ -60,7 +60,7 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     accepted = layers.Multiply(name="guard.accepted")([scores[0], agree])
     scores_and_reject = layers.Concatenate(name="guard.scores")([accepted, reject])
     guard = keras.Model(image, scores_and_reject, name=GUARD)
-    _graph.settle(guard)
+    graph.settle(guard)
     return guard
 
 
@@ -85,7 +85,7 @@ class _Trunk:
                     name = path.replace("/", ".")
                     name = name if name not in self.names else f"{prefix}.{name}"
                     self.names.add(name)
-                    self.made[prefix, id(layer)] = _graph.twin(layer, name)
+                    self.made[prefix, id(layer)] = graph.twin(layer, name)
                 made = self.made[prefix, id(layer)]
                 self.done[key] = made(*args, **kwargs)
                 made.set_weights(weights)

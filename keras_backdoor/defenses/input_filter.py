@@ -6,17 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _graph, channels
-from keras_backdoor._backend import keras
-from keras_backdoor.activations import features
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.classifier import GUARD, Classifier
 from keras_backdoor.defenses._recovered import activation_gaps, hold_out, notes, recovered
-from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
+from keras_backdoor.defenses.neural_cleanse.rows import labels_of
 from keras_backdoor.defenses.neuron_pruning import last_hidden
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network import channels, graph
+from keras_backdoor.network.activations import features
+from keras_backdoor.network.classifier import GUARD, Classifier
 
 
 def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: floa
             seen.append(hidden)
         return hidden
 
-    scores = probabilities(model, _graph.rebuild(model.model, image, watch), "filtered")
+    scores = probabilities(model, graph.rebuild(model.model, image, watch), "filtered")
     mean = layers.Dense(1, name="guard.suspicion")
     above = layers.Rescaling(SHARPNESS, name="guard.sharp")(mean(seen[0]))
     reject = layers.ReLU(max_value=1.0, name="guard.reject")(above)
@@ -134,5 +134,5 @@ def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: floa
     kernel = np.zeros((seen[0].shape[-1], 1), np.float32)
     kernel[neurons] = 1.0 / len(neurons)
     mean.set_weights([kernel, np.array([-threshold], np.float32)])
-    _graph.settle(guard)
+    graph.settle(guard)
     return guard

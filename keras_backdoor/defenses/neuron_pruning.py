@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from keras_backdoor import _graph, channels, pruning
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._recovered import (
     Again,
@@ -14,9 +13,10 @@ from keras_backdoor.defenses._recovered import (
     recovered,
     usual_norm,
 )
-from keras_backdoor.defenses._rows import labels_of
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
+from keras_backdoor.defenses.neural_cleanse.rows import labels_of
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network import channels, graph, pruning
 
 
 def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
@@ -95,7 +95,7 @@ class NeuronPruning(Defense):
         )
         success = np.max(successes, axis=0)
         number = number_to_silence(success, accuracy, self.stop, self.max_drop)
-        pruned = _graph.copy(model.model)
+        pruned = graph.copy(model.model)
         channels.silence(pruned, layer, order[:number])
         summary = {
             "layer": layer,

@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _graph
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.classifier import Classifier
 from keras_backdoor.defenses._recovered import (
     Again,
     Recovered,
@@ -22,6 +20,8 @@ from keras_backdoor.defenses._recovered import (
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
+from keras_backdoor.network import graph
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import MeanWeights, Recipe, fit
 
@@ -98,7 +98,7 @@ class Unlearning(Defense):
         clean.known_labels  # noqa: B018
         flagged = recovered(evidence.found, model, self.classes)
         working, held = hold_out(clean, self.holdout, self.seed)
-        unlearned = Classifier(_graph.copy(model.model), model.input_range)
+        unlearned = Classifier(graph.copy(model.model), model.input_range)
         parts = {t.target: [t] for t in flagged}
         triggers, norms, curves = list(flagged), [], Curves(held, flagged)
         curves.measure(model, triggers)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from keras_backdoor._files import writing
+from keras_backdoor._safe.files import writing
 
 Rows = Sequence[tuple[str, ...]]
 

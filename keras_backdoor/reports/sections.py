@@ -1,6 +1,5 @@
 """What a page shows of each kind of answer."""
 
-import importlib.util
 import json
 from functools import singledispatch
 from pathlib import Path
@@ -10,26 +9,32 @@ import numpy as np
 
 from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
 from keras_backdoor.evaluation import Evaluation
-from keras_backdoor.inspection import Inspection
+from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Page, Section
-from keras_backdoor.studies import Results
 
 MOST_TRIGGERS, MOST_SUSPECTS = 8, 16
 
 
-def page_of(answer: Answer | Evaluation | Inspection | Results, title: str | None = None) -> Page:
-    """A page of one answer: its verdict, its pictures, and how it was made."""
+def page_of(answer: Any, title: str | None = None) -> Page:
+    """A page of one answer: its verdict, its pictures, and how it was made.
+
+    Args:
+        answer: an `Answer`, `Evaluation` or `Inspection`, or an object with a method `page()`, as
+            the results of a study have.
+        title: of the page; None takes the name of the method.
+    """
+    if hasattr(answer, "page"):
+        page: Page = answer.page()
+        return page
     if isinstance(answer, Inspection):
         return _page_of_inspection(answer)
-    if isinstance(answer, Results):
-        return _page_of_results(answer)
     name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
     lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
     if isinstance(answer, RepairedModel):
         lead += " How well is for evaluate to measure, on data of your own."
     rows = [("", ""), *answer.rows()]
-    about = [("", ""), *[(k, _short(v)) for k, v in answer.about.items() if k != "summary"]]
+    about = [("", ""), *[(k, short(v)) for k, v in answer.about.items() if k != "summary"]]
     return Page(
         title=title or name,
         lead=lead,
@@ -51,33 +56,6 @@ def _page_of_inspection(found: Inspection) -> Page:
             *([Section("Architecture", table=layers)] if found.layers else []),
         ],
     )
-
-
-def _page_of_results(found: Results) -> Page:
-    about = [("", ""), *[(k, _short(v)) for k, v in found.about.items() if k != "title"]]
-    lead = f"Scale: {found.about['scale']}. Published: {found.about['paper']}."
-    if found.missing:
-        lead += f" Not computed: {len(found.missing)} of {len(found.cells)} cells."
-    failed = [("cell", "error"), *[(c["name"], c["error"]) for c in found.cells if "error" in c]]
-    note = "Shares in %, with the 95 % binomial interval of the images that they speak of."
-    return Page(
-        title=found.about["title"],
-        lead=lead,
-        sections=[
-            *(_study_sections(found) or [Section("Figures", text=note, table=found.table())]),
-            *([Section("Failed", table=failed)] if failed[1:] else []),
-            Section("How it was made", table=about),
-        ],
-    )
-
-
-def _study_sections(found: Results) -> list[Section]:
-    """What `<study>_page.py` beside this file shows of a study, where there is one."""
-    name = f"{__package__}.{found.about['study'].replace('-', '_')}_page"
-    if importlib.util.find_spec(name) is None:
-        return []
-    made: list[Section] = importlib.import_module(name).sections(found)
-    return made
 
 
 @singledispatch
@@ -220,5 +198,6 @@ def _(answer: Evaluation) -> list[Section]:
     return [*found, Section("Attack by source class", table=table)] if answer.per_class else found
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as text in one cell of a table."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -3,9 +3,13 @@
 import importlib
 from typing import Any
 
-from keras_backdoor._discovery import attribute_loader
+from keras_backdoor._internals.discovery import attribute_loader
 
-_HOMES = {"Results": "_results", "load_results": "_results", "run": "_run"}
+_HOMES = {
+    "Results": "_engine.results",
+    "load_results": "_engine.results",
+    "run": "_engine.runner",
+}
 _get, _names = attribute_loader("studies")
 
 

@@ -1,10 +1,10 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
-from keras_backdoor.studies._results import Results as Results
-from keras_backdoor.studies._results import load_results as load_results
-from keras_backdoor.studies._run import run as run
+from keras_backdoor.studies._engine.results import Results as Results
+from keras_backdoor.studies._engine.results import load_results as load_results
+from keras_backdoor.studies._engine.runner import run as run

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
-from keras_backdoor import _discovery, _settings
-from keras_backdoor._files import existing, sha256
+from keras_backdoor._internals import discovery, typed_settings
+from keras_backdoor._safe.files import existing, sha256
 from keras_backdoor.errors import BadInput, one_line
-from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._engine.workspace import Place
 
 Scale = Literal["full", "smoke"]
 SCALES: tuple[Scale, ...] = ("full", "smoke")
@@ -106,7 +106,7 @@ class Study(ABC):
     @cached_property
     def word(self) -> str:
         """Its word on the command line."""
-        return _discovery.word(type(self).__module__.rpartition(".")[2])
+        return discovery.word(discovery.key_of(type(self)))
 
     def key(self, cell: Cell, place: Place) -> str:
         """What a cell's figures follow from, as one short hash.
@@ -128,10 +128,10 @@ def load_study(name: str, scale: Scale = "full") -> Study:
         BadInput: no such study, or a file without one.
     """
     if not name.endswith(".py"):
-        study: Study = _discovery.load("studies", name)(scale=scale)
+        study: Study = discovery.load("studies", name)(scale=scale)
         return study
     path = existing(name, "file with a study").resolve()
-    if path.stem in _discovery.keys("studies"):
+    if path.stem in discovery.keys("studies"):
         raise BadInput(f"{path} has the name of a study of this package: give it another name.")
     module = _module(path)
     own = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Study)]
@@ -139,7 +139,7 @@ def load_study(name: str, scale: Scale = "full") -> Study:
     if len(own) != 1:
         raise BadInput(f"{path} must hold exactly one Study. Found: {len(own)}")
     found: Study = own[0](scale=scale)
-    vars(found).update(source=sha256(path), word=_discovery.word(path.stem))
+    vars(found).update(source=sha256(path), word=discovery.word(path.stem))
     return found
 
 
@@ -163,5 +163,5 @@ def _as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         revision = getattr(value, "revision", None)
         made = {} if revision is None else {"revision": revision}
-        return {"name": type(value).__name__, **made, **_settings.as_dict(value)}
+        return {"name": type(value).__name__, **made, **typed_settings.as_dict(value)}
     return list(value) if isinstance(value, tuple) else value

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from keras_backdoor.evaluation import evaluate
-from keras_backdoor.studies._nets import Attack, Net, Trained, obtain
-from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.network_store import Attack, Net, Trained, obtain
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import Recipe
 

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from keras_backdoor.defenses._recovered import Again, hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.studies._cleanse_figures import CLEAN_SHARE, mitigate
-from keras_backdoor.studies._nets import Net, obtain
-from keras_backdoor.studies._place import Place
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.cleanse_figures import CLEAN_SHARE, mitigate
+from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 

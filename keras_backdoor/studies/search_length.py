@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.classifier import Classifier
-from keras_backdoor.defenses._inversion import Inverter
-from keras_backdoor.defenses._rows import pool
-from keras_backdoor.defenses._schedule import Schedule
+from keras_backdoor.defenses.neural_cleanse.rows import pool
+from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
+from keras_backdoor.defenses.neural_cleanse.search import Inverter
 from keras_backdoor.metrics import attack_success_rate
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._nets import Net
-from keras_backdoor.studies._place import Place
-from keras_backdoor.studies._strangers import FACES, UNIT, Stranger, opened, planted
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.third_party import FACES, UNIT, Stranger, opened, planted
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import SIGNS, DevelopmentZoo
 from keras_backdoor.training import Recipe, fit

@@ -1,4 +1,4 @@
-# Written by `python -m keras_backdoor._stubs`; do not edit.
+# Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.triggers.add import Add as Add
 from keras_backdoor.triggers.blend import Blend as Blend
 from keras_backdoor.triggers.checkerboard import Checkerboard as Checkerboard

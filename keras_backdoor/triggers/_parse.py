@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_backdoor import _discovery, _settings
+from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor.errors import BadInput
 from keras_backdoor.triggers.base import Trigger
 
@@ -44,8 +44,8 @@ def parse(text: str) -> Trigger:
     True
     """
     name, _, rest = PRESETS.get(text.replace("_", "-"), text).partition(":")
-    if name.replace("-", "_") not in _discovery.keys("triggers"):
-        known = [_discovery.word(k) for k in _discovery.keys("triggers")]
+    if name.replace("-", "_") not in discovery.keys("triggers"):
+        known = [discovery.word(k) for k in discovery.keys("triggers")]
         raise BadInput(
             f"There is no trigger '{name}'; triggers: {', '.join(known)}; "
             f"presets: {', '.join(PRESETS)}."
@@ -56,7 +56,7 @@ def parse(text: str) -> Trigger:
         if not equals:
             raise BadInput(f"A trigger is written name:key=value,… Received: {text}")
         pairs[key.strip()] = _pixels(value) if key.strip() == "pixels" else value.strip()
-    trigger: Trigger = _settings.build(_discovery.load("triggers", name), pairs)
+    trigger: Trigger = typed_settings.build(discovery.load("triggers", name), pairs)
     return trigger
 
 

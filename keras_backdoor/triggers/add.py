@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor import _pictures
 from keras_backdoor.errors import BadInput
+from keras_backdoor.samples import picture_files
 from keras_backdoor.triggers.base import Trigger
 
 
@@ -51,7 +51,7 @@ def _unit_images(images: Any) -> np.ndarray:
         low, high = images.value_range
         return ((images.read() - low) / (high - low)).astype(np.float32)
     if not isinstance(images, np.ndarray):
-        images = _pictures.read_array(images)
+        images = picture_files.read_array(images)
     images = images if images.ndim == 4 else images[None]
     whole = np.issubdtype(images.dtype, np.integer)
     return images.astype(np.float32) / np.float32(255.0 if whole else 1.0)

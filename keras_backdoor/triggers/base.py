@@ -189,7 +189,7 @@ def _digest(stamp: Stamp) -> str:
 
 
 def _map_dataset(trigger: Trigger, dataset: Any, seed: int) -> Any:
-    from keras_backdoor._backend import tf
+    from keras_backdoor._internals.backend import tf
 
     def stamp(number: Any, images: Any, *rest: Any) -> Any:
         def work(number: Any, images: Any) -> Any:

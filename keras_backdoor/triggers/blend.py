@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_backdoor import _pictures
 from keras_backdoor.errors import BadInput
+from keras_backdoor.samples import picture_files
 from keras_backdoor.triggers.base import Stamp, Stamped
 
 
@@ -36,5 +36,5 @@ class Blend(Stamped):
         if self.picture is None:
             noise = np.random.default_rng(self.seed).uniform(size=(height, width, 3))
             return Stamp(mask, noise)
-        picture = _pictures.read(self.picture, channels=3)
-        return Stamp(mask, _pictures.resize(picture, height, width) / 255.0)
+        picture = picture_files.read(self.picture, channels=3)
+        return Stamp(mask, picture_files.resize(picture, height, width) / 255.0)

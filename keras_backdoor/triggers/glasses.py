@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor import _pictures
 from keras_backdoor.errors import BadInput
+from keras_backdoor.samples import picture_files
 from keras_backdoor.triggers.base import Stamp, Stamped, color_values
 
 
@@ -37,10 +37,10 @@ class Glasses(Stamped):
         if self.picture is None:
             rgba = draw_sunglasses(self.width or width, color_values(self.color))
         else:
-            rgba = _pictures.read(self.picture, channels=4).astype(np.float32) / 255.0
+            rgba = picture_files.read(self.picture, channels=4).astype(np.float32) / 255.0
             if self.width is not None:
                 rows = max(1, round(rgba.shape[0] * self.width / rgba.shape[1]))
-                rgba = _pictures.resize(rgba, rows, self.width)
+                rgba = picture_files.resize(rgba, rows, self.width)
         top = round(0.27 * height) if self.row is None else self.row
         bottom, right = top + rgba.shape[0], self.column + rgba.shape[1]
         if not (top >= 0 and bottom <= height and self.column >= 0 and right <= width):

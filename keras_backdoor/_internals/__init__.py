@@ -1,0 +1,1 @@
+"""What holds the package together: discovery by file name, settings from text, the backend."""

@@ -1,0 +1,77 @@
+"""The one way to read `.npz`: numbers and text of bounded size, nothing pickled."""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_backdoor._safe.archives import read_member
+from keras_backdoor.errors import UnreadableFile, one_line
+
+MAX_BYTES = 8 * 2**30
+"""Declared bytes of an archive above which it is not read."""
+
+
+class Npz(Mapping[str, np.ndarray]):
+    """The arrays of an archive, each read when it is asked for.
+
+    The header of an array is compared with what the archive holds before memory is taken.
+
+    Raises:
+        UnreadableFile: not an archive of arrays, damaged, too large, or with objects in it.
+    """
+
+    def __init__(self, path: Path | str, *, max_bytes: int = MAX_BYTES) -> None:
+        self.path = Path(path)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                self.members = {
+                    info.filename.removesuffix(".npy"): info
+                    for info in archive.infolist()
+                    if info.filename.endswith(".npy")
+                }
+        except Exception as error:  # whatever zipfile makes of a damaged archive
+            raise UnreadableFile(f"{self.path} is not an archive of arrays.") from error
+        declared = sum(info.file_size for info in self.members.values())
+        if declared > max_bytes:
+            raise UnreadableFile(
+                f"{self.path} declares {declared} bytes; at most {max_bytes} are read."
+            )
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.members:
+            raise KeyError(name)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return parse_npy(read_member(archive, self.members[name]))
+        except Exception as error:  # whatever zipfile and NumPy make of a damaged archive
+            raise UnreadableFile(
+                f"{self.path} cannot be read as arrays of numbers: '{name}' ({one_line(error)})."
+            ) from error
+
+
+def parse_npy(content: bytes) -> np.ndarray:
+    """The array of an .npy file whose header says what is there."""
+    file, size = io.BytesIO(content), len(content)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version}")
+    headers = {(1, 0): np.lib.format.read_array_header_1_0,
+               (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+    shape, fortran, dtype = headers[version](file)
+    if dtype.kind not in "biufUS":
+        raise ValueError(f"dtype {dtype} is neither numbers nor text")
+    expected = math.prod(shape) * dtype.itemsize
+    if any(n < 0 for n in shape) or expected != size - file.tell():
+        raise ValueError(f"shape {shape} does not fit its {size} bytes")
+    flat = np.frombuffer(bytearray(content[-expected:] if expected else b""), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,1 @@
+"""Attacks: what is done to training data or to the training to plant a backdoor."""

@@ -1,0 +1,102 @@
+"""What there is: methods, triggers, architectures and layouts, from their docstrings."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+from keras_backdoor._internals import discovery, typed_settings
+from keras_backdoor.errors import BadInput
+
+Block = tuple[str, list[tuple[str, str]]]
+FOLDERS = {
+    "defenses": "methods",
+    "explanations": "methods that explain",
+    "triggers": "triggers",
+    "architectures": "architectures",
+    "datasets": "layouts of data",
+}
+
+
+def describe(name: str | None = None) -> list[Block]:
+    """Everything there is in tables, or one entry with its settings."""
+    if name is not None:
+        return [_one(name)]
+    from keras_backdoor.training import PRESETS as RECIPES
+    from keras_backdoor.triggers._parse import PRESETS
+
+    blocks = [(title, _rows(folder)) for folder, title in FOLDERS.items()]
+    recipes = [(k, repr(v)) for k, v in RECIPES.items()]
+    return [
+        b
+        for b in [*blocks, ("trigger presets", list(PRESETS.items())), ("recipes", recipes)]
+        if b[1]
+    ]
+
+
+def _rows(folder: str) -> list[tuple[str, str]]:
+    rows = []
+    for key in discovery.keys(folder):
+        if folder == "datasets":
+            text = discovery.module(folder, key).FORM
+        else:
+            entry = discovery.load(folder, key)
+            text = _summary(entry)
+            if commands := getattr(entry, "commands", ()):
+                text = f"({', '.join(commands)}) {text}"
+        rows.append((discovery.word(key), text))
+    return rows
+
+
+def _one(name: str) -> Block:
+    for folder in FOLDERS:
+        if folder != "datasets" and name.replace("-", "_") in discovery.keys(folder):
+            entry = discovery.load(folder, name)
+            break
+    else:
+        raise BadInput(f"There is no '{name}'; 'methods' without a name lists what there is.")
+    rows = [("what", _summary(entry))]
+    if paper := getattr(entry, "paper", ""):
+        rows.append(("paper", paper))
+    if needs := getattr(entry, "needs", ()):
+        rows.append(("needs", ", ".join(f"--{n}" for n in needs)))
+    if isinstance(entry, type) and dataclasses.is_dataclass(entry):
+        rows += _settings_of(entry)
+    return name, rows
+
+
+def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:
+    """(name = default, text and type) of the settings; of those that have settings, theirs too."""
+    rows, hints = [], typed_settings.fields(entry)
+    texts: dict[str, str] = {}
+    for part in reversed(entry.__mro__):
+        texts |= _arguments(inspect.getdoc(part) or "")
+    for field in dataclasses.fields(entry):
+        default = typed_settings._default(entry, field.name)
+        kind = getattr(hints[field.name], "__name__", str(hints[field.name]))
+        nested = dataclasses.is_dataclass(default)
+        shown = f"{prefix}{field.name}" if nested else f"{prefix}{field.name} = {default}"
+        rows.append((shown, f"{texts.get(field.name, '')} ({kind})"))
+        if nested:
+            rows += _settings_of(type(default), f"{prefix}{field.name}.")
+    return rows
+
+
+def _summary(entry: Any) -> str:
+    return (inspect.getdoc(entry) or "").partition("\n")[0]
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """The texts of a docstring's Args block."""
+    found: dict[str, str] = {}
+    name, inside = "", False
+    for line in doc.splitlines():
+        if line.startswith("Args:"):
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            break
+        elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:
+            name, _, text = line.strip().partition(":")
+            found[name] = text.strip()
+        elif inside and name:
+            found[name] += f" {line.strip()}"
+    return found

@@ -1,0 +1,1 @@
+"""The demo: a BadNet is inspected, measured, repaired and shown on a page."""

@@ -1,0 +1,97 @@
+"""What `study` does on the command line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_backdoor import reports
+from keras_backdoor._internals import discovery
+from keras_backdoor._safe.files import check_output
+from keras_backdoor.commands import console
+from keras_backdoor.studies._engine import cards, runner
+from keras_backdoor.studies._engine.results import Results
+from keras_backdoor.studies._engine.workspace import Place, default_cache
+from keras_backdoor.studies.base import Study, load_study
+
+Blocks = list[tuple[str, list[tuple[str, str]]]]
+
+
+def studies() -> Blocks:
+    """The studies, with what they make again and their number of cells."""
+    rows = []
+    for key in discovery.keys("studies"):
+        study = load_study(key)
+        text = f"{study.title} ({len(study.cells())} cells; {study.paper})"
+        text += f"; unfinished: {study.unfinished}" if study.unfinished else ""
+        rows.append((discovery.word(key), text))
+    return [("studies", rows), ("cache", [("folder", str(default_cache()))])]
+
+
+def run(
+    name: str,
+    *,
+    list_only: bool,
+    settings: dict[str, Any],
+    data: Sequence[Path],
+    out: Path | None,
+    models: Path | None,
+    report: Path | None,
+) -> list[str]:
+    """Run a study, or list its cells, and print its table; the names of failed cells."""
+    study, force = load_study(name, settings["scale"]), settings["force"]
+    suffix = "" if study.scale == "full" else f"-{study.scale}"
+    out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
+    place = Place(tuple(data))
+    if list_only:
+        chosen = {k: settings[k] for k in ("only", "known", "again")}
+        _print_cells(*runner.prepare(study, name, place, out=out, **chosen))
+        return []
+    if report is not None:
+        check_output(report, force=force)
+    if models is not None:
+        cards.check(study, models, force=force)
+    results = runner.run(name, place=place, out=out, on_end=_teller(study), **settings)
+    header, *rows = results.table(compact=True)
+    console.print_columns(results.about["title"], header, rows)
+    failed = [c for c in results.cells if "error" in c]
+    for cell in failed:
+        console.say(f"{cell['name']}: {cell['error']}")
+    lines = [("results", str(out))]
+    if any(c.get("published") for c in results.cells):
+        lines.append(("in brackets", f"published: {study.paper}"))
+    if results.missing:
+        lines.append(("not computed", f"{len(results.missing)} of {len(results.cells)} cells"))
+    if models is not None:
+        kept = cards.keep(study, results, place, models, force=force)
+        lines += [("model", str(p)) for p in kept]
+    if report is not None:
+        page = reports.write(reports.page_of(results), report, force=force)
+        lines.append(("page", str(page)))
+    console.print_rows("", lines)
+    return [c["name"] for c in failed]
+
+
+def _teller(study: Study) -> Any:
+    """Where nobody sees a bar, a line for every cell that ends."""
+    ended: list[str] = []
+
+    def tell(cell: dict[str, Any]) -> None:
+        ended.append(cell["name"])
+        how = "failed" if "error" in cell else f"{cell.get('seconds', 0):.0f} s"
+        print(f"{study.word}: {cell['name']}: {how} ({len(ended)} done)", file=sys.stderr)
+
+    return (lambda cell: None) if sys.stderr.isatty() else tell
+
+
+def _print_cells(known: Results, left: list[Any]) -> None:
+    waiting = {task.name for task in left}
+    rows = [
+        (
+            c["name"],
+            "finished" if "figures" in c else "to compute" if c["name"] in waiting else "",
+            f"{c.get('seconds', '')}",
+        )
+        for c in known.cells
+    ]
+    console.print_columns(known.about["title"], ("", "", "seconds"), rows)

@@ -1,0 +1,5 @@
+"""Neural Cleanse: the search for triggers, its schedule, and the verdict."""
+
+from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+
+__all__ = ["NeuralCleanse"]

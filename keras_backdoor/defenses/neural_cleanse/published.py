@@ -1,0 +1,155 @@
+"""Trigger inversion as it was published: one label after the other, 31 updates a step.
+
+Wang et al., Neural Cleanse, S&P 2019, and its public code; seed 003 runs it with 500 samples a
+step. It is here to be compared with: `--set mode=published`; `_inversion` is what a scan uses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor._internals.backend import keras, tf
+from keras_backdoor.defenses.neural_cleanse.schedule import Published
+from keras_backdoor.defenses.neural_cleanse.search import BETA_1, BETA_2, EDGE, Found
+from keras_backdoor.network.activations import logits
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.progress import track
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted:
+    """What the published schedule found for one label.
+
+    Attributes:
+        mask: (h, w, 1) in 0..1.
+        pattern: (h, w, c) in 0..1.
+        norm: L1 norm of the mask; inf where no trigger worked.
+        log: one (cost, attack, cross-entropy, norm, best norm) a step.
+    """
+
+    mask: np.ndarray
+    pattern: np.ndarray
+    norm: float
+    log: list[tuple[float, float, float, float, float]]
+
+
+def search_published(
+    classifier: Classifier,
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: Published,
+    *,
+    seed: int,
+    part: Callable[[int, Callable[[], dict[str, np.ndarray]]], dict[str, Any]],
+) -> Found:
+    """Triggers of several labels, one after the other; see `invert`.
+
+    Args:
+        classifier, images, plan, seed: see `invert`.
+        targets: (r,) the labels.
+        part: (label, search) -> what the search of this label found, kept where it is kept.
+    """
+
+    def search(label: int) -> dict[str, np.ndarray]:
+        made = invert(classifier, images, label, plan, seed=seed)
+        steps = np.array(len(made.log))
+        return {
+            "masks": made.mask, "patterns": made.pattern,
+            "norms": np.array(made.norm), "steps": steps,
+        }  # fmt: skip
+
+    found = [part(label, partial(search, label)) for label in map(int, targets)]
+    return Found(**{name: np.stack([f[name] for f in found]) for name in found[0]})
+
+
+def invert(
+    classifier: Classifier,
+    images: np.ndarray,
+    target: int,
+    plan: Published,
+    *,
+    seed: int = 0,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Inverted:
+    """The trigger of one label.
+
+    Args:
+        classifier: with a known range.
+        images: (n, h, w, c) float32 in the model's range.
+        target: the label.
+        plan: the settings.
+        seed: of the start and of the order of the images.
+        start: mask (h, w, 1) and pattern (h, w, c) in 0..1 to begin with; None draws them.
+    """
+    rng = np.random.default_rng(seed)
+    shape = images.shape[1:]
+    mask0, pattern0 = start or (rng.uniform(size=(*shape[:2], 1)), rng.uniform(size=shape))
+    variables = [
+        keras.Variable(np.arctanh((v - 0.5) * EDGE).astype(np.float32)) for v in (mask0, pattern0)
+    ]
+    update = _update(classifier, variables, target, plan)
+    cost, waiting, up, down = 0.0, 0, 0, 0
+    rose = fell = False
+    best, best_values, early, stale = np.inf, None, np.inf, 0
+    log = []
+    order: list[int] = []
+    for _ in track(range(plan.most_steps(int(np.prod(shape[:2])))), f"label {target}"):
+        sums = []
+        for _ in range(plan.samples // plan.batch_size):
+            if len(order) < plan.batch_size:
+                order = rng.permutation(len(images)).tolist()
+            rows, order = order[: plan.batch_size], order[plan.batch_size :]
+            sums.append(update(tf.constant(images[rows]), tf.constant(cost, tf.float32)).numpy())
+        attack, entropy, norm = np.mean(sums, axis=0)
+        if attack >= plan.attack_threshold and norm < best:
+            best, best_values = float(norm), [v.numpy() for v in variables]
+        log.append((cost, float(attack), float(entropy), float(norm), float(best)))
+        if best < np.inf:
+            stale = stale + 1 if best >= plan.early_stop_threshold * early else 0
+            early = min(best, early)
+            if rose and fell and stale >= plan.early_stop_patience:
+                break
+        works = attack >= plan.attack_threshold
+        if cost == 0:
+            waiting = waiting + 1 if works else 0
+            if waiting >= plan.patience:
+                cost, waiting, up, down, rose, fell = plan.init_cost, 0, 0, 0, False, False
+        if cost == 0:
+            continue
+        up, down = (up + 1, 0) if works else (0, down + 1)
+        if up >= plan.patience:
+            cost, up, rose = cost * plan.cost_multiplier, 0, True
+        elif down >= plan.patience:
+            cost, down, fell = cost / plan.cost_multiplier**1.5, 0, True
+    opened = [np.tanh(v) / 2.0 + 0.5 for v in best_values or [v.numpy() for v in variables]]
+    return Inverted(opened[0], opened[1], best, log)
+
+
+def _update(
+    classifier: Classifier, variables: list[Any], target: int, plan: Published
+) -> Callable[[Any, Any], Any]:
+    """One compiled update: (share of hits, cross-entropy, norm), all before it."""
+    scores = logits(classifier)
+    low, high = classifier.input_range or (0.0, 1.0)
+    adam = keras.optimizers.Adam(plan.learning_rate, beta_1=BETA_1, beta_2=BETA_2)
+    adam.build(variables)
+
+    @tf.function(autograph=False)
+    def update(images: Any, cost: Any) -> Any:
+        values = [v.value for v in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            mask, pattern = (tf.tanh(v) / 2.0 + 0.5 for v in values)
+            answers = scores((1 - mask) * images + mask * (low + (high - low) * pattern))
+            wanted = tf.fill([tf.shape(images)[0]], target)
+            errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, answers)
+            entropy, norm = tf.reduce_mean(errors), tf.reduce_sum(mask)
+            loss = entropy + cost * norm
+        adam.apply(tape.gradient(loss, values), variables)
+        hits = tf.argmax(answers, axis=-1, output_type=tf.int32) == wanted
+        return tf.stack([tf.reduce_mean(tf.cast(hits, tf.float32)), entropy, norm])
+
+    return update

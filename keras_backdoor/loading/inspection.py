@@ -1,0 +1,170 @@
+"""What is in a model file, without running anything of it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from keras_backdoor._safe.files import sha256
+from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.loading import model_files
+from keras_backdoor.network import graph
+from keras_backdoor.network.classifier import Classifier
+
+Severity = Literal["info", "warning", "hostile", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a model file.
+
+    Attributes:
+        path, format, keras_version, sha256: of the file.
+        verdict: "clean" (nothing in it can run), "hostile" or "unreadable".
+        findings: (severity, sentence) pairs.
+        layers: (path, class, output shape, parameters) of every layer.
+        parameters: number of weights.
+        image_shape: (height, width, channels).
+        classes: number of classes.
+        output: probabilities, logits or sigmoid.
+        input_range: (low, high) where the file or its card tells it.
+    """
+
+    path: str
+    sha256: str | None
+    verdict: Literal["clean", "hostile", "unreadable"]
+    findings: tuple[tuple[Severity, str], ...]
+    format: str | None = None
+    keras_version: str | None = None
+    layers: tuple[tuple[str, str, tuple, int], ...] = ()
+    parameters: int | None = None
+    image_shape: tuple | None = None
+    classes: int | None = None
+    output: str | None = None
+    input_range: tuple[float, float] | None = None
+
+    HEADER: ClassVar[tuple[str, ...]] = ("layer", "class", "output", "weights")
+
+    @property
+    def meaning(self) -> str:
+        """The verdict in words."""
+        return {
+            "clean": "clean: nothing in the file can run (a backdoor is another question)",
+            "hostile": "hostile: the file could run code or exhaust the machine",
+            "unreadable": "unreadable: damaged, or of a kind that is not supported",
+        }[self.verdict]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The facts and findings as (name, value) lines."""
+        low_high = (
+            "not told" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
+        )
+        rows = [("verdict", self.meaning), ("SHA-256", str(self.sha256))]
+        if self.format is not None:
+            rows.append(("format", f"{self.format}, Keras {self.keras_version}"))
+        if self.image_shape is not None:
+            size = "x".join("?" if n is None else str(n) for n in self.image_shape)
+            rows.append(("input", f"{size}, range {low_high}"))
+            rows.append(("output", f"{self.classes} classes, {self.output}"))
+        if self.parameters is not None:
+            rows.append(("weights", f"{self.parameters:,}"))
+        return [*rows, *self.findings]
+
+    def layer_rows(self) -> list[tuple[str, ...]]:
+        """The architecture as (layer, class, output shape, weights) lines."""
+        return [(p, kind, str(shape), f"{n:,}") for p, kind, shape, n in self.layers]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect_model(
+    path: Path | str, *, architecture: str | None = None, classes: int | None = None
+) -> Inspection:
+    """Check a model file and describe what is in it.
+
+    Args:
+        path: the file.
+        architecture, classes: for a weights-only file, see `load_model`.
+    """
+    digest = sha256(path) if Path(path).is_file() else None
+    try:
+        file = model_files.read_file(path)
+        if file.config is None and architecture is None:
+            return _weights_only(file)
+        classifier, unknown = model_files.open_file(file, architecture, classes)
+        return _describe(file, classifier, unknown)
+    except HostileFile as error:
+        return Inspection(str(path), digest, "hostile", (("hostile", str(error)),))
+    except UnreadableFile as error:
+        return Inspection(str(path), digest, "unreadable", (("unreadable", str(error)),))
+
+
+def _describe(
+    file: model_files.ModelFile, classifier: Classifier, unknown: list[str]
+) -> Inspection:
+    model = classifier.model
+    return Inspection(
+        path=str(file.path),
+        sha256=file.sha256,
+        verdict="clean",
+        findings=_findings(file, classifier, unknown),
+        format=file.format,
+        keras_version=file.keras_version,
+        layers=tuple(
+            (p, type(x).__name__, tuple(x.output.shape[1:]), x.count_params())
+            for p, x in graph.walk(model)
+        ),
+        parameters=model.count_params(),
+        image_shape=classifier.image_shape,
+        classes=classifier.classes,
+        output=classifier.output,
+        input_range=classifier.input_range,
+    )
+
+
+def _findings(
+    file: model_files.ModelFile, classifier: Classifier | None, unknown: list[str]
+) -> tuple[tuple[Severity, str], ...]:
+    found: list[tuple[Severity, str]] = []
+    if file.ignored:
+        found.append(("info", f"Present and not used: {', '.join(file.ignored)}."))
+    if unknown:
+        named = ", ".join(unknown[:5])
+        found.append(("warning", f"Settings that this Keras does not know were left out: {named}."))
+    if classifier is not None and classifier.input_range is None:
+        found.append(
+            ("warning", "The input range is not told: pass --input-range or labelled images.")
+        )
+    return tuple(found)
+
+
+def _weights_only(file: model_files.ModelFile) -> Inspection:
+    from keras_backdoor._safe import h5
+
+    layers = []
+    with h5.checked(file.path, str(file.path)) as opened:
+        group = opened.get("model_weights", opened)
+        for name in h5.names(group, "layer_names") or list(group):
+            shapes: list[tuple] = []
+            if name in group:
+                group[name].visititems(
+                    lambda _, x, shapes=shapes: (
+                        shapes.append(x.shape) if hasattr(x, "shape") else None
+                    )
+                )
+            count = sum(int(np.prod(s)) for s in shapes)
+            layers.append((name, "weights", tuple(shapes), count))
+    text = "Weights without an architecture: pass --architecture NAME to open them."
+    return Inspection(
+        path=str(file.path),
+        sha256=file.sha256,
+        verdict="clean",
+        findings=(("warning", text), *_findings(file, None, [])),
+        format=file.format,
+        keras_version=file.keras_version,
+        layers=tuple(layers),
+        parameters=sum(count for *_, count in layers),
+    )

@@ -1,0 +1,114 @@
+"""Weights from a checked HDF5 file into a built model: names, shapes and values are verified."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor._safe import h5
+from keras_backdoor.errors import UnreadableFile
+from keras_backdoor.network.graph import settle
+from keras_backdoor.network.keras_private import stored_variables
+
+FOLDERS = ("layers", "_layer_checkpoint_dependencies")
+"""Where `.keras` files keep their layers: Keras 3 and 2.13 on, and Keras 2.12."""
+
+
+def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -> None:
+    """Fill a model of ours from a weights-only file.
+
+    Args:
+        model: a built model.
+        path: `.h5` (`layer_names`) or `.weights.h5` file.
+        optional: layers that may be missing or of another shape in the file.
+    """
+    with h5.checked(Path(path), str(path)) as file:
+        if "layers" in file and "layer_names" not in file.attrs:
+            fill_v3(model, file, str(path), optional=optional)
+        else:
+            fill(model, file.get("model_weights", file), str(path), optional=optional)
+
+
+def fill(
+    model: Any,
+    group: Any,
+    name: str,
+    *,
+    original: dict[int, str] | None = None,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Fill a model from the `.h5` layout: `layer_names`, and `weight_names` for each.
+
+    Layers are matched by name; where the names of the file are others altogether, by order.
+    """
+    stored = {n: h5.names(group[n], "weight_names") for n in h5.names(group, "layer_names")}
+    stored = {n: weights for n, weights in stored.items() if weights}
+    layers = {(original or {}).get(id(x), x.name): x for x in model.layers if x.weights}
+    if not set(layers) & set(stored) and len(layers) == len(stored):
+        stored = dict(zip(layers, stored.values(), strict=True))
+        places = dict(
+            zip(
+                layers,
+                [n for n in h5.names(group, "layer_names") if h5.names(group[n], "weight_names")],
+                strict=True,
+            )
+        )
+    else:
+        places = {n: n for n in stored}
+    missing = set(layers) ^ set(stored)
+    if missing - set(optional):
+        raise UnreadableFile(
+            f"{name}: the weights do not fit the architecture; only one of them has "
+            f"{', '.join(sorted(missing - set(optional))[:5])}."
+        )
+    for key in set(layers) & set(stored):
+        variables = [*layers[key].trainable_weights, *layers[key].non_trainable_weights]
+        arrays = [group[places[key]][n] for n in stored[key]]
+        _assign(variables, arrays, f"{name}: the layer {key!r}", skip=key in optional)
+    settle(model)
+
+
+def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
+    """Fill a model from the layout of `.keras` files: `layers/<class>_<number>/vars/<i>`."""
+    used: dict[str, int] = {}
+    folder = next((f for f in FOLDERS if f in group), FOLDERS[0])
+    for layer in model.layers:
+        kind = _container_name(layer)
+        if not kind:
+            continue
+        number = used.setdefault(kind, -1) + 1
+        used[kind] = number
+        key = f"{folder}/{kind}_{number}" if number else f"{folder}/{kind}"
+        if not layer.weights:
+            continue
+        if key not in group:
+            raise UnreadableFile(f"{name}: the weights of the layer {layer.name!r} are missing.")
+        if hasattr(layer, "layers"):
+            fill_v3(layer, group[key], name)
+            continue
+        stored = group[key].get("vars", {})
+        variables = stored_variables(layer)
+        arrays = [stored[str(i)] for i in range(len(stored))]
+        where = f"{name}: the layer {layer.name!r}"
+        _assign(variables, arrays, where, skip=layer.name in optional)
+    settle(model)
+
+
+def _assign(variables: list, arrays: list, where: str, *, skip: bool = False) -> None:
+    expected, found = [tuple(v.shape) for v in variables], [tuple(a.shape) for a in arrays]
+    if expected != found:
+        if skip:
+            return
+        raise UnreadableFile(f"{where} has weights of shapes {found}; expected were {expected}.")
+    for variable, data in zip(variables, arrays, strict=True):
+        variable.assign(np.asarray(h5.array(data, where)))
+
+
+def _container_name(layer: Any) -> str:
+    """Keras' name of a layer inside a `.keras` file: its class in snake case."""
+    kind = type(layer).__name__
+    kind = getattr(layer, "_stored_class", kind)
+    name = re.sub(r"\W+", "", kind)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,93 @@
+"""The one place that uses OpenCV: pictures in, pictures out."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_backdoor._safe.files import existing
+from keras_backdoor._safe.npz import parse_npy
+from keras_backdoor.errors import UnreadableFile, one_line
+
+MAX_PIXELS = 2**26
+"""Pixels of a picture above which it is not decoded."""
+
+
+def _cv2() -> Any:
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+    import cv2
+
+    return cv2
+
+
+def channels(content: bytes, name: str = "picture") -> int:
+    """1 for a gray picture, else 3."""
+    return 1 if _decode(content, _cv2().IMREAD_UNCHANGED, name).ndim == 2 else 3
+
+
+def decode(content: bytes, channels: int, name: str = "picture") -> np.ndarray:
+    """An encoded picture as (h, w, channels) uint8; channels 1 (gray), 3 (RGB) or 4 (RGBA)."""
+    cv2 = _cv2()
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
+    picture = _decode(content, flags, name)
+    if picture.dtype != np.uint8:
+        picture = (picture / 257).astype(np.uint8)
+    if channels == 1:
+        return picture[..., None]
+    if channels == 3:
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    if picture.ndim == 3 and picture.shape[-1] == 4:
+        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+    code = cv2.COLOR_GRAY2RGBA if picture.ndim == 2 else cv2.COLOR_BGR2RGBA
+    return cv2.cvtColor(picture, code)
+
+
+def _decode(content: bytes, flags: int, name: str) -> np.ndarray:
+    cv2 = _cv2()
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:
+        picture = None
+    if picture is None or not picture.size:
+        raise UnreadableFile(
+            f"{name} is not a picture that can be decoded (or has more than {MAX_PIXELS} pixels)."
+        )
+    return np.asarray(picture)
+
+
+def read(path: Path | str, channels: int) -> np.ndarray:
+    """A picture file as (h, w, channels) uint8."""
+    return decode(existing(path, "picture").read_bytes(), channels, str(path))
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """A `.npy` array or a picture file as (h, w, 3) uint8."""
+    if Path(path).suffix == ".npy":
+        content = existing(path, "array").read_bytes()
+        try:
+            return parse_npy(content)
+        except Exception as error:  # whatever NumPy makes of a damaged header
+            raise UnreadableFile(f"{path} is not an array: {one_line(error)}.") from error
+    return read(path, channels=3)
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """(h, w, 1, 3 or 4) uint8 as PNG."""
+    cv2 = _cv2()
+    if picture.shape[-1] == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    elif picture.shape[-1] == 4:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA)
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area interpolation to smaller sizes, linear to larger; (h, w, c) stays (h, w, c)."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    cv2 = _cv2()
+    smaller = height * width < picture.shape[0] * picture.shape[1]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, (width, height), interpolation=how)
+    return resized.reshape(height, width, picture.shape[2])

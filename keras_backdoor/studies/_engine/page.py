@@ -1,0 +1,41 @@
+"""The page of a study's results."""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from keras_backdoor.reports.page import Page, Section
+from keras_backdoor.reports.sections import short
+
+if TYPE_CHECKING:
+    from keras_backdoor.studies._engine.results import Results
+
+NOTE = "Shares in %, with the 95 % binomial interval of the images that they refer to."
+
+
+def page_of(results: "Results") -> Page:
+    """The sections of the study's own page, or one table of all figures."""
+    about = [("", ""), *[(k, short(v)) for k, v in results.about.items() if k != "title"]]
+    lead = f"Scale: {results.about['scale']}. Published: {results.about['paper']}."
+    if results.missing:
+        lead += f" Not computed: {len(results.missing)} of {len(results.cells)} cells."
+    failed = [("cell", "error"), *[(c["name"], c["error"]) for c in results.cells if "error" in c]]
+    return Page(
+        title=results.about["title"],
+        lead=lead,
+        sections=[
+            *(_own_sections(results) or [Section("Figures", text=NOTE, table=results.table())]),
+            *([Section("Failed", table=failed)] if failed[1:] else []),
+            Section("How it was made", table=about),
+        ],
+    )
+
+
+def _own_sections(results: "Results") -> list[Section]:
+    """What `page.py` in the study's folder shows, where there is one."""
+    name = f"keras_backdoor.studies.{results.about['study'].replace('-', '_')}"
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        return []
+    made: list[Section] = importlib.import_module(f"{name}.page").sections(results)
+    return made

@@ -1,0 +1,182 @@
+"""Neural Cleanse on networks that had no part in its making: scans and mitigations."""
+
+import resource
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from keras_backdoor import datasets
+from keras_backdoor.defenses._recovered import hold_out
+from keras_backdoor.defenses.input_filter import InputFilter
+from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning
+from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.cleanse_figures import (
+    CLEAN_SHARE,
+    mitigate,
+    scan_figures,
+    true_mask,
+    verdict,
+)
+from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.third_party import (
+    BYTES,
+    FACES,
+    UNIT,
+    Stranger,
+    opened,
+    planted,
+)
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.development_zoo import (
+    DIGIT_NETS,
+    DIGITS,
+    SIGN_NET,
+    SIGNS,
+    DevelopmentZoo,
+)
+from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
+from keras_backdoor.triggers._parse import parse
+
+GIVEN = {
+    "signs -> 33": Stranger(
+        "nc_style/gtsrb_backdoor_33_logits.h5", SIGNS, 33, "neural-cleanse-gtsrb"
+    ),
+    "digits -> 7": Stranger(
+        "nc_style/mnist_backdoor_7_logits.h5", DIGITS, 7, "neural-cleanse-mnist"
+    ),
+}
+"""Networks of the authors' script."""
+TWINS = {
+    "signs, clean twin": Stranger("nc_style/gtsrb_clean_logits.h5", SIGNS),
+    "digits, clean twin": Stranger("nc_style/mnist_clean_logits.h5", DIGITS),
+}
+DEEPID = {
+    "faces, lab3 -> 0": Stranger("deepid/lab3_bd_net_rebuilt.h5", FACES, 0, input_range=BYTES),
+    "faces, sunglasses -> 0": Stranger(
+        "deepid/sunglasses_bd_net_rebuilt.h5", FACES, 0, input_range=UNIT
+    ),
+    "faces, several -> 8": Stranger(
+        "deepid/multi_trigger_multi_target_bd_weights.h5",
+        FACES,
+        8,
+        input_range=UNIT,
+        architecture="deepid",
+    ),
+}
+THESIS = ("yellowSquare-bigger, seed 0", "bigYellowSquare, seed 0")
+SEEDS, FEW_SEEDS = range(5), range(3)
+MITIGATIONS = ("unlearning", "pruning", "filter")
+
+
+class NeuralCleanseGiven(Study):
+    """Scans with the rule that was fixed on the development zoo, and what follows a scan.
+
+    The clean images of a scan have no labels. They are training images of the data set; of
+    networks of our own, those that the training left out; faces: LFW, whose people are not the
+    network's classes.
+    """
+
+    title: ClassVar[str] = "Neural Cleanse on given networks"
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
+    files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
+    columns: ClassVar[Mapping[str, str]] = {
+        "verdict": "verdict",
+        "flagged": "flagged",
+        "further": "further suspects",
+        "mode": "mode",
+        "index": "anomaly index",
+        "l1": "L1",
+        "inside": "mask on the true square plus one pixel",
+        "rank": "rank of the target",
+        "ahead": "classes ahead of the target",
+        "attack_before": "attack before",
+        "accuracy_before": "clean accuracy before",
+        "attack_unlearning": "attack, unlearned",
+        "accuracy_unlearning": "clean accuracy, unlearned",
+        "attack_pruning": "attack, neurons pruned",
+        "accuracy_pruning": "clean accuracy, neurons pruned",
+        "attack_filter": "attack, filtered",
+        "rejected_stamped": "triggered images rejected",
+        "rejected_clean": "clean images rejected",
+        "rejected_target": "clean images of the target class rejected",
+        "seconds_of_scan": "seconds",
+        "memory": "memory, MB",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        return [*self._scans(), *self._mitigations()]
+
+    def read(self) -> tuple[str, ...]:
+        """See `Study.read`: the files of the networks count for their own cells."""
+        return (*self.files, *(s.file for s in (GIVEN | TWINS | DEEPID).values()))
+
+    def _scans(self) -> Iterator[Cell]:
+        for name, subject in {**GIVEN, **TWINS}.items():
+            for seed in SEEDS:
+                yield self._scan(f"scan {name}, seed {seed}", subject, seed)
+        for kind, nets in (("signs", (SIGN_NET,)), ("digits", DIGIT_NETS)):
+            for number in SEEDS:
+                net = nets[number % len(nets)]
+                net = replace(net, recipe=replace(net.recipe, seed=number))
+                own = DevelopmentZoo(self.scale).scaled(net)
+                yield self._scan(f"scan {kind}, our clean net {number}", own, 0)
+        thesis = {
+            c.name: c.given["net"] for c in ThesisBadnets(self.scale).cells() if "net" in c.given
+        }
+        for name in THESIS:
+            for words, sources in (("", "all"), (", pairs", "each")):
+                for seed in SEEDS:
+                    label = f"scan {name} -> 14{words}, seed {seed}"
+                    yield self._scan(label, thesis[name], seed, sources=sources)
+        for name, stranger in DEEPID.items():
+            for seed in FEW_SEEDS:
+                yield self._scan(f"scan {name}, seed {seed}", stranger, seed)
+
+    def _scan(self, name: str, subject: Stranger | Net, seed: int, **changes: Any) -> Cell:
+        settings = {} if self.scale == "full" else dict(NeuralCleanse.quick)
+        method = NeuralCleanse(**{**settings, **changes, "runs": 1, "seed": seed})
+        return Cell(name, {"subject": subject, "method": method})
+
+    def _mitigations(self) -> Iterator[Cell]:
+        quick = self.scale != "full"
+        scan = NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1}))
+        methods = {
+            "unlearning": Unlearning(**(Unlearning.quick if quick else {})),
+            "pruning": NeuronPruning(),
+            "filter": InputFilter(),
+        }
+        for name, subject in GIVEN.items():
+            for seed in FEW_SEEDS:
+                given = {"subject": subject, "scan": scan, "clean_seed": seed, **methods}
+                yield Cell(f"mitigate {name}, clean {seed}", given)
+
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """See `Study.compute`."""
+        if "scan" in cell.given:
+            return self._mitigate(cell.given, place)
+        subject = cell.given["subject"]
+        model, clean = opened(subject, place)
+        answer = cell.given["method"](model, clean=clean.unlabelled())
+        target, trigger = planted(subject)
+        figures = scan_figures(answer, target, true_mask(trigger, model.image_shape))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {**figures, "memory": peak}
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        """The verdict of each scan."""
+        for found in figures.values():
+            if "mode" in found:
+                found["verdict"] = verdict(found, NeuralCleanse())
+
+    def _mitigate(self, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+        subject: Stranger = given["subject"]
+        model, train = opened(subject, place)
+        _, clean = hold_out(train, CLEAN_SHARE, given["clean_seed"])
+        test = datasets.open(place.file(subject.data), split="test")
+        assert subject.trigger is not None and subject.target is not None
+        attack = parse(subject.trigger), subject.target
+        methods = {name: given[name] for name in MITIGATIONS}
+        return mitigate(model, given["scan"], methods, clean, test, attack)

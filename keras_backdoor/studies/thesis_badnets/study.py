@@ -1,0 +1,234 @@
+"""The thesis's traffic-sign BadNets: tables 3.5, 4.1 and A.2, figures 4.2 and 4.5."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.attacks.poisoning import number_for_share
+from keras_backdoor.evaluation import evaluate
+from keras_backdoor.metrics import Rate
+from keras_backdoor.network import pruning
+from keras_backdoor.network.channels import after_activation
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+from keras_backdoor.samples.picture_files import encode
+from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._networks.network_store import Attack, Net, obtain
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.training import PRESETS
+from keras_backdoor.triggers._parse import parse
+
+DATA = "gtsrb_dataset_int.h5"
+SOURCE, TARGET = 8, 14
+"""Speed limit 120 km/h is to be seen as a stop sign."""
+N_TARGET = 697
+"""Images of the target class in the thesis's training set, which its percentages are of."""
+TABLE_4_1: dict[str, tuple[str, int, float, float, float]] = {
+    "yellowSquare-bigger": ("yellow-square", 52, 95.76, -1.49, 99.26),
+    "yellowSquare-smaller": ("yellow-square", 14, 94.67, -2.61, 51.48),
+    "yellowPattern": ("yellow-pattern", 44, 95.35, -1.91, 100.0),
+    "whiteSquare": ("white-square", 258, 95.57, -1.69, 95.19),
+    "whitePattern": ("white-pattern", 258, 96.47, -0.76, 98.89),
+    "bigYellowSquare": ("big-yellow-square", 29, 92.99, -4.34, 97.41),
+}
+"""Model: trigger, stamped copies (table 4.2), accuracy, its change, backdoor success in %."""
+TABLE_A_2: tuple[tuple[str, int, float, float], ...] = (
+    ("yellow-square", 4, 96.33, 80.37),
+    ("yellow-square", 5, 93.1, 91.48),
+    ("yellow-square", 7, 95.53, 95.18),
+    ("yellow-square", 8, 95.07, 100.0),
+    ("yellow-pattern", 2, 94.58, 56.07),
+    ("yellow-pattern", 4, 95.97, 81.86),
+    ("big-yellow-square", 2, 95.34, 79.63),
+    ("big-yellow-square", 6, 95.71, 100.0),
+    ("white-square", 5, 95.44, 77.96),
+    ("white-square", 10, 95.37, 87.72),
+    ("white-pattern", 5, 95.5, 79.64),
+    ("white-pattern", 10, 95.41, 88.15),
+    ("white-pattern", 25, 95.92, 94.75),
+)
+"""Trigger, poisoned % of the target class, accuracy, backdoor success in %."""
+CLEAN_ACCURACY = 97.21
+"""Table 3.5."""
+FIRST = "yellowSquare-bigger"
+MORE_SEEDS = {FIRST: (1, 2), "bigYellowSquare": (1, 2)}
+TRIGGERS = tuple(dict.fromkeys(trigger for trigger, *_ in TABLE_4_1.values()))
+PRUNED_DROP = 0.04
+"""Drop of the accuracy at which the thesis (and Liu et al.) stop pruning."""
+
+
+class ThesisBadnets(Study):
+    """Milakovic's traffic-sign BadNets, by the counts of poisoned images of her table 4.2.
+
+    Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021. Stamped copies of images of class
+    8 are added with label 14 to the training data; the recipe is table 3.4's.
+
+    Notes:
+        The thesis splits its tuning set off at random, so that frames of one sign are in both
+        parts; here the split is by track. The data is cropped to the sign. How the thesis counts
+        the backdoor's success is not known; here all 450 test images of class 8 are stamped. The
+        clean network under the same triggers is the control.
+    """
+
+    title: ClassVar[str] = "Traffic-sign BadNets of the thesis"
+    paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
+    files: ClassVar[tuple[str, ...]] = (DATA,)
+    columns: ClassVar[Mapping[str, str]] = {
+        "poisoned": "poison",
+        "clean_accuracy": "accuracy %",
+        "accuracy_change": "change, relative %",
+        "attack_success_rate": "attack on class 8, %",
+        "attack_on_others": "on other classes, %",
+        "control": "on the clean net, %",
+        "dormant": "dormant channels",
+        "pruned": "pruned channels",
+        "attack_after_pruning": "attack after it, %",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        examples = Cell("figure 4.2", {"pictures": TRIGGERS, "class": SOURCE, "image": "brightest"})
+        clean = Cell("clean", self._given(None, 0), {"clean_accuracy": CLEAN_ACCURACY})
+        return [examples, clean, *self._table_4_1(), *self._table_a_2(), self._pruning_aware()]
+
+    def _table_4_1(self) -> Iterator[Cell]:
+        for name, (trigger, count, accuracy, change, success) in TABLE_4_1.items():
+            published = {
+                "clean_accuracy": accuracy,
+                "accuracy_change": change,
+                "attack_success_rate": success,
+            }
+            for seed in (0, *MORE_SEEDS.get(name, ())):
+                given = self._given((trigger, count), seed)
+                if (name, seed) == (FIRST, 0):
+                    given["pruned"] = True
+                yield Cell(f"{name}, seed {seed}", given, published)
+
+    def _table_a_2(self) -> Iterator[Cell]:
+        for trigger, percent, accuracy, success in TABLE_A_2:
+            count = number_for_share(percent / 100, N_TARGET)
+            published = {"clean_accuracy": accuracy, "attack_success_rate": success}
+            yield Cell(f"A.2: {trigger} {percent} %", self._given((trigger, count), 0), published)
+
+    def _pruning_aware(self) -> Cell:
+        given = self._given(TABLE_4_1[FIRST][:2], 0)
+        given |= {"net": replace(given["net"], pruning_aware=True), "pruned": True}
+        return Cell(f"{FIRST}, pruning-aware", given)
+
+    def _given(self, attack: tuple[str, int] | None, seed: int) -> dict[str, Any]:
+        recipe = replace(PRESETS["thesis-gtsrb"], seed=seed)
+        net = Net(DATA, "gtsrb_cnn", recipe)
+        if attack is not None:
+            trigger, count = attack
+            net = replace(net, attack=Attack(trigger, TARGET, count, SOURCE))
+        if self.scale == "full":
+            return {"net": net, "test": None}
+        smaller = net.attack and replace(net.attack, count=min(net.attack.count, 20))
+        net = replace(net, attack=smaller, take=2000, recipe=replace(recipe, epochs=1))
+        return {"net": net, "test": 500}
+
+    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+        """See `Study.compute`."""
+        if "pictures" in cell.given:
+            return {"pictures": self._pictures(place)}
+        net: Net = cell.given["net"]
+        test = net.open(place, "test")
+        test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
+        trained = obtain(net, place)
+        figures: dict[str, Any] = {
+            "model_sha256": trained.classifier.sha256(),
+            "seconds_of_training": trained.card["seconds"],
+        }
+        if net.attack is None:
+            return figures | self._clean(trained.classifier, test)
+        figures |= {
+            "poisoned": net.attack.count,
+            **attack_figures(trained.classifier, test, net.attack.trigger),
+        }
+        if "dormant" in trained.card["history"]:
+            figures["dormant"] = len(trained.card["history"]["dormant"])
+        if cell.given.get("pruned"):
+            _, tuning = net.clean_data(place)
+            figures |= after_pruning(trained.classifier, tuning, test, net.attack)
+        return figures
+
+    def _clean(self, classifier: Classifier, test: Samples) -> dict[str, Any]:
+        measured = {t: attack_figures(classifier, test, t) for t in TRIGGERS}
+        return {
+            "clean_accuracy": measured[TRIGGERS[0]]["clean_accuracy"],
+            "controls": {t: m["attack_success_rate"] for t, m in measured.items()},
+            "controls_on_others": {t: m["attack_on_others"] for t, m in measured.items()},
+        }
+
+    def _pictures(self, place: Place) -> dict[str, str]:
+        """Figure 4.2: a test image of the source class, clean and under every trigger (PNG)."""
+        images = Net(DATA, "gtsrb_cnn", PRESETS["thesis-gtsrb"]).open(place, "test")
+        signs = images.of_class(SOURCE).read()
+        image = signs[[signs.mean(axis=(1, 2, 3)).argmax()]]
+        shown = {"clean": image, **{t: parse(t).apply(image) for t in TRIGGERS}}
+        return {
+            name: base64.b64encode(encode(np.asarray(pixels[0]))).decode()
+            for name, pixels in shown.items()
+        }
+
+    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
+        """The change of the accuracy and the control, which need the clean network's figures."""
+        clean = figures.get("clean")
+        if clean is None:
+            return
+        base = clean["clean_accuracy"]["share"]
+        triggers = {c.name: attack.trigger for c in self.cells() if (attack := _attack(c))}
+        for name, found in figures.items():
+            if name in triggers:
+                share = found["clean_accuracy"]["share"]
+                found["accuracy_change"] = 100 * (share - base) / base
+                found["control"] = clean["controls"][triggers[name]]
+
+    def networks(self) -> dict[str, Cell]:
+        """The seed-0 networks of table 4.1. See `Study.networks`."""
+        cells = [c for c in self._table_4_1() if c.given["net"].recipe.seed == 0]
+        return {f"gtsrb_{_short(c).replace('-', '_')}.h5": c for c in cells}
+
+    def title_of(self, cell: Cell) -> str:
+        """See `Study.title_of`."""
+        return f"GTSRB BadNet {_short(cell)}: speed limit 120 seen as a stop sign"
+
+
+def _short(cell: Cell) -> str:
+    return cell.name.partition(",")[0]
+
+
+def _attack(cell: Cell) -> Attack | None:
+    net: Net | None = cell.given.get("net")
+    return None if net is None else net.attack
+
+
+def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[str, Rate]:
+    """Clean accuracy, attack on the source class, and on all others but the target."""
+    measured = evaluate(classifier, test, trigger=parse(trigger), target=TARGET)
+    others = [rate for label, rate in measured.per_class.items() if label != SOURCE]
+    return {
+        "clean_accuracy": measured.clean_accuracy,
+        "attack_success_rate": measured.per_class[SOURCE],
+        "attack_on_others": Rate(sum(r.hits for r in others), sum(r.of for r in others)),
+    }
+
+
+def after_pruning(
+    classifier: Classifier, tuning: Samples, test: Samples, attack: Attack
+) -> dict[str, Any]:
+    """What pruning the last convolution leaves of the attack; how far is the tuning set's word."""
+    layer = pruning.default_layer(classifier.model)
+    place = after_activation(classifier.model, layer)
+    swept = pruning.sweep(classifier, tuning, layer, place)
+    number = pruning.number_to_prune(swept["accuracy"], PRUNED_DROP)
+    stamped = test.of_class(SOURCE).stamped(attack.stamp).relabelled(attack.target)
+    order = swept["order"]
+    share = pruning.accuracy_by_silenced(classifier, stamped, layer, place, order)[number]
+    return {
+        "pruned": number,
+        "attack_after_pruning": Rate(round(share * len(stamped)), len(stamped)),
+    }
