@@ -4,7 +4,7 @@ Needs the data and the BadNets in KERAS_BACKDOOR_DATA (see data/README.md). Side
 on one machine:
 
 - ours: `NeuralCleanse(runs=1)`, all labels at once;
-- the published sequential schedule (`mode=published`), timed on the target and two other labels
+- the published sequential schedule (`published.invert`), timed on the target and two other labels
   with its own early stop; the mean of the two others stands for the remaining 42;
 - ART 1.20.1's NeuralCleanse at its default schedule (1,000 steps over 2,000 images a label),
   timed on a few steps;
@@ -23,10 +23,11 @@ from _common import RESULTS, record
 from keras_backdoor import datasets
 from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.architectures import GTSRBCNN
-from keras_backdoor.defenses.neural_cleanse.method import MANY, NeuralCleanse
-from keras_backdoor.defenses.neural_cleanse.published import invert
-from keras_backdoor.defenses.neural_cleanse.rows import pool
-from keras_backdoor.defenses.neural_cleanse.schedule import Published, Schedule
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.images import draw_images
+from keras_backdoor.defenses.neural_cleanse.published import Published, invert
+from keras_backdoor.defenses.neural_cleanse.scan import MANY
+from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
 from keras_backdoor.defenses.neural_cleanse.search import Inverter
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
@@ -34,7 +35,7 @@ from keras_backdoor.network.activations import logits
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.reports.figures import number_curves
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 
 MODEL, DATA, TARGET = "nc_style/gtsrb_backdoor_33_logits.h5", "gtsrb_dataset_int.h5", 33
 PUBLISHED_LABELS, ART_STEPS, ART_DEFAULT_STEPS, ART_IMAGES = (33, 1, 20), 2, 1000, 2000
@@ -103,7 +104,7 @@ def search_over_own(model: Classifier, images: np.ndarray, plan: Schedule) -> di
     made = inverter.search(labels, seed=0)
     search = time.perf_counter() - start
     updates = int(made.steps.sum())
-    batch = inverter.rows_at_once * plan.batch_size
+    batch = inverter.searches_at_once * plan.batch_size
     rounds = max(1, updates * plan.batch_size // batch)
     own = passes(model, images, rounds, batch) * updates * plan.batch_size / (rounds * batch)
     return {"search": search, "own passes": own, "updates": updates}
@@ -121,15 +122,15 @@ def sequential(model: Classifier, images: np.ndarray) -> dict[int, tuple[float, 
 
 def main() -> None:
     """Measure both sides and write results/neural_cleanse_speed.json and its plot."""
-    place = Place()
-    train = datasets.open(place.file(DATA), split="train").take(4000, seed=0).in_memory()
-    model = load_model(place.file(MODEL)).with_range(train)
+    workspace = Workspace()
+    train = datasets.open(workspace.file(DATA), split="train").take(4000, seed=0).in_memory()
+    model = load_model(workspace.file(MODEL)).with_range(train)
     method = NeuralCleanse(runs=1)
     answer = method(model, clean=Samples(train.read()))
     flagged = np.flatnonzero(answer.flagged).tolist()
     assert flagged == [TARGET], f"the scan that is timed flags {flagged}, not {TARGET}"
     ours = float(answer.about["seconds"])
-    images = pool(model, train, ART_IMAGES, seed=0)
+    images = draw_images(model, train, ART_IMAGES, seed=0)
     search = search_over_own(model, images[: method.images], method.schedule)
     published = sequential(model, images[:1000])
     norms = {label: norm for label, (_, _, norm) in published.items()}

@@ -1,5 +1,6 @@
 # Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor import (
+    attacks as attacks,
     bundled as bundled,
     datasets as datasets,
     metrics as metrics,
@@ -21,13 +22,14 @@ from keras_backdoor.defenses.goodnet import goodnet as goodnet
 from keras_backdoor.loading import inspect_model as inspect_model
 from keras_backdoor.answers import load_answer as load_answer
 from keras_backdoor.loading import load_model as load_model
-from keras_backdoor.attacks.poisoning import poison as poison
+from keras_backdoor.attacks.badnets import poison as poison
 from keras_backdoor.network.activations import split as split
 from keras_backdoor.defenses.fine_pruning import FinePruning as FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
 from keras_backdoor.defenses.input_filter import InputFilter as InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse as NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning as NeuronPruning
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan as SourceSpecificScan
 from keras_backdoor.defenses.unlearning import Unlearning as Unlearning
 
 __version__: str

@@ -40,7 +40,7 @@ class Evaluation:
     about: dict[str, Any]
 
     def rows(self) -> list[tuple[str, str]]:
-        """(name, value with 95 % interval) lines."""
+        """(name, value with 95 % interval) rows."""
         names = (
             "clean_accuracy",
             "attack_success_rate",
@@ -48,19 +48,8 @@ class Evaluation:
             "rejected_clean",
             "rejected_stamped",
         )
-        rows = []
-        for name in names:
-            rate = getattr(self, name)
-            if rate is not None:
-                low, high = rate.interval()
-                rows.append(
-                    (
-                        name.replace("_", " "),
-                        f"{rate:.2%} ({rate.hits}/{rate.of}, 95 % interval "
-                        f"{low:.2%} to {high:.2%})",
-                    )
-                )
-        return rows
+        rates = {name.replace("_", " "): getattr(self, name) for name in names}
+        return [(name, in_words(rate)) for name, rate in rates.items() if rate is not None]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the matrices, for JSON."""
@@ -135,3 +124,75 @@ def evaluate(
         about=about,
         **stamped,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class AuditEvaluation:
+    """The figures of an audit against the truth.
+
+    Attributes:
+        removed_poison: share of the poison that is flagged.
+        removed_clean: share of the clean images that is flagged.
+        per_class: the same two for each class of the (poisoned) labels; empty without labels.
+    """
+
+    removed_poison: Rate
+    removed_clean: Rate
+    per_class: dict[int, dict[str, Rate]]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(name, value with 95 % interval) rows: overall, and of each class with flagged images."""
+        rows = [
+            ("removed poison", in_words(self.removed_poison)),
+            ("removed clean", in_words(self.removed_clean)),
+        ]
+        for number, rates in self.per_class.items():
+            if any(rate.hits for rate in rates.values()) or rates["removed_poison"].of:
+                text = ", ".join(
+                    f"{name.removeprefix('removed_')} {rate.hits} of {rate.of}"
+                    for name, rate in rates.items()
+                )
+                rows.append((f"removed of class {number}", text))
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "removed_poison": self.removed_poison.as_dict(),
+            "removed_clean": self.removed_clean.as_dict(),
+            "per_class": {
+                str(number): {name: rate.as_dict() for name, rate in rates.items()}
+                for number, rates in self.per_class.items()
+            },
+        }
+
+
+def evaluate_audit(
+    flagged: np.ndarray, is_poison: np.ndarray, labels: np.ndarray | None
+) -> AuditEvaluation:
+    """Measure flagged samples against the truth.
+
+    Args:
+        flagged: (n,) bool.
+        is_poison: (n,) bool, the truth.
+        labels: (n,) the (poisoned) labels, or None.
+
+    >>> flags, truth = np.array([True, False, True, False]), np.array([True, True, False, False])
+    >>> print(*evaluate_audit(flags, truth, np.array([0, 1, 1, 1])).rows()[2:], sep="\\n")
+    ('removed of class 0', 'poison 1 of 1, clean 0 of 0')
+    ('removed of class 1', 'poison 0 of 1, clean 1 of 2')
+    """
+    per_class = {} if labels is None else metrics.removed_per_class(flagged, is_poison, labels)
+    return AuditEvaluation(
+        metrics.removed_poison(flagged, is_poison),
+        metrics.removed_clean(flagged, is_poison),
+        per_class,
+    )
+
+
+def in_words(rate: Rate) -> str:
+    """A share with its count and its 95 % interval."""
+    if not rate.of:
+        return "none (0/0)"
+    low, high = rate.interval()
+    return f"{rate:.2%} ({rate.hits}/{rate.of}, 95 % interval {low:.2%} to {high:.2%})"

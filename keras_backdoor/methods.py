@@ -1,1 +1,310 @@
-"""The contract of defenses and explanations."""
+"""The contract of all methods, defenses and explanations alike.
+
+A method is a frozen dataclass of settings. Calling it checks the evidence, runs the method, checks
+the type of its answer, and keeps finished parts so that a killed run resumes.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from keras_backdoor._internals import typed_settings
+from keras_backdoor._safe.files import write_npz
+from keras_backdoor._safe.npz import Npz
+from keras_backdoor.answers import Answer, load_answer
+from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.units import Range
+from keras_backdoor.samples import Samples
+
+A = TypeVar("A", bound=Answer)
+IMAGES = ("train", "clean", "incoming")
+EVIDENCE = (*IMAGES, "found", "reference")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Evidence without which a method cannot run.
+
+    Args:
+        name: train, clean, incoming, found or reference.
+        labelled: whether the images must have labels.
+        with_origin: whether the images must say where each of them comes from.
+        answer: the type of the earlier answer, for `found`.
+    """
+
+    name: str
+    labelled: bool = False
+    with_origin: bool = False
+    answer: type[Answer] | None = None
+
+    def __str__(self) -> str:
+        notes = ["labelled"] if self.labelled else []
+        notes += ["with the origin of each image"] if self.with_origin else []
+        notes += [f"a saved {self.answer.__name__}"] if self.answer else []
+        return f"--{self.name}" + (f" ({', '.join(notes)})" if notes else "")
+
+    def check(self, value: Any, method: str) -> None:
+        """Raise where the evidence is missing or is not of the kind that is needed."""
+        if value is None:
+            kind = f": a saved {self.answer.__name__}" if self.answer else ""
+            raise BadInput(f"{method} needs {self.name} (--{self.name} on the command line){kind}.")
+        if self.labelled and value.labels is None:
+            raise BadInput(f"{method} needs labelled images, and {self.name} has no labels.")
+        if self.with_origin and value.origin is None:
+            raise BadInput(
+                f"{method} needs the origin of each image, and {self.name} has none: give data "
+                "that says where its images are from (data/README.md shows how)."
+            )
+        if self.answer is not None and not isinstance(value, self.answer):
+            raise BadInput(
+                f"{method} needs a saved {self.answer.__name__} as {self.name}. "
+                f"Received: {type(value).__name__}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The validated inputs of one run of a method.
+
+    What the method declares in `needs` is present; other evidence is asked for with `get`.
+
+    Attributes:
+        model: the examined model; its input range is known.
+        method: the method that the evidence was checked for.
+        given: name -> Samples, Answer or Classifier.
+        folder: where finished parts of this run are kept, or None.
+    """
+
+    model: Classifier
+    method: "Method[Any]"
+    given: Mapping[str, Any]
+    folder: Path | None = None
+
+    @property
+    def train(self) -> Samples:
+        """Training data that another party may have changed."""
+        return self._needed("train")
+
+    @property
+    def clean(self) -> Samples:
+        """Images that are trusted."""
+        return self._needed("clean")
+
+    @property
+    def incoming(self) -> Samples:
+        """Images that are to be judged."""
+        return self._needed("incoming")
+
+    @property
+    def reference(self) -> Classifier:
+        """Another model to compare with."""
+        return self._needed("reference")
+
+    def found(self, kind: type[A]) -> A:
+        """The earlier answer.
+
+        Args:
+            kind: its type.
+        """
+        answer = self._needed("found")
+        if not isinstance(answer, kind):
+            raise TypeError(f"{type(self.method).__name__} must declare Need('found', answer=…)")
+        return answer
+
+    def get(self, name: str) -> Any:
+        """Evidence that the method can do without; None where it was not given."""
+        return self.given.get(name)
+
+    def _needed(self, name: str) -> Any:
+        value = self.given.get(name)
+        if value is None:
+            raise TypeError(
+                f"{type(self.method).__name__}.run uses {name}, which it does not declare in needs"
+            )
+        return value
+
+    def part(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
+        """Arrays of a part of the work, read where the part is finished, else computed and kept."""
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            write_npz(path, compute())
+        return dict(Npz(path))
+
+    def run(self, method: "Method[A]", *, model: Classifier | None = None, **changes: Any) -> A:
+        """Run another method on this evidence, with a folder of its own for finished parts.
+
+        Args:
+            method: the other method; what it needs is checked.
+            model: the model that it examines; None takes the same.
+            **changes: evidence that differs, for example `found`.
+        """
+        given = {**self.given, **changes}
+        method._check_needs(given)
+        nested = None if self.folder is None else self.folder / "nested"
+        return method._answer(model or self.model, given, nested)
+
+
+@dataclass(frozen=True)
+class Method(ABC, Generic[A]):
+    """A method that answers a question about a model or its data.
+
+    A subclass names the type of its answer, as in `class Pruning(Defense[RepairedModel])`, and
+    writes `run`. It keeps no state, and changes neither the model nor the evidence.
+
+    Attributes:
+        answer: the type of the answer.
+        needs: the evidence without which it cannot run.
+        commands: the commands of the command line that offer it (scan, audit, repair, guard,
+            explain). A method that lists a command in `default_for` is its default.
+        paper: where it is published.
+        revision: raise it when `run` changes, so that parts of an earlier revision do not count.
+        quick: settings under which it runs in seconds, and still reaches the floors of
+            `tests/test_methods.py`.
+    """
+
+    answer: ClassVar[type[Answer]]
+    needs: ClassVar[tuple[Need, ...]] = ()
+    commands: ClassVar[tuple[str, ...]] = ()
+    default_for: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
+    quick: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in getattr(cls, "__orig_bases__", ()):
+            for kind in typing.get_args(base):
+                if isinstance(kind, type) and issubclass(kind, Answer):
+                    cls.answer = kind
+        if "run" in vars(cls):
+            cls.run = _guarded(vars(cls)["run"])  # type: ignore[method-assign]
+
+    @abstractmethod
+    def run(self, evidence: Evidence) -> A:
+        """The answer that follows from checked evidence. Only the base class calls it."""
+
+    def __call__(
+        self,
+        model: Any,
+        *,
+        train: Any = None,
+        clean: Any = None,
+        incoming: Any = None,
+        found: Answer | None = None,
+        reference: Any = None,
+        workdir: Path | str | None = None,
+        input_range: Range | None = None,
+    ) -> A:
+        """Check the evidence, run the method, check its answer.
+
+        Args:
+            model: a Classifier or a built `keras.Model`.
+            train: training data that another party may have changed: Samples, an array,
+                (images, labels) or a `tf.data.Dataset`.
+            clean: images that are trusted, in the same forms.
+            incoming: images that are to be judged, in the same forms.
+            found: an earlier answer.
+            reference: a second model to compare with.
+            workdir: folder in which finished parts are kept, so that a killed run resumes.
+            input_range: lowest and highest pixel value that the model expects, where nothing
+                else says it.
+
+        Raises:
+            BadInput: evidence is missing or does not fit the model.
+        """
+        images = {"train": train, "clean": clean, "incoming": incoming}
+        given: dict[str, Any] = {
+            name: Samples.wrap(data) for name, data in images.items() if data is not None
+        }
+        if found is not None:
+            given["found"] = found
+        if reference is not None:
+            given["reference"] = reference
+        self._check_needs(given)
+        classifier = Classifier.wrap(model, input_range=input_range)
+        for samples in _images(given).values():
+            classifier.check(samples)
+        labelled = next((s for s in _images(given).values() if s.labels is not None), None)
+        classifier = classifier.with_range(labelled)
+        if reference is not None:
+            given["reference"] = Classifier.wrap(reference).with_range(labelled)
+        return self._answer(classifier, given, None if workdir is None else Path(workdir))
+
+    def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:
+        """The answer from checked evidence: read from the work folder, or computed."""
+        start = time.perf_counter()
+        about = self._about(model, given)
+        key = _key({**about, "revision": self.revision, "package": version("keras_backdoor")})
+        folder = None if workdir is None else workdir / key
+        names = [need.name for need in self.needs]
+        judged = next((given[n] for n in ("incoming", "train") if n in names), None)
+        if folder is not None and (folder / "answer" / "answer.json").exists():
+            kept: Any = load_answer(folder / "answer").completed(model, judged)
+            return kept
+        answer = self.run(Evidence(model, self, given, folder))
+        if type(answer) is not self.answer:
+            raise TypeError(
+                f"{type(self).__name__}.run must return {self.answer.__name__}. "
+                f"Received: {type(answer).__name__}"
+            )
+        answer = answer.completed(model, judged)
+        seconds = {"seconds": round(time.perf_counter() - start, 3)}
+        answer = dataclasses.replace(answer, about={**about, **answer.about, **seconds})
+        if folder is not None:
+            answer.save(folder / "answer")
+        return answer
+
+    def _check_needs(self, given: Mapping[str, Any]) -> None:
+        for need in self.needs:
+            need.check(given.get(need.name), type(self).__name__)
+
+    def _about(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:
+        packages = ("keras", "tensorflow", "numpy")
+        about: dict[str, Any] = {
+            "settings": {"method": type(self).__name__, **typed_settings.as_dict(self)},
+            "model_sha256": model.sha256(),
+            "input_range": list(model.input_range or ()),
+            "data": {name: samples.fingerprint() for name, samples in _images(given).items()},
+            "versions": {name: version(name) for name in packages},
+        }
+        if "reference" in given:
+            about["reference_sha256"] = given["reference"].sha256()
+        if "found" in given:
+            about["found"] = given["found"].fingerprint()
+        return about
+
+
+def _images(given: Mapping[str, Any]) -> dict[str, Samples]:
+    return {name: given[name] for name in IMAGES if name in given}
+
+
+def _guarded(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which refuses evidence that was checked for another method."""
+
+    @functools.wraps(run)
+    def guarded(self: Any, evidence: Evidence) -> Any:
+        if evidence.method is not self:
+            name = type(self).__name__
+            raise TypeError(f"{name}.run is not called directly: use evidence.run({name}(…))")
+        return run(self, evidence)
+
+    return guarded
+
+
+def _key(about: dict[str, Any]) -> str:
+    content = json.dumps(about, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

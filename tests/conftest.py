@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import PlantedTask, make_task
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor.commands import app
@@ -54,6 +55,12 @@ def badnet() -> Classifier:
 @pytest.fixture(scope="session")
 def trigger() -> Trigger:
     return parse("checkerboard:size=8,row=19,column=19")
+
+
+@pytest.fixture(scope="session")
+def task() -> PlantedTask:
+    """A small network with a planted backdoor, its clean twin, and all evidence."""
+    return make_task()
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """Cuts are exact, refused where they cannot be, and silence is silence."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from keras_backdoor import metrics
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import DeepID
+from keras_backdoor.defenses.goodnet import goodnet
+from keras_backdoor.loading import load_model
 from keras_backdoor.network import activations, channels, graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -149,7 +153,7 @@ def test_channels_are_ranked_behind_the_nonlinearity(kind, layer, place, pool) -
 def test_a_silent_channel_rests_and_the_others_stay(kind: str, layer: str, until: str) -> None:
     model = randomise(MODELS[kind]())
     head, _ = activations.split(model, until) if until != "branch" else (None, None)
-    rest = channels.resting(model, layer, until)
+    rest = channels.pruned_activation(model, layer, until)
     twin = graph.copy(model)
     channels.silence(twin, layer, [1, 3])
     if head is None:
@@ -209,3 +213,72 @@ def test_features_scale_like_predictions() -> None:
         activations.features(classifier, Samples(pixels), "out"), direct, atol=1e-5
     )
     assert metrics.clean_accuracy(classifier.predict(Samples(pixels)), direct.argmax(1)).hits == 5
+
+
+def normalised() -> keras.Model:
+    layer = L.Normalization(name="norm")
+    layer.adapt(255 * images(30))
+    return randomise_rest(
+        keras.Sequential(
+            [keras.Input(SHAPE), layer, L.Conv2D(5, 3, activation="relu", name="conv"),
+             L.Flatten(), L.Dense(4, activation="softmax")]
+        )
+    )  # fmt: skip
+
+
+def randomise_rest(model: keras.Model) -> keras.Model:
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.name != "norm":
+            layer.set_weights([0.3 * rng.normal(size=w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_normalization_layer_keeps_its_statistics(suffix: str, tmp_path: Path) -> None:
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    model, given = normalised(), 255 * images(6)
+    expected = np.asarray(model(given))
+    model.save(tmp_path / f"m{suffix}")
+    for other in (
+        load_model(tmp_path / f"m{suffix}").model,
+        graph.copy(model),
+        graph.inlined(model),
+    ):
+        np.testing.assert_allclose(other(given), expected, atol=1e-5)
+    guard = np.asarray(goodnet(model, graph.copy(model))(given))
+    np.testing.assert_allclose(guard[:, :4], expected, atol=1e-5)
+
+
+def behind() -> keras.Model:
+    """The most common Sequential: Conv2D(activation) -> BatchNormalization."""
+    return keras.Sequential(
+        [keras.Input(SHAPE), L.Conv2D(6, 3, activation="relu", name="conv"),
+         L.BatchNormalization(name="bn"), L.MaxPooling2D(name="pool"), L.Flatten(),
+         L.Dense(4, activation="softmax")]
+    )  # fmt: skip
+
+
+def test_silence_inside_a_model_is_silence() -> None:
+    model = randomise(behind())
+    silenced = activations.with_silence(model, "bn")
+    mask = np.array([[0, 1, 0, 1, 0, 0]], np.float32)
+    rest = channels.pruned_activation(model, "conv", "bn")[None]
+    twin = graph.copy(model)
+    channels.silence(twin, "conv", [1, 3])
+    given = images(5)
+    ours = silenced([given, np.repeat(mask, 5, 0), np.repeat(rest, 5, 0)])
+    np.testing.assert_allclose(ours, twin(given), atol=1e-5)
+
+
+def test_features_follow_the_weights() -> None:
+    from test_activations import nested
+
+    model = randomise(nested())
+    classifier, given = Classifier(model, input_range=(0, 1)), Samples(images(4))
+    before = activations.features(classifier, given, "backbone/conv")
+    channels.silence(model, "backbone/conv", range(6))
+    after = activations.features(classifier, given, "backbone/conv")
+    assert not np.allclose(before, after)

@@ -14,9 +14,12 @@ from keras_backdoor.answers import (
     FlaggedClasses,
     FlaggedSamples,
     Heatmaps,
+    Plot,
     RepairedModel,
     load_answer,
 )
+from keras_backdoor.answers.flagged_samples import Group, Thumbnails
+from keras_backdoor.answers.heatmaps import strongest_part
 from keras_backdoor.triggers.base import Stamp
 
 
@@ -30,7 +33,15 @@ ANSWERS: dict[str, Answer] = {
     "FlaggedSamples": FlaggedSamples(
         scores=np.array([0.1, np.nan, 0.9]),
         flagged=np.array([False, False, True]),
-        groups={"class 3": (1.5, True), "class 4": (0.5, False)},
+        groups={"class 3": Group(1.5, True, {"size": 2.0}), "class 4": Group(0.5, False)},
+        group_of=np.array(["class 3", "class 4", "class 3"]),
+        row_numbers=np.array([4, 7, 9]),
+        thumbnails={
+            "class 3": Thumbnails(
+                np.zeros((1, 4, 4, 1), np.uint8), np.zeros((0, 4, 4, 1), np.uint8)
+            )
+        },
+        summary={"separation": "large"},
         embedding=np.zeros((3, 2)),
         about={"settings": {"method": "M"}, "seconds": 1.0},
     ),
@@ -42,9 +53,18 @@ ANSWERS: dict[str, Answer] = {
         runs=np.zeros((2, 3)),
     ),
     "RepairedModel": RepairedModel(
-        model=model(), input_range=(0.0, 255.0), reject_class=2, history={"a": np.arange(3)}
+        model=model(),
+        input_range=(0.0, 255.0),
+        reject_class=2,
+        history={"a": np.arange(3)},
+        plots=(Plot("Curve", "A curve.", {"a": "a"}, "epoch", kind="curves"),),
     ),
-    "Heatmaps": Heatmaps(maps=np.random.default_rng(0).normal(size=(2, 4, 4)), labels=np.arange(2)),
+    "Heatmaps": Heatmaps(
+        maps=np.random.default_rng(0).normal(size=(2, 4, 4)),
+        labels=np.arange(2),
+        pictures=np.zeros((2, 4, 4, 3), np.uint8),
+        predicted=np.array([1, 0]),
+    ),
 }
 
 
@@ -65,7 +85,7 @@ class TestEveryAnswer:
         for name, values in answer.arrays().items():
             np.testing.assert_array_equal(back.arrays()[name], values)
         facts = json.loads((tmp_path / "a" / "answer.json").read_text())
-        assert facts["schema"] == 1
+        assert facts["schema"] == 2
         with pytest.raises(ValueError, match="exists already"):
             answer.save(tmp_path / "a")
 
@@ -107,7 +127,7 @@ def test_verdicts() -> None:
     blind = FlaggedClasses(scores=np.full(2, np.nan), flagged=np.zeros(2, bool))
     assert blind.verdict == "inconclusive"
     torn = FlaggedClasses(
-        scores=np.zeros(2), flagged=np.zeros(2, bool), about={"inconclusive": "runs disagree"}
+        scores=np.zeros(2), flagged=np.zeros(2, bool), inconclusive="the runs disagree"
     )
     assert torn.verdict == "inconclusive"
 
@@ -125,3 +145,63 @@ def test_a_loaded_repair_answers_alike(tmp_path: Path) -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="flagged bool"):
         FlaggedSamples(scores=np.zeros(2), flagged=np.zeros(2))
+
+
+def test_an_audit_prints_its_rows_and_groups() -> None:
+    answer = ANSWERS["FlaggedSamples"]
+    assert isinstance(answer, FlaggedSamples)
+    assert answer.flagged_rows.tolist() == [9]
+    rows = dict(answer.rows())
+    assert rows["flagged"] == "1 of 3 samples (33.33%)"
+    assert (rows["suspicious groups"], rows["separation"]) == ("class 3", "large")
+    unsure = FlaggedSamples(
+        scores=np.ones(2), flagged=np.array([True, False]), inconclusive="too few images"
+    )
+    assert unsure.verdict == "inconclusive"
+    assert dict(unsure.rows())["inconclusive"] == "too few images"
+    html = reports.page_of(answer).html()
+    for words in ("Groups", "Embedding", "Samples of class 3"):
+        assert words in html
+
+
+def test_thumbnails_are_those_of_the_suspicious_groups(task) -> None:
+    from keras_backdoor.samples import Samples
+
+    pixels = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1).repeat(16, 1).reshape(40, 4, 4, 1)
+    samples = Samples(pixels, np.zeros(40, int)).subset(np.arange(5, 40))
+    scores = np.arange(35.0)
+    answer = FlaggedSamples(
+        scores=scores,
+        flagged=scores > 30,
+        groups={"a": Group(1.0, True), "b": Group(0.0, False)},
+        group_of=np.where(scores % 2 == 0, "a", "b"),
+    ).completed(task.model, samples)
+    assert list(answer.thumbnails) == ["a"]
+    shown = answer.thumbnails["a"]
+    assert shown.flagged[:, 0, 0, 0].tolist() == [39, 37]  # the most suspicious first
+    assert shown.kept[0, 0, 0, 0] == 5
+    assert shown.kept[:, 0, 0, 0].max() > 25
+    assert answer.row_numbers.tolist() == list(range(5, 40))
+    with pytest.raises(TypeError, match="35 scores were given for 3 samples"):
+        answer.completed(task.model, samples.subset(np.arange(3)))
+
+
+def test_a_heatmap_prints_its_verdict_and_its_strongest_part() -> None:
+    importance = np.zeros((2, 6, 6))
+    importance[0, 1:3, 4:6], importance[0, 5, 0], importance[1] = 1.0, 1.2, -1.0
+    answer = Heatmaps(maps=importance, labels=np.array([3, 4]), predicted=np.array([3, 0]))
+    rows = dict(answer.rows())
+    assert rows["verdict"] == "explained"
+    assert rows["picture 0"] == (
+        "class 3, the model answers 3; strongest part: rows 1 to 2, columns 4 to 5"
+    )
+    assert rows["picture 1"].endswith("strongest part: none")
+    assert answer.facts()["strongest"][0] == {"top": 1, "bottom": 2, "left": 4, "right": 5}
+    assert not strongest_part(np.full((3, 3), np.nan)).any()
+
+
+def test_maps_need_a_label_each() -> None:
+    with pytest.raises(ValueError, match="one label for each. Received: .2, 4, 4., 3 labels"):
+        Heatmaps(maps=np.zeros((2, 4, 4)), labels=np.arange(3))
+    with pytest.raises(ValueError, match="group_of must have one value for each sample"):
+        FlaggedSamples(scores=np.zeros(2), flagged=np.zeros(2, bool), group_of=np.array(["a"]))

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from keras_backdoor._internals.backend import keras
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.metrics import Rate
+from keras_backdoor.network import activations
 from keras_backdoor.network.classifier import Classifier, rescaling_range
+from keras_backdoor.network.units import at_chance
 from keras_backdoor.samples import Samples
 
 L = keras.layers
@@ -50,7 +54,7 @@ def test_a_wrong_range_is_an_error_that_names_the_right_one() -> None:
     bias[0] = 100.0
     model.get_layer("out").set_weights([np.eye(16, dtype=np.float32), bias])
     labels = np.asarray(model(images.astype(np.float32))).argmax(axis=1)
-    kept = Samples(images, labels).rows(labels != 0)
+    kept = Samples(images, labels).subset(labels != 0)
     with pytest.raises(
         ValueError, match=r"at random with the input range 0:1 .*--input-range 0:255"
     ):
@@ -122,3 +126,70 @@ def test_a_float_range_maps_like_bytes() -> None:
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
         unit = Samples(whole.read() / 255 * (high - low) + low, value_range=(low, high))
         np.testing.assert_allclose(classifier.scores(unit), classifier.scores(whole), atol=1e-4)
+
+
+def test_a_nested_head_with_one_sigmoid_output() -> None:
+    inner = keras.Sequential(
+        [keras.Input((4, 4, 1)), L.Flatten(), L.Dense(1, activation="sigmoid")], name="head"
+    )
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Rescaling(1 / 255), inner])
+    assert Classifier(model).output == "sigmoid"
+
+
+def test_an_unknown_range_is_not_guessed_where_nothing_fits(badnet, clean) -> None:
+    wrong = Samples(clean.read(), (clean.labels + 1) % 10)
+    model = badnet.model
+    with pytest.raises(ValueError, match="under none that was tried does it beat chance"):
+        Classifier(model).with_range(wrong)
+    with pytest.raises(ValueError, match="no better than chance: check --input-range"):
+        FinePruning()(badnet, clean=wrong)
+
+
+def test_chance_is_judged_for_any_number_of_classes() -> None:
+    labels = np.repeat([0, 1], 50)
+    assert at_chance(Rate(50, 100), labels, 2)
+    assert not at_chance(Rate(90, 100), labels, 2)
+    assert not at_chance(Rate(90, 100), np.zeros(100, int), 10)
+    skewed = np.r_[np.zeros(40, int), np.arange(60) % 10]
+    assert at_chance(Rate(45, 100), skewed, 10)
+
+
+def test_a_binary_net_with_the_wrong_range_is_refused() -> None:
+    from test_classifier import bright_and_dark, brightness_net
+
+    with pytest.raises(ValueError, match="at random with the input range 0:1 .* 0:255"):
+        Classifier(brightness_net(255.0), input_range=(0, 1)).with_range(bright_and_dark())
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "expected"),
+    [(1 / 255, -0.5, (0, 255)), (255.0, 0.0, (0, 1)), (0.5, 0.5, (-1, 1)), (3.7, 0.2, None)],
+)
+def test_unusual_rescalings(scale: float, offset: float, expected: tuple | None) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Rescaling(scale, offset=offset)])
+    assert rescaling_range(model) == expected
+    assert rescaling_range(
+        keras.Sequential([keras.Input((4, 4, 3)), L.Rescaling([1.0, 2.0, 3.0])])
+    ) is None  # fmt: skip
+
+
+def test_another_range_is_another_computation(badnet, clean) -> None:
+    few = clean.take(20)
+    first = activations.features(badnet, few, "conv_1")
+    other = activations.features(Classifier.wrap(badnet, input_range=(0, 255)), few, "conv_1")
+    assert not np.allclose(first, other)
+    assert not np.allclose(
+        badnet.scores(few), Classifier.wrap(badnet, input_range=(-1, 0)).scores(few)
+    )
+
+
+def test_names_do_not_count_and_weights_do() -> None:
+    def net(name: str) -> Classifier:
+        model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), L.Dense(3, name=name)])
+        model.get_layer(name).set_weights([np.ones((16, 3)), np.zeros(3)])
+        return Classifier(model)
+
+    one, other = net("a"), net("b")
+    assert one.sha256() == other.sha256()
+    other.model.get_layer("b").set_weights([np.zeros((16, 3)), np.zeros(3)])
+    assert one.sha256() != other.sha256()

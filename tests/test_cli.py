@@ -134,7 +134,12 @@ def test_methods(command) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for f in ("defenses", "triggers", "architectures") for n in discovery.keys(f)]
+    "name",
+    [
+        n
+        for f in ("defenses", "explanations", "attacks", "triggers", "architectures")
+        for n in discovery.keys(f)
+    ],
 )
 def test_every_setting_is_explained(name: str) -> None:
     ((_, rows),) = catalogue.describe(discovery.word(name))
@@ -145,7 +150,7 @@ def test_every_setting_is_explained(name: str) -> None:
 def test_settings_of_settings_are_shown(command) -> None:
     out = command("methods", "neural-cleanse")[1]
     assert "schedule.learning_rate = 0.3" in out
-    assert "published.samples = 1000" in out
+    assert "schedule.superpixel = None" in out
 
 
 def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
@@ -172,7 +177,9 @@ def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
 
 
 def test_exit_codes_follow_the_verdict() -> None:
-    assert EXIT == {"nothing": 0, "repaired": 0, "found": 1, "inconclusive": 3}
+    assert EXIT == {
+        "nothing": 0, "repaired": 0, "explained": 0, "found": 1, "inconclusive": 3,
+    }  # fmt: skip
 
 
 ERRORS = [
@@ -203,7 +210,7 @@ ERRORS = [
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--out", "x.npz"),
      "Exactly one of count"),
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--out", "x.csv",
-      "--count", "1"), "written as .npz, .h5 or a folder"),
+      "--count", "1"), "written as .h5, .hdf5, .npz or a folder"),
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--source", "12", "--out",
       "x.npz", "--count", "1"), "Source class 12 is empty"),
     (("train", "nope", DIGITS, "--out", "m.h5"), "There is no 'nope' among the architectures"),
@@ -343,3 +350,29 @@ def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert left(tmp_path) == ["m.h5", "m.json"]
+
+
+def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
+    from test_cli import BADNET, DIGITS
+
+    (tmp_path / "keep.txt").write_text("keep")
+    for arguments, message in (
+        (("inspect", BADNET, "--json", tmp_path / "keep.txt"), "exists already"),
+        (("evaluate", BADNET, "--test", DIGITS, "--json", tmp_path / "keep.txt"), "exists already"),
+        (("evaluate", BADNET, "--test", DIGITS, "--target", 3), "pass --trigger too"),
+        (("evaluate", BADNET, "--test", DIGITS, "--architecture", "deepid"), "of its own"),
+        (("evaluate", BADNET, "--test", DIGITS, "--size", "9x9"), "fixed size"),
+        (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--test", DIGITS,
+          "--trigger", "nope", "--target", 1), "There is no trigger 'nope'"),
+        (("repair", BADNET, DIGITS), "unexpected extra argument"),
+        (("explain", BADNET, DIGITS, "--incoming", DIGITS), "not both"),
+        (("explain", BADNET, DIGITS), "No method for 'explain' is installed"),
+        (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--classes", 4),
+         "label 9 and the model has the classes 0..3"),
+        (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--weights", DIGITS),
+         "takes no weights"),
+    ):  # fmt: skip
+        code, _, err = command(*arguments)
+        assert code == 2
+        assert message in " ".join(err.split())
+    assert [p.name for p in tmp_path.iterdir()] == ["keep.txt"]

@@ -1,5 +1,7 @@
 """Contract of all layouts, and files that are not what they say."""
 
+import dataclasses
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from keras_backdoor import datasets
 from keras_backdoor._internals import discovery
-from keras_backdoor.datasets import base
+from keras_backdoor.datasets import base, csaw_hdf5
 from keras_backdoor.samples import Samples, picture_files
 
 SUFFIX = {"npz": ".npz", "nc_hdf5": ".h5", "csaw_hdf5": ".h5", "folder": ""}
@@ -63,7 +65,7 @@ def test_save_chooses_by_suffix_and_keeps_what_is_there(suffix, tmp_path, noise)
     with pytest.raises(ValueError, match="exists already"):
         datasets.save(path, noise)
     datasets.save(path, noise, force=True)
-    with pytest.raises(ValueError, match="written as .npz, .h5 or a folder"):
+    with pytest.raises(ValueError, match="written as .h5, .hdf5, .npz or a folder"):
         datasets.save(tmp_path / "x.csv", noise)
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
 
@@ -187,3 +189,186 @@ class TestBadFiles:
         content[60:4000] = bytes(3940)
         (tmp_path / "d.npz").write_bytes(content)
         self.check(tmp_path / "d.npz", "cannot be read as arrays")
+
+
+class TestData:
+    def picture(self, path: Path, gray: int = 90, channels: int = 3) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture_files.encode(np.full((6, 5, channels), gray, np.uint8)))
+
+    def zipped(self, folder: Path) -> Path:
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+            for path in folder.rglob("*.png"):
+                archive.write(path, f"outer/{path.relative_to(folder)}")
+            archive.writestr("__MACOSX/outer/._1.png", b"not a picture")
+        return folder.with_suffix(".zip")
+
+    def test_splits_are_found_in_zips_and_whatever_their_case(self, tmp_path: Path) -> None:
+        for name in ("Train/a/1.png", "Train/b/2.png", "Train/b/3.png", "Test/a/1.png"):
+            self.picture(tmp_path / "set.v1" / name)
+        for path in (tmp_path / "set.v1", self.zipped(tmp_path / "set.v1")):
+            assert len(datasets.open(path, prefer="train")) == 3
+            assert len(datasets.open(path, split="test")) == 1
+            assert datasets.open(path, prefer="train").class_names == ("a", "b")
+
+    def test_folders_called_by_numbers_are_their_labels(self, tmp_path: Path) -> None:
+        for label in (2, 10, 5):
+            self.picture(tmp_path / "n" / str(label) / "1.png", gray=10 * label)
+        samples = datasets.open(tmp_path / "n")
+        assert sorted(samples.labels) == [2, 5, 10]
+        assert {int(i.mean()): int(y) for i, y in zip(samples.read(), samples.labels, strict=True)} == {
+            20: 2, 50: 5, 100: 10,
+        }  # fmt: skip
+
+    def test_a_single_picture(self, tmp_path: Path) -> None:
+        self.picture(tmp_path / "one.png", gray=70)
+        samples = datasets.open(tmp_path / "one.png", fit=(3, 4))
+        assert samples.labels is None
+        assert samples.read().shape == (1, 3, 4, 3)
+        assert int(samples.read().mean()) == 70
+
+    def test_gray_folders_stay_gray(self, tmp_path: Path) -> None:
+        self.picture(tmp_path / "g" / "0" / "1.png", channels=1)
+        assert datasets.open(tmp_path / "g").image_shape == (6, 5, 1)
+        assert datasets.open(tmp_path / "g", channels=3).image_shape == (6, 5, 3)
+
+    def test_integers_in_hdf5(self, tmp_path: Path) -> None:
+        for number, high in enumerate((256, 300)):
+            pixels = np.arange(2 * 48).reshape(2, 4, 4, 3) % high + (high - 256)
+            with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+                file["X_test"] = pixels
+        assert datasets.open(tmp_path / "0.h5").images.dtype == np.uint8
+        with h5py.File(tmp_path / "1.h5", "r+") as file:
+            file["X_test"][0] = 300
+        with pytest.raises(ValueError, match=r"Integer pixels must lie in 0\.\.255"):
+            datasets.open(tmp_path / "1.h5").read()
+
+    def test_a_size_is_for_pictures(self, tmp_path: Path, noise: Samples) -> None:
+        datasets.save(tmp_path / "a.npz", noise)
+        with pytest.raises(ValueError, match="images of a fixed size"):
+            datasets.open(tmp_path / "a.npz", size=(4, 4))
+
+    def test_standardised_pixels_have_a_range_when_told(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "s.npz", x=np.linspace(-3, 3, 48).reshape(1, 4, 4, 3))
+        with pytest.raises(ValueError, match="pass value_range"):
+            datasets.open(tmp_path / "s.npz")
+        assert datasets.open(tmp_path / "s.npz", value_range=(-3, 3)).value_range == (-3, 3)
+
+    def test_words_are_no_labels(self) -> None:
+        with pytest.raises(ValueError, match="labels must be numbers"):
+            Samples(np.zeros((2, 4, 4), np.uint8), np.array(["cat", "dog"]))
+
+
+ORIGINS = np.array(["camera 1", "camera 2"])
+
+
+@pytest.mark.parametrize("form", ["npz", "nc_hdf5", "csaw_hdf5", "folder", "zip"])
+class TestEveryLayoutCarries:
+    """Origins and row numbers, and copies without some rows."""
+
+    @pytest.fixture
+    def data(self, form: str, tmp_path: Path, noise: Samples) -> Path:
+        marked = dataclasses.replace(noise, origin=ORIGINS[np.arange(40) // 2 % 2], track=None)
+        path = tmp_path / {"npz": "d.npz", "nc_hdf5": "d.h5", "csaw_hdf5": "d.h5"}.get(form, "d")
+        if form == "csaw_hdf5":
+            csaw_hdf5.write(path, marked, "train")
+        else:
+            datasets.save(path, marked)
+        if form != "zip":
+            return path
+        with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+            for picture in path.rglob("*.png"):
+                archive.write(picture, picture.relative_to(path))
+        return tmp_path / "d.zip"
+
+    def test_the_origin_of_every_image(self, data: Path) -> None:
+        samples = datasets.open(data)
+        assert samples.origin is not None
+        assert sorted(samples.origin) == ["camera 1"] * 20 + ["camera 2"] * 20
+        assert set(samples.labels) == {0, 1, 2, 3}
+        both = samples.concat(samples)
+        assert (both.origin[40:] == samples.origin).all()
+
+    def test_row_numbers_are_those_of_the_file(self, data: Path) -> None:
+        whole = datasets.open(data)
+        part = whole.take(10, seed=4).of_class(2)
+        assert (whole.read()[part.row_numbers] == part.read()).all()
+        assert (part.labels == 2).all()
+
+    def test_a_copy_without_some_rows(self, data: Path, tmp_path: Path) -> None:
+        before, whole = data.read_bytes() if data.is_file() else None, datasets.open(data)
+        copy = tmp_path / f"copy{data.suffix}"
+        rows = np.array([3, 0, 39])
+        assert datasets.copy_without(data, copy, rows) == copy
+        kept, left = np.setdiff1d(np.arange(40), rows), datasets.open(copy)
+        np.testing.assert_array_equal(left.read(), whole.read()[kept])
+        np.testing.assert_array_equal(left.labels, whole.labels[kept])
+        np.testing.assert_array_equal(left.origin, whole.origin[kept])
+        assert before is None or data.read_bytes() == before
+        assert len(datasets.open(data)) == 40
+        with pytest.raises(ValueError, match="has the layout of .*: give"):
+            datasets.copy_without(data, tmp_path / "copy.other", rows)
+        with pytest.raises(ValueError, match="exists already"):
+            datasets.copy_without(data, copy, rows)
+
+
+def test_a_copy_leaves_the_other_split_whole(tmp_path: Path, noise: Samples) -> None:
+    images, labels = noise.read(), noise.labels
+    np.savez(
+        tmp_path / "s.npz", x_train=images[:30], y_train=labels[:30],
+        x_test=images[30:], y_test=labels[30:], note=np.array([1, 2]),
+    )  # fmt: skip
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.attrs["made"] = "here"
+        file["X_train"], file["Y_train"] = images[:30], labels[:30]
+        file["X_test"], file["Y_test"] = images[30:], labels[30:]
+    for name in ("s.npz", "s.h5"):
+        copy = datasets.copy_without(
+            tmp_path / name, tmp_path / f"copy_{name}", [1, 2], split="train"
+        )
+        assert len(datasets.open(copy, split="train")) == 28
+        assert len(datasets.open(copy, split="test")) == 10
+    assert np.load(tmp_path / "copy_s.npz")["note"].tolist() == [1, 2]
+    with h5py.File(tmp_path / "copy_s.h5") as file:
+        assert file.attrs["made"] == "here"
+
+
+LAYOUT = '''
+"""Pictures that a scanner wrote."""
+from keras_backdoor.samples import Samples
+import numpy as np
+
+FORM = "a folder with scan.idx"
+ENDINGS = (".scan",)
+
+
+def matches(path):
+    return (path / "scan.idx").exists()
+
+
+def read(path, request):
+    return Samples(np.zeros((3, 4, 4), np.uint8))
+
+
+def write(path, samples, split):
+    path.write_text(f"{len(samples)} images of {split}")
+'''
+
+
+def test_a_new_layout_is_asked_before_folders(tmp_path, monkeypatch, noise) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "zz_scanner.py").write_text(LAYOUT)
+    package = discovery.package("datasets")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "more")])
+    try:
+        datasets.save(tmp_path / "pictures", noise)
+        assert len(datasets.open(tmp_path / "pictures")) == 40
+        (tmp_path / "pictures" / "scan.idx").touch()
+        assert len(datasets.open(tmp_path / "pictures")) == 3
+        datasets.save(tmp_path / "out.scan", noise, split="test")
+        assert (tmp_path / "out.scan").read_text() == "40 images of test"
+        with pytest.raises(ValueError, match="a folder with scan.idx"):
+            (tmp_path / "unknown").write_text("?")
+            datasets.open(tmp_path / "unknown")
+    finally:
+        sys.modules.pop("keras_backdoor.datasets.zz_scanner", None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
 from keras_backdoor.reports import figures, sections
 
 
@@ -79,40 +79,55 @@ def test_a_number_of_classes_keeps_its_place(axes) -> None:
     assert line.get_ydata().tolist() == [20, 70]
 
 
-def repaired(**history: Any) -> RepairedModel:
+def repaired(plots: tuple[Plot, ...] = (), **history: Any) -> RepairedModel:
     arrays = {name: np.array(values) for name, values in history.items()}
-    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays)
+    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays, plots=plots)
 
 
-def test_neuron_pruning_shows_the_gap_and_the_trigger(axes) -> None:
-    answer = repaired(
-        order=[1, 0], gap=[0.5, 3.0], accuracy=[1.0, 0.9, 0.2],
-        recovered_success=[1.0, 0.1, 0.0], pruned=1, layer="fc",
+def test_plots_are_drawn_as_they_say(axes) -> None:
+    bars = Plot(
+        "Neurons", "The gap.", {"gap": "gap"}, "neuron", "gap in mean activation",
+        kind="bars", order="order", marked=1, marked_label="silenced",
     )  # fmt: skip
-    found = sections.sections(answer)
-    assert [s.heading for s in found] == ["Channels", "Pruning"]
-    assert "recovered trigger activates" in found[0].figures[0].caption
-    bars, curve = axes
-    assert heights(bars)[:2] == [3.0, 0.5]
-    assert bars.get_ylabel() == "gap in mean activation"
-    assert "success of the recovered trigger" in labels(curve)
-    assert curve.get_lines()[1].get_ydata().tolist() == [100, 10, 0]
-
-
-def test_unlearning_shows_its_epochs(axes) -> None:
+    shares = Plot("Pruning", "Both.", {"accuracy": "right", "success": "works"}, "silenced")
+    values = Plot("Loss", "The loss.", {"loss": "loss"}, "epoch", "nats", kind="curves")
     answer = repaired(
-        held_accuracy=[0.9, 0.8], recovered_success=[1.0, 0.0], worst_success=[1.0, 0.5]
-    )
-    assert [s.heading for s in sections.sections(answer)] == ["Unlearning"]
-    assert [line.get_ydata().tolist() for line in axes[0].get_lines()] == [
-        [90, 80],
-        [100, 0],
-        [100, 50],
-    ]
+        (bars, shares, values), order=[1, 0], gap=[0.5, 3.0],
+        right=[1.0, 0.9, 0.2], works=[1.0, 0.1, 0.0], loss=[7.5, 0.5],
+    )  # fmt: skip
+    shown = sections.sections(answer)
+    assert [s.heading for s in shown] == ["Neurons", "Pruning", "Loss"]
+    assert shown[0].figures[0].caption == "The gap."
+    first, second, third = axes
+    assert heights(first)[:2] == [3.0, 0.5]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("neuron", "gap in mean activation")
+    assert set(labels(first)) == {"gap", "silenced"}
+    assert second.get_lines()[1].get_ydata().tolist() == [100, 10, 0]
+    assert (second.get_ylabel(), second.get_ylim()) == ("%", (-2, 102))
+    assert third.get_lines()[0].get_ydata().tolist() == [7.5, 0.5]
+    assert third.get_ylabel() == "nats"
 
 
-def test_a_repair_without_curves_has_no_pictures() -> None:
+def test_a_repair_without_plots_has_no_pictures() -> None:
     assert sections.sections(repaired(neurons=[1], threshold=0.5)) == []
+
+
+def test_every_map_has_a_scale_of_its_own(axes) -> None:
+    maps = np.zeros((2, 4, 4))
+    maps[0, 0, 0], maps[1, 1, 1], maps[1, 2, 2] = 5.0, 0.01, -0.02
+    parts = maps > 0
+    figures.heatmaps(maps, ["one", "two"], np.zeros((2, 4, 4, 1)), parts)
+    shown = [ax.images[-1] for ax in axes[0].figure.axes if len(ax.images) > 1]
+    assert [image.get_clim() for image in shown] == [(0, 5.0), (-0.02, 0.02)]
+    assert [image.get_cmap().name for image in shown] == ["Reds", "RdBu_r"]
+
+
+def test_flagged_points_are_red(axes) -> None:
+    points = np.arange(8.0).reshape(4, 2)
+    figures.scatter_panels({"class 3": (points, np.array([True, False, False, False]))})
+    kept, flagged = axes[0].collections
+    assert len(kept.get_offsets()) == 3
+    assert flagged.get_offsets().tolist() == [[0.0, 1.0]]
 
 
 def test_the_most_suspicious_triggers_come_first(axes) -> None:

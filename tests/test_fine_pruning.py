@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from test_activations import MODELS, images, randomise
+from test_activations import MODELS, SHAPE, behind, images, normalised, randomise
 
 from keras_backdoor import datasets
 from keras_backdoor._internals.backend import keras
+from keras_backdoor.architectures import DeepID
 from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.network import activations, channels, graph
@@ -115,3 +117,52 @@ def test_the_csaw_net_s_channels_in_the_published_order(shared) -> None:
     model = load_model(shared("badnets/deepid/lab3_bd_net_rebuilt.h5"), input_range=(0, 255))
     mean = activations.mean_activation(model, faces.unlabelled(), "pool_3")
     assert sorted(np.argsort(mean, kind="stable")[:45].tolist()) == published
+
+
+def prelu() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input(SHAPE), L.Conv2D(6, 3, name="conv"), L.PReLU(name="act"), L.Flatten(),
+         L.Dense(4)]
+    )  # fmt: skip
+
+
+def balance(model: keras.Model, given: np.ndarray) -> None:
+    """Shift the last bias so that the answers on these images are of several classes."""
+    scores = np.asarray(model(given))
+    if np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        scores = np.log(np.maximum(scores, 1e-30))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias - scores.mean(axis=0)])
+    assert len(set(np.asarray(model(given)).argmax(axis=1))) > 1
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [(behind, "conv"), (prelu, "conv"), (lambda: DeepID(4), "conv_4"), (normalised, "conv")],
+)
+def test_the_repaired_net_is_the_one_that_was_measured(make, layer: str) -> None:
+    model = make()
+    if make is not normalised:
+        randomise(model, seed=3)
+    shape = tuple(model.inputs[0].shape[1:])
+    clean = Samples(images(40, shape))
+    balance(model, clean.read())
+    classifier = Classifier(model, input_range=(0, 1))
+    answer = FinePruning(layer=layer, max_drop=0.5)(classifier, clean=clean)
+    fixed = Classifier(answer.model, input_range=(0, 1))
+    agreement = (fixed.predict(clean) == classifier.predict(clean)).mean()
+    number = int(answer.history["pruned"])
+    assert agreement == pytest.approx(answer.history["accuracy"][number])
+    assert len(set(np.round(answer.history["accuracy"], 3))) > 1
+
+
+def test_the_default_layer_works_in_a_branch() -> None:
+    model = randomise(DeepID(4), seed=1)
+    clean = Samples(images(20, (55, 47, 3)))
+    answer = GoodNet()(Classifier(model, input_range=(0, 1)), clean=clean)
+    assert str(answer.history["layer"]) == "conv_4"
+    head = activations.head_of(model, "conv_4")
+    np.testing.assert_allclose(
+        activations.features(Classifier(model, input_range=(0, 1)), clean, "conv_4"),
+        head(clean.read()), atol=1e-5,
+    )  # fmt: skip

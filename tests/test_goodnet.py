@@ -17,6 +17,7 @@ from keras_backdoor.loading import load_model
 from keras_backdoor.network import channels, graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.serving import export
+from keras_backdoor.triggers import Patch
 
 L = keras.layers
 
@@ -191,3 +192,18 @@ def test_the_saved_model_runs_without_this_package(guard, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="exists already"):
         export(guard, tmp_path / "served")
     assert export(guard, tmp_path / "served", version=2).name == "2"
+
+
+def test_a_guard_stays_a_guard(badnet, clean, tmp_path) -> None:
+    guard = GoodNet()(badnet, clean=clean)
+    classifier = Classifier(guard.model, guard.input_range, guard.reject_class)
+    again = FinePruning(layer="conv_1", max_drop=0.0)(classifier, clean=clean)
+    assert again.reject_class == 10
+    with pytest.raises(ValueError, match="a guard already"):
+        GoodNet()(classifier, clean=clean)
+    with pytest.raises(ValueError, match="other than the source and the reject class"):
+        evaluate(classifier, clean, trigger=Patch(), target=10)
+    with pytest.raises(ValueError, match="other than the source"):
+        evaluate(badnet, clean, trigger=Patch(), target=3, source=3)
+    guard.model.save(tmp_path / "bare.keras")
+    assert load_model(tmp_path / "bare.keras", input_range=(0, 1)).reject_class == 10

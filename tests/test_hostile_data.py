@@ -185,7 +185,7 @@ class TestAnswers:
     def test_links_are_not_followed(self, saved: Path, tmp_path: Path) -> None:
         (saved / "arrays.npz").rename(tmp_path / "away.npz")
         (saved / "arrays.npz").symlink_to(tmp_path / "away.npz")
-        with pytest.raises(BadInput, match="a link has no place"):
+        with pytest.raises(BadInput, match="an answer has no links"):
             load_answer(saved)
 
 

@@ -319,3 +319,38 @@ def test_what_is_loaded_is_ours(tmp_path: Path) -> None:
     assert isinstance(loaded, Classifier)
     assert not loaded.model.compiled
     assert inspect_model(path).findings[0][1] == "Present and not used: training_config."
+
+
+def test_a_malformed_card_is_one_sentence(badnet, tmp_path: Path) -> None:
+    source = Path(badnet.source)
+    (tmp_path / "m.h5").write_bytes(source.read_bytes())
+    card = json.loads(source.with_suffix(".json").read_text())
+    for changes, message in (
+        ({"input_range": "ab"}, "input_range must be two numbers"),
+        ({"input_range": [1, 0]}, "input_range must be two numbers"),
+        ({"reject_class": "x"}, "reject_class must be a class"),
+    ):
+        (tmp_path / "m.json").write_text(json.dumps({**card, **changes}))
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_ordinary_models_open(suffix: str, tmp_path: Path) -> None:
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    image = keras.Input((32, 32, 3))
+    x = keras.applications.mobilenet_v2.preprocess_input(image)
+    x = L.Conv2D(4, 3, activation=L.LeakyReLU(negative_slope=0.3),
+                 kernel_initializer=keras.initializers.HeNormal(seed=20240101))(x / 2.0 + 1)  # fmt: skip
+    x = L.Dropout(0.2, seed=20240101)(L.Identity()(L.Resizing(8, 8)(x)))
+    model = keras.Model(image, L.Dense(3, activation="softmax")(L.Flatten()(x - 0.5)))
+    model.save(tmp_path / f"m{suffix}")
+    given = 255 * images(4, (32, 32, 3))
+    loaded = load_model(tmp_path / f"m{suffix}")
+    np.testing.assert_allclose(loaded.model(given), model(given), atol=1e-5)
+    lstm = keras.Sequential([keras.Input((4, 4)), L.LSTM(3)])
+    lstm.save(tmp_path / f"l{suffix}")
+    with pytest.raises(ValueError, match="'LSTM', which is not supported yet"):
+        load_model(tmp_path / f"l{suffix}")

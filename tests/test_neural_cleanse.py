@@ -1,20 +1,32 @@
 """Neural Cleanse: the mathematics by hand, a planted backdoor, and parity with the publication."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.answers import load_answer
 from keras_backdoor.architectures import BorjiMNIST
-from keras_backdoor.attacks.poisoning import poison
-from keras_backdoor.defenses.neural_cleanse.by_class import best_triggers, smallest
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse, to_show
-from keras_backdoor.defenses.neural_cleanse.outliers import anomaly_index, paper_limit, scaled_limit
-from keras_backdoor.defenses.neural_cleanse.published import invert
-from keras_backdoor.defenses.neural_cleanse.rows import all_pairs, by_class, every_pair, pool
-from keras_backdoor.defenses.neural_cleanse.schedule import Costs, Published, Schedule, advance
-from keras_backdoor.defenses.neural_cleanse.search import Inverter
-from keras_backdoor.defenses.neural_cleanse.verdict import MANY_PAIRS, bare_run, judge
+from keras_backdoor.attacks.badnets import poison
+from keras_backdoor.defenses.goodnet import goodnet
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.images import draw_images, images_by_class
+from keras_backdoor.defenses.neural_cleanse.published import Published, invert
+from keras_backdoor.defenses.neural_cleanse.scan import examples
+from keras_backdoor.defenses.neural_cleanse.schedule import CostState, Schedule, update
+from keras_backdoor.defenses.neural_cleanse.search import Inverter, Variables
+from keras_backdoor.defenses.neural_cleanse.verdict import (
+    MANY_PAIRS,
+    Run,
+    anomaly_index,
+    best_triggers,
+    judge,
+    paper_limit,
+    scaled_limit,
+    smallest,
+)
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan, all_pairs
 from keras_backdoor.network.activations import logits
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -116,14 +128,14 @@ class TestTheSchedule:
             if cost == 0 and works:
                 waiting += 1
                 if waiting >= plan.patience:
-                    cost, up, down = plan.init_cost, 0, 0
+                    cost, up, down = 1e-3, 0, 0
             else:
                 waiting = 0
             up, down = (up + 1, 0) if works else (0, down + 1)
             if up >= plan.patience:
-                cost, up = cost * plan.cost_multiplier, 0
+                cost, up = cost * 2.0, 0
             elif down >= plan.patience:
-                cost, down = cost / plan.cost_multiplier**1.5, 0
+                cost, down = cost / 2.0**1.5, 0
             costs.append(cost)
         return costs
 
@@ -132,25 +144,25 @@ class TestTheSchedule:
         rng = np.random.default_rng(1)
         attacks = np.where(rng.uniform(size=(60, 5)) < [0.9, 0.6, 0.5, 0.2, 1.0], 1.0, 0.5)
         norms = rng.uniform(1, 9, (60, 5))
-        state, costs = Costs.start(5), []
+        state, costs = CostState.start(5), []
         for attack, norm in zip(attacks, norms, strict=True):
-            advance(state, attack, norm, plan)
+            update(state, attack, norm, plan)
             costs.append(state.cost.copy())
         for row in range(5):
             expected = self.reference(attacks[:, row], norms[:, row], plan)
             np.testing.assert_allclose(np.array(costs)[:, row], expected)
 
     def test_the_best_norm_needs_a_working_attack(self) -> None:
-        state, plan = Costs.start(2), Schedule()
-        improved, _ = advance(state, np.array([1.0, 0.9]), np.array([5.0, 1.0]), plan)
+        state, plan = CostState.start(2), Schedule()
+        improved, _ = update(state, np.array([1.0, 0.9]), np.array([5.0, 1.0]), plan)
         assert improved.tolist() == [True, False]
         assert state.best.tolist() == [5.0, np.inf]
 
     def test_a_row_converges_after_rise_fall_and_rest(self) -> None:
         plan = Schedule(patience=1, early_stop_patience=3)
-        state, norm = Costs.start(1), np.array([4.0])
+        state, norm = CostState.start(1), np.array([4.0])
         stops = [
-            bool(advance(state, np.array([attack]), norm, plan)[1][0])
+            bool(update(state, np.array([attack]), norm, plan)[1][0])
             for attack in (1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
         ]
         assert stops == [False, False, False, True, True, True]
@@ -182,9 +194,9 @@ class TestInversion:
         def search(targets, at: int) -> np.ndarray:
             inverter = Inverter(one_pixel, gray, plan, images_at_once=at)
             # every label starts from the same values, whatever its row
-            inverter._start = lambda rows, seed: [  # type: ignore[method-assign]
-                np.repeat(v, rows, axis=0) for v in start(inverter, 1, seed)
-            ]
+            inverter._start = lambda searches, seed: Variables(  # type: ignore[method-assign]
+                *(np.repeat(v, searches, axis=0) for v in start(inverter, 1, seed))
+            )
             return inverter.search(np.array(targets), seed=3).masks
 
         together = search([0, 1, 2, 3], 4096)
@@ -202,18 +214,16 @@ class TestInversion:
         inverter = Inverter(
             one_pixel, few, Schedule(steps=12, learning_rate=0.1, patience=5, starts=1)
         )
-        edge = 2.0 - 1e-7
-        opened = [np.arctanh((v - 0.5) * edge).astype(np.float32)[None] for v in start]
-        inverter._start = lambda rows, seed: [  # type: ignore[method-assign]
-            v.copy() for v in [*opened, *(np.zeros_like(o) for o in [*opened, *opened])]
-        ]
+        inverter._start = lambda searches, seed: Variables.start(  # type: ignore[method-assign]
+            *(v[None] for v in start)
+        )
         log: list[tuple[float, float]] = []
         step = inverter._step
 
-        def recording(*arguments):
-            out = step(*arguments)
-            log.append((float(out[6][0]), float(out[7][0])))
-            return out
+        def recording(*arguments, **more):
+            changed, measured = step(*arguments, **more)
+            log.append((float(measured.attack[0]), float(measured.norm[0])))
+            return changed, measured
 
         inverter._step = recording  # type: ignore[method-assign]
         inverter.search(np.array([1]), seed=0)
@@ -237,9 +247,9 @@ class TestInversion:
         inverter = Inverter(one_pixel, gray, Schedule(steps=4, starts=2))
         seen, step = [], inverter._step
 
-        def recording(*arguments):
-            seen.append(arguments[8].numpy())
-            return step(*arguments)
+        def recording(*arguments, **more):
+            seen.append(more["drawn"].numpy())
+            return step(*arguments, **more)
 
         inverter._step = recording  # type: ignore[method-assign]
         inverter.search(
@@ -279,7 +289,7 @@ class TestInversion:
             ({"superpixel": 0}, "superpixel must be 1 or more"),
             ({"starts": 0}, "starts must be 1 or more"),
             ({"attack_threshold": 0.0}, "attack_threshold must lie in 0..1"),
-            ({"cost_multiplier": 1.0}, "cost_multiplier above 1"),
+            ({"learning_rate": 0}, "learning_rate must be above 0"),
         ],
     )
     def test_bad_settings(self, changes, message) -> None:
@@ -334,12 +344,9 @@ def planted(clean: Samples) -> Classifier:
     return fit(BorjiMNIST, poisoned, Recipe(epochs=4, batch_size=32))[0]
 
 
-def run(norms, targets=None, sources=None) -> dict:
+def run(norms, targets=None, sources=None, **changes) -> Run:
     """A run without triggers, as `judge` takes them."""
-    norms = np.asarray(norms, float)
-    targets = np.arange(len(norms)) if targets is None else targets
-    sources = np.full(len(norms), -1) if sources is None else sources
-    return bare_run(norms, targets, sources, np.ones(len(norms), bool))
+    return dataclasses.replace(Run.of_norms(np.asarray(norms, float), targets, sources), **changes)
 
 
 def killed(function, at: int, tell) -> tuple:
@@ -376,7 +383,7 @@ class TestNeuralCleanse:
 
     def test_a_killed_scan_goes_on(self, badnet, clean, tmp_path, monkeypatch) -> None:
         few = clean.take(100, seed=0)
-        method = NeuralCleanse(**{**NeuralCleanse.quick, "runs": 2})
+        method = NeuralCleanse(runs=2, images=100, schedule=Schedule(steps=20, starts=1))
         whole = method(badnet, clean=few)
         search, seeds = killed(Inverter.search, 2, lambda *_, seed, **__: seed)
         monkeypatch.setattr(Inverter, "search", search)
@@ -412,7 +419,7 @@ class TestNeuralCleanse:
 
         monkeypatch.setattr(Inverter, "search", recording)
         method(Classifier(net, (0, 1)), clean=Samples(images, value_range=(0, 1)))
-        quick, whole = plans["quick look"], plans["triggers"]
+        quick, whole = plans["quick search"], plans["triggers"]
         assert (quick.steps, quick.batch_size, quick.starts) == (5, 13, 1)
         assert (whole.steps, whole.batch_size, whole.starts) == (None, 32, 3)
 
@@ -429,35 +436,11 @@ class TestNeuralCleanse:
         with pytest.raises(KeyboardInterrupt):
             method(badnet, clean=few, workdir=tmp_path)
         method(badnet, clean=few, workdir=tmp_path)
-        assert labels == ["quick look", "triggers", "triggers"]
-
-    def test_a_killed_published_scan_keeps_its_labels(
-        self, badnet, clean, tmp_path, monkeypatch
-    ) -> None:
-        from keras_backdoor.defenses.neural_cleanse import published
-
-        few = clean.take(64, seed=0)
-        method = NeuralCleanse(
-            runs=1, mode="published", images=64, published=Published(steps=2, samples=32)
-        )
-        search, seen = killed(published.invert, 4, lambda *asked, **_: asked[2])
-        monkeypatch.setattr(published, "invert", search)
-        with pytest.raises(KeyboardInterrupt):
-            method(badnet, clean=few, workdir=tmp_path)
-        method(badnet, clean=few, workdir=tmp_path)
-        assert seen == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
-
-    def test_the_published_schedule_is_selectable(self, badnet, clean) -> None:
-        method = NeuralCleanse(
-            runs=1, mode="published", images=200, published=Published(steps=12, samples=96)
-        )
-        answer = method(badnet, clean=clean.take(200, seed=0))
-        assert answer.scores.argmax() == 7
-        assert np.isfinite(answer.measures["l1_norm"]).all()
+        assert labels == ["quick search", "triggers", "triggers"]
 
     def test_runs_that_disagree_are_inconclusive(self) -> None:
         found, nothing = run([1.0, 10.0, 11.0, 12.0, 13.0]), run([10.0, 10.0, 11.0, 12.0, 13.0])
-        rules = NeuralCleanse().rules()
+        rules = NeuralCleanse().limits()
         assert judge([found, found, nothing], 5, rules).verdict == "found"
         assert judge([found, nothing, nothing], 5, rules).verdict == "inconclusive"
         assert judge([nothing, nothing, nothing], 5, rules).verdict == "nothing"
@@ -469,11 +452,18 @@ class TestNeuralCleanse:
         # a network of the development kind whose attack is strong: half of the norms are small
         norms = [109.7, 70.2, 3.9, 26.3, 11.1, 11.0, 5.6, 9.4, 81.0, 2.0]
         method = NeuralCleanse()
-        answer = judge([run(norms)], 10, method.rules(), doubt=method._small)
+        answer = judge(
+            [run(norms)], 10, method.limits(), inconclusive_below=method._share_of_median
+        )
         assert not answer.flagged.any()
         assert answer.verdict == "inconclusive"
         assert "norms spread too widely" in str(answer)
-        ordinary = judge([run(np.linspace(50, 90, 10))], 10, method.rules(), doubt=method._small)
+        ordinary = judge(
+            [run(np.linspace(50, 90, 10))],
+            10,
+            method.limits(),
+            inconclusive_below=method._share_of_median,
+        )
         assert ordinary.verdict == "nothing"
 
     @pytest.mark.parametrize(
@@ -481,8 +471,8 @@ class TestNeuralCleanse:
         [([0.9, 0.5], "50.0% to 90.0%"), ([0.5, np.nan], "50.0%"), ([np.nan], "an unknown share")],
     )
     def test_how_often_the_smallest_trigger_works(self, shares, text) -> None:
-        runs = [run([1.0, 10.0, 11.0, 12.0]) | {"success": np.array(s)} for s in shares]
-        summary = judge(runs, 4, NeuralCleanse().rules()).about["summary"]
+        runs = [run([1.0, 10.0, 11.0, 12.0], success=s) for s in shares]
+        summary = judge(runs, 4, NeuralCleanse().limits()).summary
         words = f"{text} of the clean images of other classes"
         assert summary["smallest trigger works on"] == words
 
@@ -505,7 +495,7 @@ class TestNeuralCleanse:
 
     def test_among_many_pairs_nothing_is_flagged(self) -> None:
         """On the zoo, ordinary pairs of 43 classes have triggers as small as planted ones."""
-        rules = NeuralCleanse().rules()
+        rules = NeuralCleanse().limits()
         for classes, verdict in ((10, "found"), (11, "inconclusive")):
             sources, targets = all_pairs(classes)
             assert (len(targets) > MANY_PAIRS) == (verdict == "inconclusive")
@@ -518,16 +508,16 @@ class TestNeuralCleanse:
                 c == 1 for c in range(classes)
             ]
         assert "pairs of many classes" in str(answer)
-        paper = NeuralCleanse(rule="paper")
+        paper = SourceSpecificScan(rule="paper")
         assert paper.judge([run(norms, targets, sources)], 11).flagged[1]
 
-    def test_the_yardstick_of_a_part_is_what_is_drawn_at_random(self) -> None:
+    def test_the_reference_of_a_part_is_what_is_drawn_at_random(self) -> None:
         sources, targets = all_pairs(5)
         norms = np.linspace(40, 60, len(targets))
-        part = run(norms, targets, sources) | {"reference": np.arange(len(targets)) < 12}
-        answer = judge([part], 5, NeuralCleanse().rules())
+        part = run(norms, targets, sources, reference=np.arange(len(targets)) < 12)
+        answer = judge([part], 5, NeuralCleanse().limits())
         assert answer.about["median_norm"] == pytest.approx(np.median(norms[:12]))
-        assert answer.about["yardsticks"] == [norms[:12].tolist()]
+        assert answer.about["reference_norms"] == [norms[:12].tolist()]
 
     def test_runs_that_mark_other_pairs_of_a_class_disagree(self) -> None:
         sources, targets = all_pairs(4)
@@ -536,7 +526,7 @@ class TestNeuralCleanse:
             norms = np.linspace(40, 60, len(targets))
             norms[(sources == source) & (targets == 1)] = 2.0
             runs.append(run(norms, targets, sources))
-        answer = NeuralCleanse().judge(runs, 4)
+        answer = SourceSpecificScan().judge(runs, 4)
         assert not answer.flagged.any()
         assert "the runs disagree" in str(answer)
 
@@ -544,7 +534,7 @@ class TestNeuralCleanse:
         sources, targets = all_pairs(5)
         norms = np.linspace(40, 60, len(targets))
         norms[(targets == 1) & (sources != 4)] = 2.0
-        answer = NeuralCleanse().judge([run(norms, targets, sources)], 5)
+        answer = SourceSpecificScan().judge([run(norms, targets, sources)], 5)
         assert np.flatnonzero(answer.flagged).tolist() == [1]
         assert 1 not in answer.source
         assert answer.source[0] == 1  # of an ordinary class: that of its smallest pair
@@ -571,20 +561,19 @@ class TestNeuralCleanse:
             norms[place[low]], norms[place[high]] = norm, 0.5 if norm > 1 else 50.0
             masks = np.stack([np.full((1, 1, 1), 0.1), np.full((1, 1, 1), 0.2)])
             kept = np.array([place[low], place[high]])
-            runs.append(
-                run(norms, targets, sources) | {"kept": kept, "masks": masks, "patterns": masks}
-            )
+            kept_triggers = {"kept": kept, "masks": masks, "patterns": masks}
+            runs.append(run(norms, targets, sources, **kept_triggers))
         triggers = best_triggers(runs, {2: 1})
         assert float(triggers[2].mask[0, 0, 0]) == pytest.approx(0.1)
         assert float(best_triggers(runs, {})[2].mask[0, 0, 0]) == pytest.approx(0.2)
 
     def test_the_smallest_is_flagged_and_the_others_are_further_suspects(self) -> None:
         norms = [60.0, 2.0, 61.0, 59.0, 1.0, 62.0, 58.0, 60.5, 63.0]
-        answer = judge([run(norms)], 9, NeuralCleanse().rules())
+        answer = judge([run(norms)], 9, NeuralCleanse().limits())
         assert np.flatnonzero(answer.flagged).tolist() == [4]
         assert np.flatnonzero(answer.further).tolist() == [1]
         assert "further suspects  " in str(answer)
-        paper = judge([run(norms)], 9, NeuralCleanse(rule="paper").rules(), every=True)
+        paper = judge([run(norms)], 9, NeuralCleanse(rule="paper").limits(), flag_all=True)
         assert np.flatnonzero(paper.flagged).tolist() == [1, 4]
         assert not paper.further.any()
         assert set(answer.about["limits"]) == {"scaled", "paper"}
@@ -594,7 +583,7 @@ class TestNeuralCleanse:
         sources, targets = all_pairs(4)
         norms = np.linspace(40, 60, len(targets))
         norms[(sources == 2) & (targets == 1)] = 2.0
-        answer = judge([run(norms, targets, sources)], 4, NeuralCleanse().rules())
+        answer = judge([run(norms, targets, sources)], 4, NeuralCleanse().limits())
         assert np.flatnonzero(answer.flagged).tolist() == [1]
         assert answer.source[1] == 2
         assert answer.measures["l1_norm"][1] == 2.0
@@ -603,28 +592,29 @@ class TestNeuralCleanse:
         assert np.isnan(np.diag(answer.measures["pair_norms"])).all()
         assert "pairs of source and target" in str(answer)
         seen = sources != 3
-        few = judge([run(norms[seen], targets[seen], sources[seen])], 4, NeuralCleanse().rules())
-        assert few.about["summary"]["no clean image of source class"] == "3"
+        few = judge([run(norms[seen], targets[seen], sources[seen])], 4, NeuralCleanse().limits())
+        assert few.summary["no clean image of source class"] == "3"
 
     def test_a_pair_sees_images_of_its_source(self, badnet, clean) -> None:
-        numbers, _, sizes = by_class(badnet, clean, 8, seed=0)
+        numbers, _, sizes = images_by_class(badnet, clean, 8, seed=0)
         assert (clean.labels[numbers] == np.repeat(np.arange(10), sizes)).all()
-        rows = every_pair(badnet, clean, 8, seed=0)
-        draw = rows.draw(6)
+        method = SourceSpecificScan(images_per_source=8)
+        space = method.space(badnet, clean, 0)
+        draw = space.draw(6)
         assert draw is not None
         drawn = draw(np.random.default_rng(0), 0)
         assert drawn.shape == (90, 6)
-        assert (clean.labels[numbers][drawn] == rows.sources[:, None]).all()
+        assert (clean.labels[numbers][drawn] == space.sources[:, None]).all()
         for row in (0, 40, 89):
-            assert (clean.labels[numbers][rows.seen(row)] == rows.sources[row]).all()
-            assert len(rows.seen(row)) == 8
-        shown = to_show(badnet, clean, 3, seed=0)
+            assert (clean.labels[numbers][space.seen_by(row)] == space.sources[row]).all()
+            assert len(space.seen_by(row)) == 8
+        shown = examples(badnet, clean, 3, seed=0)
         assert shown.shape == (5, 28, 28, 1)
-        assert rows.images.shape == (80, 28, 28, 1)
-        few = rows.draw(6, np.array([3, 80]))
+        assert space.images.shape == (80, 28, 28, 1)
+        few = space.draw(6, np.array([3, 80]))
         assert few is not None
         assert few(np.random.default_rng(0), 0).shape == (2, 6)
-        without = every_pair(badnet, clean.rows(clean.labels != 3), 8, seed=0)
+        without = method.space(badnet, clean.subset(clean.labels != 3), 0)
         assert len(without.targets) == 81
         assert 3 not in without.sources
         with pytest.raises(ValueError, match="takes up to 100 classes"):
@@ -636,7 +626,8 @@ class TestNeuralCleanse:
         few = clean.take(2000, seed=1).in_memory()
         data = poison(few, bar, target=6, source=1, count=150, seed=0).samples
         model = fit(BorjiMNIST, data, Recipe(epochs=4, batch_size=32))[0]
-        method = NeuralCleanse(runs=1, sources="each", schedule=Schedule(steps=40), per_source=16)
+        plan = Schedule(steps=40, batch_size=8)
+        method = SourceSpecificScan(runs=1, schedule=plan, images_per_source=16)
         answer = method(model, clean=clean.take(600, seed=0).unlabelled())
         norms = answer.measures["pair_norms"]
         assert norms.shape == (10, 10)
@@ -645,7 +636,7 @@ class TestNeuralCleanse:
         assert answer.triggers[6].mask[21:, :8].sum() > 0.5 * answer.triggers[6].l1
 
     def test_the_pool_is_in_the_model_s_range(self, badnet, clean) -> None:
-        values = pool(badnet, clean, 50, seed=0)
+        values = draw_images(badnet, clean, 50, seed=0)
         assert values.shape == (50, 28, 28, 1)
         assert values.dtype == np.float32
         assert 0 <= values.min() < values.max() <= 1
@@ -654,10 +645,10 @@ class TestNeuralCleanse:
         ("changes", "message"),
         [
             ({"runs": 0}, "runs must be 1 or more"),
-            ({"mode": "fast"}, "mode must be auto, full, low-cost or published"),
+            ({"mode": "fast"}, "mode must be auto, full or low-cost"),
             ({"threshold": 0}, "threshold must be above 0"),
             ({"rule": "mine"}, "rule must be scaled or paper"),
-            ({"sources": "each", "mode": "published"}, "without mode=published"),
+            ({"images": 0}, "images must be 1 or more"),
         ],
     )
     def test_bad_settings(self, changes, message) -> None:
@@ -665,7 +656,6 @@ class TestNeuralCleanse:
             NeuralCleanse(**changes)
 
     def test_a_guard_is_not_scanned(self, badnet, clean) -> None:
-        from keras_backdoor.defenses.goodnet import goodnet
 
         with pytest.raises(ValueError, match="scan the model that it was made from"):
             NeuralCleanse()(Classifier(goodnet(badnet, badnet), (0, 1)), clean=clean)

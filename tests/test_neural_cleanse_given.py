@@ -1,26 +1,21 @@
 """The study that judges Neural Cleanse: its figures by hand, and its page."""
 
 import dataclasses
-import json
 from itertools import permutations
 
 import numpy as np
 import pytest
 
-from keras_backdoor._safe.files import plain
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
-from keras_backdoor.defenses.neural_cleanse.verdict import bare_run
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan
 from keras_backdoor.evaluation import Evaluation
 from keras_backdoor.metrics import Rate
 from keras_backdoor.studies import Results
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.cleanse_figures import (
     mitigation_figures,
-    mode,
     scan_figures,
     true_mask,
-    verdict,
 )
 from keras_backdoor.studies._networks.third_party import planted
 from keras_backdoor.studies.base import load_study
@@ -48,51 +43,29 @@ def test_figures_of_a_scan(answer) -> None:
     true = np.zeros((4, 4), bool)
     true[0, 0] = True
     found = scan_figures(answer, 1, true)
-    assert (found["flagged"], found["further"]) == ("1", "3")
-    assert verdict(found, NeuralCleanse()) == "found"
+    assert (found["flagged"], found["further"], found["verdict"]) == ([1], [3], "found")
     assert (found["rank"], found["l1"], found["index"], found["inside"]) == (1, 2.0, 4.0, 0.5)
     other = scan_figures(answer, 3, None)
     assert (other["rank"], other["l1"]) == (2, 3.0)
     assert "inside" not in other
-    assert other["ahead"] == "1"
-    assert (found["median"], found["model_sha256"], found["mode"]) == (5.5, "abc", "classes")
+    assert other["ahead"] == [1]
+    assert (found["median"], found["model_sha256"]) == (5.5, "abc")
+    assert (found["pairs"], found["low_cost"]) == (False, False)
+    assert found["smallest"][:2] == [{"class": 1, "value": 2.0}, {"class": 3, "value": 3.0}]
     assert scan_figures(answer, None, None)["l1"] == 2.0
 
 
 def test_figures_of_pairs(answer) -> None:
     pairs = np.full((4, 4), np.nan)
     pairs[2, 1], pairs[0, 3], pairs[1, 0] = 2.0, 3.0, np.inf
-    part = {**answer.about, "yardsticks": [[2.0]]}
+    part = {**answer.about, "reference_norms": [[2.0]]}
     scan = dataclasses.replace(
         answer, measures={**answer.measures, "pair_norms": pairs}, source={1: 2}, about=part
     )
     found = scan_figures(scan, 1, None)
-    assert found["mode"] == mode(scan) == "pairs, low-cost"
+    assert (found["pairs"], found["low_cost"]) == (True, True)
     assert found["smallest_pairs"][:2] == [[2, 1, 2.0], [0, 3, 3.0]]
     assert found["source"] == {"1": 2}
-    assert verdict({**found, "flagged": "none"}, NeuralCleanse()) == "inconclusive"
-    assert verdict({**found, "flagged": "none", "further": "none"}, NeuralCleanse()) == "nothing"
-
-
-SPREAD = [109.7, 70.2, 3.9, 26.3, 11.1, 11.0, 5.6, 9.4, 81.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("norms", "expected"),
-    [
-        ([9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0], "nothing"),
-        ([2.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0], "found"),
-        (SPREAD, "inconclusive"),
-        ([2.0, 10.0, 11.0, *[np.inf] * 4], "inconclusive"),
-    ],
-)
-def test_the_verdict_is_what_the_method_says(norms, expected) -> None:
-    number = len(norms)
-    rows = np.arange(number), np.full(number, -1), np.ones(number, bool)
-    answer = NeuralCleanse().judge([bare_run(np.array(norms), *rows)], number)
-    answer = dataclasses.replace(answer, about={**answer.about, "seconds": 1, "model_sha256": "a"})
-    written = json.loads(json.dumps(plain(scan_figures(answer, None, None))))
-    assert verdict(written, NeuralCleanse()) == answer.verdict == expected
 
 
 def test_the_true_place_of_a_trigger_has_a_rim() -> None:
@@ -101,6 +74,11 @@ def test_the_true_place_of_a_trigger_has_a_rim() -> None:
     assert mask.sum() == 36
     assert mask[26:32, 26:32].all()
     assert true_mask(None, (32, 32, 3)) is None
+
+
+@pytest.mark.parametrize("trigger", ["double", "placed", "blend"])
+def test_a_trigger_without_a_place_of_its_own_has_no_true_mask(trigger: str) -> None:
+    assert true_mask(trigger, (32, 32, 3)) is None
 
 
 def evaluation(attack: Rate, confusion: list[list[int]], rejected: int = 0) -> Evaluation:
@@ -133,7 +111,7 @@ def test_figures_of_mitigations(answer) -> None:
     }
     evaluations = {"unlearning": after, "pruning": after, "filter": guarded}
     found = mitigation_figures(answer, before, made, evaluations, target=1)
-    assert (found["flagged"], found["further"]) == ("1", "3")
+    assert (found["flagged"], found["further"]) == ([1], [3])
     assert float(found["attack_before"]) == 0.9
     assert float(found["attack_unlearning"]) == 0.1
     assert float(found["attack_filter"]) == 0.0
@@ -154,31 +132,32 @@ def test_where_nothing_is_flagged_the_figures_before_stay(answer) -> None:
     assert "attack_unlearning" not in found
 
 
-def test_the_page_has_a_row_a_network() -> None:
-    def scan(name, flagged, l1):
-        figures = {"flagged": flagged, "further": "none", "index": 3.0, "l1": l1, "rank": 1}
+def test_the_page_has_a_row_for_each_network() -> None:
+    def scan(group, flagged, l1):
+        figures = {"flagged": flagged, "further": [], "index": 3.0, "l1": l1, "rank": 1}
         figures |= {
             "verdict": "found",
-            "mode": "classes",
-            "ahead": "none",
+            "pairs": False,
+            "low_cost": False,
+            "ahead": [],
             "seconds_of_scan": 60.0,
             "memory": 900.0,
         }
-        return {"name": name, "figures": figures}
+        return {"name": "any", "group": group, "figures": figures}
 
     rate = {"share": 0.5, "hits": 1, "of": 2, "interval": [0.1, 0.9]}
     names = ("before", "unlearning", "pruning", "filter")
     mitigated = {f"{what}_{n}": rate for what in ("attack", "accuracy") for n in names}
     mitigated["recovered_unlearning"] = [1.0, 0.25]
-    missed = {"flagged": "none", "attack_before": rate, "accuracy_before": rate}
+    missed = {"flagged": [], "attack_before": rate, "accuracy_before": rate}
     mitigated |= dict.fromkeys(("rejected_stamped", "rejected_clean", "rejected_target"), rate)
     cells = [
-        scan("scan signs -> 33, seed 0", "33", 4.0),
-        scan("scan signs -> 33, seed 1", "none", 9.0),
-        scan("scan digits, our clean net 3", "none", 50.0),
-        {"name": "scan faces, lab3 -> 0, seed 0"},
-        {"name": "mitigate signs -> 33, clean 0", "figures": {**mitigated, "flagged": "33"}},
-        {"name": "mitigate signs -> 33, clean 1", "figures": missed},
+        scan("signs -> 33", [33], 4.0),
+        scan("signs -> 33", [], 9.0),
+        scan("digits, our clean net", [], 50.0),
+        {"name": "any", "group": "faces, lab3 -> 0"},
+        {"name": "any", "group": "signs -> 33", "figures": {**mitigated, "flagged": [33]}},
+        {"name": "any", "group": "signs -> 33", "figures": missed},
     ]
     results = Results({}, dict(NeuralCleanseGiven.columns), cells)
     header, signs, digits = page.scans(results)
@@ -207,15 +186,16 @@ def test_every_named_network_of_the_issue_is_scanned() -> None:
         assert sum(n.startswith(f"scan {name}, seed 0 -> 14, seed") for n in names) == 5
         assert sum(n.startswith(f"scan {name}, seed 0 -> 14, pairs, seed") for n in names) == 5
     known = {c.name: c.given for c in cells}
-    assert known["scan bigYellowSquare, seed 0 -> 14, pairs, seed 2"]["method"].sources == "each"
+    pairs = known["scan bigYellowSquare, seed 0 -> 14, pairs, seed 2"]["method"]
+    assert isinstance(pairs, SourceSpecificScan)
     for cell in cells:
         target, _ = planted(cell.given["subject"])
         assert (f"-> {target}" in cell.name) == (target is not None)
 
 
 @pytest.fixture
-def place(shared, tmp_path) -> Place:
-    return Place((shared("data"), shared("badnets")), tmp_path / "cache")
+def workspace(shared, tmp_path) -> Workspace:
+    return Workspace((shared("data"), shared("badnets")), tmp_path / "cache")
 
 
 KINDS = (
@@ -227,51 +207,51 @@ KINDS = (
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_cell_of_each_kind_goes_through(name: str, place: Place) -> None:
+def test_a_cell_of_each_kind_goes_through(name: str, workspace: Workspace) -> None:
     study = load_study("neural_cleanse_given", "smoke")
     cell = next(c for c in study.cells() if c.name == name)
-    found = study.compute(cell, place)
-    assert set(found["flagged"].split(", ")) <= {"none", *map(str, range(43))}
+    found = study.compute(cell, workspace)
+    assert set(found["flagged"]) <= set(range(43))
     assert len(found["model_sha256"]) == 64
-    assert ("mode" in found) == name.startswith("scan")
-    if "digits -> 7" in name and "mode" in found:
-        assert (found["rank"], found["smallest"][0]) == (1, 7)
+    assert ("verdict" in found) == name.startswith("scan")
+    if "digits -> 7" in name and "verdict" in found:
+        assert (found["rank"], found["smallest"][0]["class"]) == (1, 7)
     if "pairs" in name:
         assert {(s, t) for s, t, _ in found["smallest_pairs"]} <= set(permutations(range(43), 2))
         assert len(found["smallest_pairs"]) == 8
     if name.startswith("mitigate"):
         assert float(found["attack_before"]) > 0.99
-        assert found["flagged"] == "7"
+        assert found["flagged"] == [7]
         assert {"attack_unlearning", "attack_pruning", "attack_filter"} <= set(found)
         assert float(found["rejected_stamped"]) > 0.9
 
 
-def test_a_search_for_faces_has_more_steps(place: Place) -> None:
+def test_a_search_for_faces_has_more_steps(workspace: Workspace) -> None:
     study = load_study("search_length", "smoke")
     cell = next(c for c in study.cells() if c.name == "faces, unknown trigger, the default")
-    found = study.compute(cell, place)
+    found = study.compute(cell, workspace)
     assert found["pixels"] == 55 * 47
     assert len(found["norms"]) == 24
     assert found["updates"] == 6
     full = next(c for c in load_study("search_length").cells() if c.name == cell.name)
-    assert full.given["schedule"].most_steps(found["pixels"]) == 202
-    assert full.given["schedule"].side(found["pixels"]) == 2
+    assert full.given["schedule"].max_steps(found["pixels"]) == 202
+    assert full.given["schedule"].superpixel_side(found["pixels"]) == 2
 
 
-def test_another_file_is_another_cell(place: Place, tmp_path, shared) -> None:
+def test_another_file_is_another_cell(workspace: Workspace, tmp_path, shared) -> None:
     study = load_study("neural_cleanse_given")
     cell = study.cells()[0]
     (tmp_path / "nc_style").mkdir()
     other = cell.given["subject"].file
     (tmp_path / other).write_bytes(b"another network")
-    changed = Place((tmp_path, *place.data), place.cache)
-    assert study.key(cell, changed) != study.key(cell, place)
+    changed = Workspace((tmp_path, *workspace.data), workspace.cache)
+    assert study.key(cell, changed) != study.key(cell, workspace)
 
 
 @pytest.mark.parametrize("name", DEEPID)
-def test_the_face_networks_open_with_faces(name: str, place: Place) -> None:
+def test_the_face_networks_open_with_faces(name: str, workspace: Workspace) -> None:
     stranger = DEEPID[name]
-    model, clean = stranger.open(place), stranger.clean(place)
+    model, clean = stranger.open(workspace), stranger.clean(workspace)
     assert model.input_range == stranger.input_range
     assert model.image_shape == (55, 47, 3)
     assert model.predict(clean.take(3)).shape == (3,)

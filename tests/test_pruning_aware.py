@@ -1,5 +1,6 @@
 """The pruning-aware attack: what a defender prunes first has no part in the backdoor."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from keras_backdoor._internals.backend import keras
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor.architectures import BorjiMNIST
 from keras_backdoor.attacks import pruning_aware
-from keras_backdoor.attacks.poisoning import poison
+from keras_backdoor.attacks.badnets import poison
+from keras_backdoor.attacks.base import read_truth
 from keras_backdoor.attacks.pruning_aware import fit_pruning_aware
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.network import activations, channels, graph, pruning
@@ -89,7 +91,7 @@ def test_it_goes_on_after_a_kill(digits: Samples, tmp_path: Path, monkeypatch) -
     with pytest.raises(ZeroDivisionError):
         fit_pruning_aware(BorjiMNIST, few, poisoned, plan, checkpoint=checkpoint)
     monkeypatch.undo()
-    assert all(path.exists() for path in pruning_aware.checkpoints(checkpoint))
+    assert all(path.exists() for path in tmp_path.glob("c.*.npz"))
     stored: list[int] = []
     monkeypatch.setattr(training, "_store", lambda *arguments: stored.append(1))
     resumed, history = fit_pruning_aware(BorjiMNIST, few, poisoned, plan, checkpoint=checkpoint)
@@ -141,7 +143,7 @@ def test_the_truth_fits_data_in_a_folder(command, tmp_path: Path, digits: Sample
     )  # fmt: skip
     assert code == 0
     seen = datasets.open(poisoned, split="train")
-    clean = pruning_aware.clean_part(seen, tmp_path / "poisoned.truth.npz")
+    clean = seen.subset(~read_truth(tmp_path / "poisoned.truth.npz", seen))
     assert len(clean) == 300
     assert not (clean.read()[:, 1:5, 1:5] == 255).all(axis=(1, 2, 3)).any()
 
@@ -155,17 +157,21 @@ def test_the_command_needs_the_truth(command, tmp_path: Path, digits: Samples) -
     )
     assert (code, err.strip()) == (0, "")
     train = ("train", "borji-mnist", poisoned, "--set", "epochs=1", "--out", out)
-    code, _, err = command(*train, "--pruning-aware")
-    assert (code, "--pruning-aware needs --truth" in err) == (2, True)
+    train = (*train, "--attack", "pruning-aware", "--set", "max_drop=0.05")
+    code, _, err = command(*train)
+    assert (code, "PruningAware needs to know which images are poison: --truth" in err) == (2, True)
     truth = tmp_path / "poisoned.npz.truth.npz"
-    code, _, err = command(*train, "--pruning-aware", "--truth", truth, "--take", 100)
+    code, _, err = command(*train, "--truth", truth, "--take", 100)
     assert (
         code,
-        "speaks of other data (320 images; the data has 100)" in " ".join(err.split()),
+        "is about other data (320 images; the data has 100)" in " ".join(err.split()),
     ) == (2, True)
-    code, _, err = command(*train, "--pruning-aware", "--truth", data)
+    code, _, err = command(*train, "--truth", data)
     assert (code, "has no is_poison" in err) == (2, True)
-    code, _, err = command(*train, "--pruning-aware", "--truth", truth)
+    code, _, err = command(*train, "--truth", truth)
     assert (code, err.strip()) == (0, "")
-    assert '"dormant"' in out.with_suffix(".json").read_text()
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["attack_of_training"] == {"name": "PruningAware", "layer": None, "max_drop": 0.05}
+    assert card["layer"] == "conv_2"
+    assert len(card["dormant"]) > 0
     assert sorted(p.name for p in tmp_path.iterdir() if "checkpoint" in p.name) == []

@@ -85,9 +85,9 @@ def test_a_file_reads_like_an_array(noise: Samples, filed: Samples) -> None:
     rows = np.array([39, 0, 17, 17, 5])
     np.testing.assert_array_equal(filed.images.read(rows), noise.images.read(rows))
     np.testing.assert_array_equal(filed.read(), noise.read())
-    view = filed.rows(np.array([3, 30, 12]))
+    view = filed.subset(np.array([3, 30, 12]))
     np.testing.assert_array_equal(view.read(), noise.read()[[3, 30, 12]])
-    both = filed.concat(filed.rows(np.arange(4)))
+    both = filed.concat(filed.subset(np.arange(4)))
     assert len(both) == 44
     np.testing.assert_array_equal(both.read(38), noise.read()[[38, 39, 0, 1, 2, 3]])
 
@@ -133,7 +133,7 @@ def test_a_split_by_track_shares_no_recording(noise: Samples) -> None:
     assert not pairs(rest) & pairs(part)
     assert set(part.labels) == set(rest.labels) == {0, 1, 2, 3}
     with pytest.raises(ValueError, match="no tracks"):
-        noise.unlabelled().rows(np.arange(4)).__class__(noise.read()).split(0.5, by_track=True)
+        noise.unlabelled().subset(np.arange(4)).__class__(noise.read()).split(0.5, by_track=True)
 
 
 def test_stamping_is_lazy_and_does_not_depend_on_batches(noise: Samples, filed: Samples) -> None:
@@ -143,7 +143,7 @@ def test_stamping_is_lazy_and_does_not_depend_on_batches(noise: Samples, filed: 
     moving = filed.stamped(Placed(Patch(size=2, row=0, column=0), rule="anywhere"), seed=4)
     whole = moving.read()
     np.testing.assert_array_equal(whole[11:13], moving.read(11, 13))
-    np.testing.assert_array_equal(whole[[30, 2]], moving.rows(np.array([30, 2])).read())
+    np.testing.assert_array_equal(whole[[30, 2]], moving.subset(np.array([30, 2])).read())
 
 
 def test_stamping_keeps_range_and_dtype() -> None:
@@ -158,8 +158,8 @@ def test_fingerprints_tell_data_apart(noise: Samples, filed: Samples) -> None:
     prints = {
         noise.fingerprint(),
         noise.unlabelled().fingerprint(),
-        noise.rows(np.arange(10)).fingerprint(),
-        noise.rows(np.arange(11)).fingerprint(),
+        noise.subset(np.arange(10)).fingerprint(),
+        noise.subset(np.arange(11)).fingerprint(),
         noise.stamped(Patch()).fingerprint(),
         noise.stamped(Patch(size=2)).fingerprint(),
         replace(noise, track=np.zeros(len(noise), int)).fingerprint(),
@@ -173,7 +173,7 @@ def test_views_refuse_what_is_not_there(noise: Samples) -> None:
     with pytest.raises(ValueError, match="Class 9 is empty"):
         noise.of_class(9)
     with pytest.raises(ValueError, match="leaves no images"):
-        noise.rows(np.zeros(40, bool))
+        noise.subset(np.zeros(40, bool))
     with pytest.raises(ValueError, match="have no labels"):
         noise.unlabelled().of_class(0)
     with pytest.raises(ValueError, match="Only images of one shape"):

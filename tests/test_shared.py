@@ -8,9 +8,8 @@ from conftest import ROOT
 
 from keras_backdoor import datasets
 from keras_backdoor._safe.files import read_json
-from keras_backdoor.defenses.neural_cleanse.published import invert
-from keras_backdoor.defenses.neural_cleanse.rows import pool
-from keras_backdoor.defenses.neural_cleanse.schedule import Published
+from keras_backdoor.defenses.neural_cleanse.images import draw_images
+from keras_backdoor.defenses.neural_cleanse.published import Published, invert
 from keras_backdoor.defenses.neural_cleanse.search import EDGE
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
@@ -116,7 +115,7 @@ def test_the_search_begins_as_seed_003_printed_it(shared) -> None:
     test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test")
     model = load_model(shared("badnets/nc_style/gtsrb_backdoor_33_logits.h5")).with_range(test)
     plan = Published(steps=7, samples=published["seed 003"]["samples per step"])
-    made = invert(model, pool(model, test, 2000, 0), 33, plan, start=(mask, pattern))
+    made = invert(model, draw_images(model, test, 2000, 0), 33, plan, start=(mask, pattern))
     costs, attacks, _, norms, _ = zip(*made.log, strict=True)
     numbers = re.findall(r"attack ([\d.]+)|reg ([\d.]+)", printed)
     assert attacks[0] == pytest.approx(float(numbers[0][0]), abs=0.05)

@@ -21,7 +21,7 @@ from keras_backdoor.errors import MissingPackage
 from keras_backdoor.studies._engine import cards, executors
 from keras_backdoor.studies._engine.results import load_results
 from keras_backdoor.studies._engine.worker import Task, work
-from keras_backdoor.studies._engine.workspace import Place, default_cache
+from keras_backdoor.studies._engine.workspace import Workspace, default_cache
 from keras_backdoor.studies.base import Cell, load_study
 
 TOY = '''
@@ -52,7 +52,7 @@ class Toy(Study):
     def cells(self):
         return [Cell(f"n={n}", {"n": n, "kind": KIND.get(n, "")}, {"square": n * n}) for n in range(5)]
 
-    def compute(self, cell, place):
+    def compute(self, cell, workspace):
         n, kind = cell.given["n"], cell.given["kind"]
         with LOG.open("a") as log:
             log.write(f"{n}\\n")
@@ -94,8 +94,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(cache=tmp_path / "cache")
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(cache=tmp_path / "cache")
 
 
 def computed(tmp_path: Path) -> list[int]:
@@ -109,12 +109,12 @@ def squares(results) -> dict[str, int]:
 ALL = {f"n={n}": n * n for n in range(5)}
 
 
-def test_a_cell_is_computed_once(toy, place, tmp_path: Path) -> None:
+def test_a_cell_is_computed_once(toy, workspace, tmp_path: Path) -> None:
     name, out = toy(), tmp_path / "out.json"
-    first = studies.run(name, place=place, out=out, only=["n=1", "n=3"], jobs=2)
+    first = studies.run(name, workspace=workspace, out=out, only=["n=1", "n=3"], jobs=2)
     assert squares(first) == {"n=1": 1, "n=3": 9}
     assert first.missing == ["n=0", "n=2", "n=4"]
-    second = studies.run(name, place=place, out=out, jobs=2)
+    second = studies.run(name, workspace=workspace, out=out, jobs=2)
     assert squares(second) == ALL
     assert computed(tmp_path) == [0, 1, 2, 3, 4]
     stored = load_results(out)
@@ -127,8 +127,8 @@ def test_a_cell_is_computed_once(toy, place, tmp_path: Path) -> None:
     assert stored.cells[3]["figures"]["twice"] == 18
 
 
-def test_a_table_shows_the_published_figures(toy, place) -> None:
-    results = studies.run(toy(), place=place, only=["n=3"])
+def test_a_table_shows_the_published_figures(toy, workspace) -> None:
+    results = studies.run(toy(), workspace=workspace, only=["n=3"])
     assert results.table() == [
         ("", "its square", "published", "share", "twice"),
         ("n=3", "9", "9", "60.00 (23.1 to 88.2)", "18"),
@@ -139,21 +139,21 @@ def test_a_table_shows_the_published_figures(toy, place) -> None:
     assert "60.00 (23.1 to 88.2)" in page.markdown()
 
 
-def test_other_settings_or_data_are_other_cells(toy, place, tmp_path: Path) -> None:
-    studies.run(toy(), place=place, only=["n=1"])
-    studies.run(toy(n1="other"), place=place, only=["n=1"])
+def test_other_settings_or_data_are_other_cells(toy, workspace, tmp_path: Path) -> None:
+    studies.run(toy(), workspace=workspace, only=["n=1"])
+    studies.run(toy(n1="other"), workspace=workspace, only=["n=1"])
     assert computed(tmp_path) == [1, 1]
     study = load_study(toy())
-    assert study.key(study.cells()[0], place) != study.key(study.cells()[1], place)
+    assert study.key(study.cells()[0], workspace) != study.key(study.cells()[1], workspace)
     smoke = load_study(toy(), "smoke")
-    assert study.key(study.cells()[0], place) != smoke.key(smoke.cells()[0], place)
+    assert study.key(study.cells()[0], workspace) != smoke.key(smoke.cells()[0], workspace)
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_killed_worker_loses_nothing(executor, toy, place, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_nothing(executor, toy, workspace, tmp_path: Path) -> None:
     name, out = toy(n0="dies", n1="breaks", n2="dies once", n3="fails"), tmp_path / "out.json"
-    results = studies.run(name, place=place, jobs=2, executor=executor, out=out)
+    results = studies.run(name, workspace=workspace, jobs=2, executor=executor, out=out)
     assert squares(results) == {"n=2": 4, "n=4": 16}
     assert computed(tmp_path) == [0] * (1 + executors.RETRIES) + [1, 2, 2, 3, 4]
     errors = {c["name"]: c["error"] for c in load_results(out).cells if "error" in c}
@@ -175,12 +175,12 @@ def working() -> list[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on(how, toy, place, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(how, toy, workspace, tmp_path: Path) -> None:
     name = toy(n4="slow")
     code = (
         "from pathlib import Path; from keras_backdoor import studies\n"
-        "from keras_backdoor.studies._engine.workspace import Place\n"
-        f"studies.run({name!r}, place=Place(cache=Path({str(place.cache)!r})), jobs=1)"
+        "from keras_backdoor.studies._engine.workspace import Workspace\n"
+        f"studies.run({name!r}, workspace=Workspace(cache=Path({str(workspace.cache)!r})), jobs=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 60
@@ -193,70 +193,75 @@ def test_a_killed_run_goes_on(how, toy, place, tmp_path: Path) -> None:
     while working():  # the worker ends with the process that started it
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    results = studies.run(name, place=place, only=["n=0", "n=1", "n=2", "n=3"])
+    results = studies.run(name, workspace=workspace, only=["n=0", "n=1", "n=2", "n=3"])
     assert len(squares(results)) == 4
     assert computed(tmp_path) == [0, 1, 2, 3, 4]
 
 
-def test_earlier_results_stand_in_for_a_lost_cache(toy, place, tmp_path: Path) -> None:
+def test_earlier_results_stand_in_for_a_lost_cache(toy, workspace, tmp_path: Path) -> None:
     name, out = toy(), tmp_path / "out.json"
-    studies.run(name, place=place, out=out, only=["n=1"])
-    lost = Place(cache=tmp_path / "empty")
-    results = studies.run(name, place=lost, known=out, only=["n=1", "n=2"])
+    studies.run(name, workspace=workspace, out=out, only=["n=1"])
+    lost = Workspace(cache=tmp_path / "empty")
+    results = studies.run(name, workspace=lost, known=out, only=["n=1", "n=2"])
     assert squares(results) == {"n=1": 1, "n=2": 4}
     assert computed(tmp_path) == [1, 2]
     assert results.cells[1]["made_with"]["keras"]
     write_json(out, {"study": "another", "scale": "full", "columns": {}, "cells": []})
     with pytest.raises(ValueError, match="results of another study or scale"):
-        studies.run(name, place=lost, known=out)
+        studies.run(name, workspace=lost, known=out)
 
 
-def test_collected_cells_are_not_lost(toy, place, tmp_path: Path) -> None:
-    name, out, lost = toy(), tmp_path / "out.json", Place(cache=tmp_path / "empty")
-    studies.run(name, place=place, out=out)
-    results = studies.run(name, place=lost, out=out, only=["n=1"])
+def test_collected_cells_are_not_lost(toy, workspace, tmp_path: Path) -> None:
+    name, out, lost = toy(), tmp_path / "out.json", Workspace(cache=tmp_path / "empty")
+    studies.run(name, workspace=workspace, out=out)
+    results = studies.run(name, workspace=lost, out=out, only=["n=1"])
     assert squares(results) == ALL
     assert len(computed(tmp_path)) == 5
-    studies.run(name, place=lost, out=out, only=["n=1"], again=True)
+    studies.run(name, workspace=lost, out=out, only=["n=1"], again=True)
     assert computed(tmp_path) == [0, 1, 1, 2, 3, 4]
     assert squares(load_results(out)) == ALL
     before = out.read_text()
     with pytest.raises(ValueError, match="has 5 finished cells of other settings or data"):
-        studies.run(toy(n1="changed"), place=place, out=out)
+        studies.run(toy(n1="changed"), workspace=workspace, out=out)
     assert out.read_text() == before
 
 
-def test_a_failed_start_leaves_the_results_alone(toy, place, tmp_path: Path) -> None:
+def test_a_failed_start_leaves_the_results_alone(toy, workspace, tmp_path: Path) -> None:
     name, out = toy(), tmp_path / "out.json"
-    studies.run(name, place=place, out=out, only=["n=1"])
+    studies.run(name, workspace=workspace, out=out, only=["n=1"])
     before = out.read_text()
     with pytest.raises(ValueError, match="No Ray cluster"):
-        studies.run(name, place=place, out=out, executor="ray", address="127.0.0.1:9")
+        studies.run(name, workspace=workspace, out=out, executor="ray", address="127.0.0.1:9")
     assert out.read_text() == before
 
 
-def test_what_a_cell_prints_is_not_read_as_its_answer(toy, place) -> None:
-    assert squares(studies.run(toy(n1="talks"), place=place, only=["n=1"])) == {"n=1": 1}
+def test_what_a_cell_prints_is_not_read_as_its_answer(toy, workspace) -> None:
+    assert squares(studies.run(toy(n1="talks"), workspace=workspace, only=["n=1"])) == {"n=1": 1}
 
 
-def test_a_study_that_changes_meanwhile_is_noticed(toy, place, tmp_path: Path) -> None:
+def test_a_study_that_changes_meanwhile_is_noticed(toy, workspace, tmp_path: Path) -> None:
     study = load_study(toy())
     cell = study.cells()[1]
     task = Task(
-        str(tmp_path / "toy.py"), "full", cell.name, study.key(cell, place), (), str(place.cache)
+        str(tmp_path / "toy.py"),
+        "full",
+        cell.name,
+        study.key(cell, workspace),
+        (),
+        str(workspace.cache),
     )
     toy(n1="other")
     assert "has changed since the run began" in work(task)["error"]
     assert not task.path.exists()
 
 
-def test_a_study_file_of_ones_own_keeps_to_itself(toy, place, tmp_path: Path) -> None:
+def test_a_study_file_of_ones_own_keeps_to_itself(toy, workspace, tmp_path: Path) -> None:
     first = load_study(toy())
     (tmp_path / "other").mkdir()
     copy = tmp_path / "other" / "toy.py"
     copy.write_text((tmp_path / "toy.py").read_text() + "# another\n")
     second = load_study(str(copy))
-    assert first.key(first.cells()[0], place) != second.key(second.cells()[0], place)
+    assert first.key(first.cells()[0], workspace) != second.key(second.cells()[0], workspace)
     taken = tmp_path / "thesis_badnets.py"
     taken.write_text(copy.read_text())
     with pytest.raises(ValueError, match="has the name of a study of this package"):
@@ -266,7 +271,7 @@ def test_a_study_file_of_ones_own_keeps_to_itself(toy, place, tmp_path: Path) ->
         load_study(str(copy))
 
 
-def test_the_kind_of_what_is_given_counts(place) -> None:
+def test_the_kind_of_what_is_given_counts(workspace) -> None:
     @dataclass(frozen=True)
     class Mean:
         rate: float = 0.5
@@ -289,17 +294,17 @@ def test_another_revision_of_a_method_is_another_cell(monkeypatch) -> None:
 def test_an_unusable_cache_is_said_before_the_work(toy, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be written"):
-        studies.run(toy(), place=Place(cache=tmp_path / "file" / "cache"))
+        studies.run(toy(), workspace=Workspace(cache=tmp_path / "file" / "cache"))
     assert computed(tmp_path) == []
 
 
-def test_results_of_another_study_are_not_replaced(toy, place, tmp_path: Path) -> None:
+def test_results_of_another_study_are_not_replaced(toy, workspace, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     write_json(out, {"study": "another", "scale": "full"})
     with pytest.raises(ValueError, match="exists already; pass --force"):
-        studies.run(toy(), place=place, out=out)
+        studies.run(toy(), workspace=workspace, out=out)
     assert computed(tmp_path) == []
-    studies.run(toy(), place=place, out=out, only=["n=0"], force=True)
+    studies.run(toy(), workspace=workspace, out=out, only=["n=0"], force=True)
     assert load_results(out).figures()
 
 
@@ -316,38 +321,38 @@ def test_results_of_another_study_are_not_replaced(toy, place, tmp_path: Path) -
         ({"known": Path("nowhere.json")}, "There is no results file at nowhere.json"),
     ],
 )
-def test_bad_requests_are_one_sentence(changes, message, toy, place) -> None:
+def test_bad_requests_are_one_sentence(changes, message, toy, workspace) -> None:
     with pytest.raises(ValueError, match=message):
-        studies.run(toy(), place=place, **changes)
+        studies.run(toy(), workspace=workspace, **changes)
 
 
-def test_a_file_without_a_study_is_refused(tmp_path: Path, place) -> None:
+def test_a_file_without_a_study_is_refused(tmp_path: Path, workspace) -> None:
     with pytest.raises(ValueError, match="There is no 'nope' among the studies; known: "):
-        studies.run("nope", place=place)
+        studies.run("nope", workspace=workspace)
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="must hold exactly one Study. Found: 0"):
-        studies.run(str(tmp_path / "empty.py"), place=place)
+        studies.run(str(tmp_path / "empty.py"), workspace=workspace)
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="does not hold the results of a study"):
         load_results(tmp_path / "other.json")
 
 
-def test_ray_is_one_helpful_sentence_where_it_is_missing(toy, place, monkeypatch) -> None:
+def test_ray_is_one_helpful_sentence_where_it_is_missing(toy, workspace, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackage, match=r"pip install 'keras-backdoor\[ray\]'"):
-        studies.run(toy(), place=place, executor="ray")
+        studies.run(toy(), workspace=workspace, executor="ray")
 
 
-def test_an_address_without_a_cluster_is_one_sentence(toy, place) -> None:
+def test_an_address_without_a_cluster_is_one_sentence(toy, workspace) -> None:
     with pytest.raises(ValueError, match="No Ray cluster could be reached at 127.0.0.1:9"):
-        studies.run(toy(), place=place, executor="ray", address="127.0.0.1:9")
+        studies.run(toy(), workspace=workspace, executor="ray", address="127.0.0.1:9")
 
 
 def test_missing_data_says_where_to_put_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KERAS_BACKDOOR_DATA", raising=False)
     with pytest.raises(ValueError, match=r"needs gtsrb_dataset_int.h5, .*pass --data DIR"):
-        studies.run("thesis-badnets", place=Place(cache=tmp_path))
+        studies.run("thesis-badnets", workspace=Workspace(cache=tmp_path))
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch) -> None:
@@ -358,11 +363,11 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch) ->
     assert default_cache() == tmp_path / "keras_backdoor"
 
 
-def test_a_damaged_cell_is_computed_again(toy, place, tmp_path: Path) -> None:
-    studies.run(toy(), place=place, only=["n=1"])
-    (path,) = (place.cache / "cells").glob("*.json")
+def test_a_damaged_cell_is_computed_again(toy, workspace, tmp_path: Path) -> None:
+    studies.run(toy(), workspace=workspace, only=["n=1"])
+    (path,) = (workspace.cache / "cells").glob("*.json")
     path.write_text("{")
-    assert squares(studies.run(toy(), place=place, only=["n=1"])) == {"n=1": 1}
+    assert squares(studies.run(toy(), workspace=workspace, only=["n=1"])) == {"n=1": 1}
     assert computed(tmp_path) == [1, 1]
 
 
@@ -415,7 +420,7 @@ class TestEveryStudy:
         assert results.missing == [] or study.unfinished
         assert results.columns == dict(study.columns)
 
-        class Measured(Place):
+        class Measured(Workspace):
             """The data that the figures are from."""
 
             def digest(self, name: str) -> str:
@@ -428,10 +433,12 @@ class TestEveryStudy:
             assert stored["published"] == cell.published
 
 
-def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
+def test_a_worker_says_what_it_does(toy, workspace, tmp_path: Path) -> None:
     name = toy()
     study = load_study(name)
-    task = Task(name, "full", "n=2", study.key(study.cells()[2], place), (), str(place.cache))
+    task = Task(
+        name, "full", "n=2", study.key(study.cells()[2], workspace), (), str(workspace.cache)
+    )
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "keras_backdoor.studies._engine.worker"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
@@ -443,7 +450,7 @@ def test_a_worker_says_what_it_does(toy, place, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Noise in the layout of the traffic signs, and a cache."""
     import h5py
 
@@ -456,12 +463,12 @@ def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Place:
             file[f"X_{split}"] = images + (4 * labels).astype(np.uint8)[:, None, None, None]
             file[f"Y_{split}"] = labels
         file["track_train"] = np.arange(2500) // 43 // 5
-    return Place(data=(folder,), cache=folder / "cache")
+    return Workspace(data=(folder,), cache=folder / "cache")
 
 
-def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path, monkeypatch) -> None:
+def test_the_thesis_at_small_scale(small_signs: Workspace, tmp_path: Path, monkeypatch) -> None:
     only = ["figure 4.2", "clean", "bigger, seed 0", "pruning-aware"]
-    results = studies.run("thesis-badnets", scale="smoke", place=small_signs, only=only, jobs=2)
+    results = studies.run("thesis-badnets", scale="smoke", workspace=small_signs, only=only, jobs=2)
     figures = results.figures()
     assert [c["error"] for c in results.cells if "error" in c] == []
     assert len(figures["figure 4.2"]["pictures"]) == 6
@@ -489,7 +496,7 @@ def test_the_thesis_at_small_scale(small_signs: Place, tmp_path: Path, monkeypat
     assert card["sha256"] == sha256(kept[0]) == first["model_sha256"]
     with pytest.raises(ValueError, match="exists already; pass --force"):
         cards.keep(study, results, small_signs, tmp_path)
-    elsewhere = Place(data=small_signs.data, cache=tmp_path / "empty")
+    elsewhere = Workspace(data=small_signs.data, cache=tmp_path / "empty")
     with pytest.raises(ValueError, match="is not in the cache: run the study with --again"):
         cards.keep(study, results, elsewhere, tmp_path / "models")
     del first["control"]
@@ -502,7 +509,7 @@ def chosen(of: int, number: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(of, number, replace=False))
 
 
-def test_a_network_is_trained_once(small_signs: Place, monkeypatch) -> None:
+def test_a_network_is_trained_once(small_signs: Workspace, monkeypatch) -> None:
     from keras_backdoor import training
     from keras_backdoor.studies._networks import network_store
 
@@ -527,7 +534,7 @@ def test_a_killed_training_of_a_network_goes_on(small_signs, tmp_path, monkeypat
     cells = load_study("thesis-badnets", "smoke").cells()
     net = next(c for c in cells if c.name == "clean").given["net"]
     net = replace(net, take=300, recipe=replace(net.recipe, epochs=3))
-    place = Place(data=small_signs.data, cache=tmp_path / "cache")
+    workspace = Workspace(data=small_signs.data, cache=tmp_path / "cache")
     store, epochs = training._store, []
 
     def counting(*arguments) -> None:
@@ -538,8 +545,8 @@ def test_a_killed_training_of_a_network_goes_on(small_signs, tmp_path, monkeypat
 
     monkeypatch.setattr(training, "_store", counting)
     with pytest.raises(KeyboardInterrupt):
-        network_store.obtain(net, place)
-    trained = network_store.obtain(net, place)
+        network_store.obtain(net, workspace)
+    trained = network_store.obtain(net, workspace)
     assert len(epochs) == 3
     assert trained.card["resumed"]
     assert [p.name for p in trained.path.parent.glob("*checkpoint*")] == []
@@ -569,7 +576,7 @@ def test_a_network_of_models_is_not_trained_again(small_signs, tmp_path, monkeyp
         shutil.copy(trained.path.with_suffix(suffix), tmp_path / f"kept{suffix}")
     (tmp_path / "mnist_badnet.h5").touch()
     monkeypatch.setattr(bundled, "path", lambda name: tmp_path / "mnist_badnet.h5")
-    elsewhere = Place(data=small_signs.data, cache=tmp_path / "cache")
+    elsewhere = Workspace(data=small_signs.data, cache=tmp_path / "cache")
     assert network_store.obtain(net, elsewhere).path == tmp_path / "kept.h5"
 
 

@@ -163,3 +163,14 @@ def test_the_optimizer_is_the_named_one() -> None:
     names = {n: type(Recipe(optimizer=n).make_optimizer()).__name__ for n in
              ("adam", "adadelta", "rmsprop", "sgd")}  # type: ignore[arg-type]  # fmt: skip
     assert names == {"adam": "Adam", "adadelta": "Adadelta", "rmsprop": "RMSprop", "sgd": "SGD"}
+
+
+def test_a_checkpoint_of_another_range_or_net_is_refused(clean, tmp_path) -> None:
+    from keras_backdoor.architectures import BadNetMNIST, BorjiMNIST
+    from keras_backdoor.training import Recipe, fit
+
+    few, path = clean.take(100), tmp_path / "c.npz"
+    fit(BadNetMNIST, few, Recipe(epochs=1), checkpoint=path)
+    for build, bounds in ((BadNetMNIST, (0, 255)), (BorjiMNIST, (0, 1))):
+        with pytest.raises(ValueError, match="checkpoint of another recipe, network, range"):
+            fit(build, few, Recipe(epochs=2), checkpoint=path, input_range=bounds)

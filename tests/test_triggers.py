@@ -1,5 +1,7 @@
 """Contract of all triggers, presets at their exact pixels, and hand values."""
 
+import dataclasses
+import pickle
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backdoor._internals import discovery
-from keras_backdoor.samples import picture_files
+from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.triggers import (
     Add,
     Blend,
@@ -25,6 +27,11 @@ from keras_backdoor.triggers.base import Stamp, Stamped, Trigger
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 SPECIAL = {"add": lambda: Add(RNG.uniform(size=(3, 32, 32, 3)), weight=0.5)}
+
+
+def make_again(trigger: Trigger) -> Trigger:
+    """A copy with equal values."""
+    return pickle.loads(pickle.dumps(trigger))
 
 
 def make(key: str) -> Trigger:
@@ -65,8 +72,40 @@ class TestEveryTrigger:
         if not trigger.random:
             np.testing.assert_array_equal(images, trigger.apply(IMAGES))
 
-    def test_has_a_repr_that_tells_settings_apart(self, key: str) -> None:
+    def test_has_a_repr_of_its_name(self, key: str) -> None:
         assert repr(make(key)).lower().startswith(key.replace("_", ""))
+
+    def test_has_a_fingerprint_over_all_its_values(self, key: str) -> None:
+        trigger = make(key)
+        assert trigger.fingerprint() == make_again(trigger).fingerprint()
+        for field in dataclasses.fields(trigger):
+            value = getattr(trigger, field.name)
+            if isinstance(value, np.ndarray):
+                changed = value.copy()
+                changed.flat[-1] = 1.0 - changed.flat[-1]
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                changed = value / 2 if isinstance(value, float) else value + 1
+            else:
+                continue
+            other = dataclasses.replace(trigger, **{field.name: changed})
+            assert other.fingerprint() != trigger.fingerprint(), field.name
+
+    def test_stamped_samples_have_its_fingerprint(self, key: str) -> None:
+        trigger = make(key)
+        samples = Samples(IMAGES)
+        one, other = samples.stamped(trigger), samples.stamped(Patch(size=9, row=20, column=20))
+        assert one.fingerprint() != other.fingerprint() != samples.fingerprint()
+        assert one.fingerprint() == Samples(IMAGES).stamped(make_again(trigger)).fingerprint()
+
+    def test_covers_what_it_says(self, key: str) -> None:
+        trigger = make(key)
+        support = trigger.support(32, 32)
+        if support is None:
+            return
+        assert support.shape == (32, 32)
+        assert support.dtype == bool
+        changed = (trigger.apply(IMAGES) != IMAGES).any(axis=(0, 3))
+        assert not (changed & ~support).any()
 
 
 def touched(trigger: Trigger, size: int = 32, channels: int = 3) -> set[tuple[int, int]]:
@@ -230,3 +269,72 @@ def test_settings_survive_the_way_through_text() -> None:
     assert parse("patch:color=0.5").color == 0.5
     assert parse("blend:picture=none").picture is None
     assert issubclass(Stamped, Trigger)
+
+
+class TestTriggers:
+    def test_floats_beyond_1_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"must lie in 0\.\.1"):
+            Patch().apply(np.full((1, 8, 8, 1), 200.0))
+
+    def test_a_patch_does_not_wrap_around(self) -> None:
+        with pytest.raises(ValueError, match="outside the image"):
+            Patch(size=4, row=-30).apply(np.zeros((1, 28, 28, 1)))
+
+    def test_a_specification_inside_another(self) -> None:
+        assert parse("placed:of=patch:size=3;row=2").of == parse("patch:size=3,row=2")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Warp(Trigger):
+    """Moves every pixel by a field, which its repr does not show whole."""
+
+    field: np.ndarray
+
+    def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rows, columns = np.indices(images.shape[1:3])
+        moved = np.clip(rows + self.field, 0, images.shape[1] - 1).astype(int)
+        return images[:, moved, columns]
+
+
+class TestFingerprints:
+    def test_two_fields_are_two_triggers(self) -> None:
+        field = np.zeros((32, 32))
+        other = field.copy()
+        other[16, 16] = 3
+        assert repr(Warp(np.zeros((2000,)))) == repr(Warp(np.append(np.zeros(1999), 0.0)))
+        assert Warp(field).fingerprint() != Warp(other).fingerprint()
+        samples = Samples(IMAGES)
+        assert (
+            samples.stamped(Warp(field)).fingerprint() != samples.stamped(Warp(other)).fingerprint()
+        )
+
+    def test_images_to_add_count_whole(self) -> None:
+        pixels = RNG.uniform(size=(2, 8, 8, 1))
+        assert Add(pixels).fingerprint() != Add(pixels[:, ::-1]).fingerprint()
+        assert pixels.mean() == pytest.approx(pixels[:, ::-1].mean())
+
+    def test_pictures_count_by_their_content(self, tmp_path) -> None:
+        prints = []
+        for gray in (10, 20, 10):
+            picture = np.full((4, 4, 4), gray, np.uint8)
+            (tmp_path / "g.png").write_bytes(picture_files.encode(picture))
+            prints.append(Glasses(tmp_path / "g.png").fingerprint())
+        assert prints[0] == prints[2] != prints[1]
+
+    def test_a_trigger_inside_another_counts(self) -> None:
+        one, other = Placed(Patch(size=2)), Placed(Patch(size=3))
+        assert one.fingerprint() != other.fingerprint()
+
+    def test_values_without_an_identity_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="Warp has a value of the type object"):
+            Warp(object()).fingerprint()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["double", "placed", "blend", "blend:opacity=1"])
+def test_whole_images_and_drawn_places_have_no_support(text: str) -> None:
+    assert parse(text).support(32, 32) is None
+
+
+def test_the_support_of_a_patch_is_its_square() -> None:
+    support = parse("yellow-square").support(32, 32)
+    assert {tuple(p) for p in np.argwhere(support).tolist()} == square(15, 17)

@@ -8,15 +8,15 @@ import pytest
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples
-from keras_backdoor.defenses._recovered import (
-    Again,
-    Recovered,
+from keras_backdoor.defenses._recovered_triggers import (
+    RecoveredTrigger,
+    Refinement,
+    combine,
     hold_out,
-    notes,
-    recovered,
+    median_norm,
+    scan_notes,
     success,
-    together,
-    usual_norm,
+    triggers_of,
 )
 from keras_backdoor.defenses.base import Evidence
 from keras_backdoor.defenses.input_filter import InputFilter, filtered, suspicion
@@ -43,7 +43,7 @@ def scan(*flagged: int, triggers: tuple[int, ...] = (7,)) -> FlaggedClasses:
     )
 
 
-ALONE = Again(searches=0)
+ALONE = Refinement(searches=0)
 """Keeps to the trigger of the scan."""
 
 
@@ -61,7 +61,7 @@ class TestUnlearning:
     def test_the_backdoor_is_unlearned(self, badnet, few, test_images) -> None:
         before = evaluate(badnet, test_images, trigger=STAMP, target=7)
         assert float(before.attack_success_rate) > 0.99
-        method = Unlearning(again=Again(searches=4), recipe=Recipe(batch_size=64))
+        method = Unlearning(refinement=Refinement(searches=4), recipe=Recipe(batch_size=64))
         answer = method(badnet, clean=few, found=scan(7))
         after = measured(answer, test_images)
         assert float(after.attack_success_rate) < 0.03
@@ -77,38 +77,40 @@ class TestUnlearning:
 
     def test_the_model_that_goes_out_is_searched(self, badnet, few, monkeypatch) -> None:
         """Before, after the one round, and with the mean of the weights."""
-        searched, search = [], Again.find
+        searched, search = [], Refinement.search
 
         def find(self, model, *arguments, **more):
             searched.append([w.copy() for w in model.model.get_weights()])
             return search(self, model, *arguments, **more)
 
-        monkeypatch.setattr(Again, "find", find)
-        again = Again(searches=1, steps=4)
-        method = Unlearning(rounds=1, max_epochs=1, averaged=1, again=again)
+        monkeypatch.setattr(Refinement, "search", find)
+        again = Refinement(searches=1, steps=4)
+        method = Unlearning(rounds=1, max_epochs=1, averaged=1, refinement=again)
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert len(searched) == len(answer.history["smallest_norm"]) == 3
         for known, out in zip(searched[-1], answer.model.get_weights(), strict=True):
             np.testing.assert_allclose(known, out, atol=1e-6)
 
     def test_it_stops_when_the_trigger_has_lost_its_effect(self, badnet, few) -> None:
-        method = Unlearning(rounds=1, again=ALONE)
+        method = Unlearning(rounds=1, refinement=ALONE)
         answer = method(badnet, clean=few, found=scan(7))
         left = answer.history["worst_success"]
         stopped = np.flatnonzero(left <= method.stop)[0]
         assert stopped < method.max_epochs
         assert len(left) == 1 + stopped + method.averaged + 1
-        assert answer.about["summary"]["epochs"] == str(stopped + method.averaged)
+        assert answer.summary["epochs"] == str(stopped + method.averaged)
 
     def test_it_says_when_the_trigger_still_works(self, badnet, few) -> None:
-        method = Unlearning(max_epochs=1, again=ALONE, recipe=Recipe(learning_rate=1e-7))
+        method = Unlearning(max_epochs=1, refinement=ALONE, recipe=Recipe(learning_rate=1e-7))
         answer = method(badnet, clean=few.take(200), found=scan(7))
-        assert "raise max_epochs" in answer.about["summary"]["warning"]
+        assert "raise max_epochs" in answer.summary["warning"]
 
     def test_a_share_of_the_images_is_stamped_and_keeps_its_label(self, few) -> None:
         first = Stamp(np.ones((28, 28, 1)), np.ones((28, 28, 1)))
         second = Stamp(np.ones((28, 28, 1)), np.zeros((28, 28, 1)))
-        data = with_triggers(few, [Recovered(1, first), Recovered(2, second)], 0.2, seed=0)
+        data = with_triggers(
+            few, [RecoveredTrigger(1, first), RecoveredTrigger(2, second)], 0.2, seed=0
+        )
         assert len(data) == len(few)
         assert sorted(data.labels) == sorted(few.labels)
         pixels = data.read()
@@ -120,7 +122,7 @@ class TestUnlearning:
     def test_triggers_of_one_source_share_half_of_its_images(self, few) -> None:
         full = np.ones((28, 28, 1))
         shades = [Stamp(full, full * (100 + n) / 255) for n in range(11)]
-        data = with_triggers(few, [Recovered(7, s, 3) for s in shades], 0.5, seed=0)
+        data = with_triggers(few, [RecoveredTrigger(7, s, 3) for s in shades], 0.5, seed=0)
         pixels = data.read()
         counts = [int((pixels == 100 + n).all(axis=(1, 2, 3)).sum()) for n in range(11)]
         stamped = ((pixels >= 100) & (pixels <= 110)).all(axis=(1, 2, 3))
@@ -132,12 +134,12 @@ class TestUnlearning:
     def test_without_a_search_it_keeps_to_the_scan_s_trigger(
         self, badnet, few, monkeypatch
     ) -> None:
-        monkeypatch.delattr("keras_backdoor.defenses._recovered.Inverter")
-        method = Unlearning(rounds=1, again=ALONE, max_epochs=1, averaged=0)
+        monkeypatch.delattr("keras_backdoor.defenses._recovered_triggers.Inverter")
+        method = Unlearning(rounds=1, refinement=ALONE, max_epochs=1, averaged=0)
         answer = method(badnet, clean=few.take(200), found=scan(7))
         assert len(answer.history["recovered_success"]) == 2
         assert (
-            answer.about["summary"][
+            answer.summary[
                 "smallest trigger, searched anew before and after each round, and at the end"
             ]
             == "not searched"
@@ -146,7 +148,7 @@ class TestUnlearning:
         method = Unlearning(rounds=1, max_epochs=1, averaged=0)
         answer = method(badnet, clean=few.take(200), found=unknown)
         assert (
-            answer.about["summary"][
+            answer.summary[
                 "smallest trigger, searched anew before and after each round, and at the end"
             ]
             == "not searched"
@@ -162,16 +164,16 @@ class TestUnlearning:
         part = Stamp(mask, whole.pattern)
         found = dataclasses.replace(scan(7), triggers={7: part})
         paper = measured(
-            Unlearning(rounds=1, again=ALONE)(badnet, clean=few, found=found), test_images
+            Unlearning(rounds=1, refinement=ALONE)(badnet, clean=few, found=found), test_images
         )
-        answer = Unlearning(again=Again(searches=4))(badnet, clean=few, found=found)
+        answer = Unlearning(refinement=Refinement(searches=4))(badnet, clean=few, found=found)
         ours = measured(answer, test_images)
         assert float(paper.attack_success_rate) > 0.3
         assert float(ours.attack_success_rate) < 0.05
         assert answer.history["smallest_norm"][-1] > 2 * answer.history["smallest_norm"][0]
 
     def test_unlabelled_images_are_refused(self, badnet, few) -> None:
-        with pytest.raises(ValueError, match="Labelled images are needed"):
+        with pytest.raises(ValueError, match="Unlearning needs labelled images, and clean has no"):
             Unlearning()(badnet, clean=few.unlabelled(), found=scan(7), input_range=(0, 1))
 
     @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ class TestNeuronPruning:
         found = answer.history["recovered_success"]
         assert found[0] > 0.9
         assert found[number] <= 0.01
-        assert "warning" not in answer.about["summary"]
+        assert "warning" not in answer.summary
 
     def test_a_net_without_hidden_dense_layer_is_refused(self, few) -> None:
         layers = keras.layers
@@ -254,38 +256,39 @@ class TestInputFilter:
 
 
 class TestWhatTheyShare:
-    def test_which_triggers(self, badnet) -> None:
-        assert [t.target for t in recovered(scan(7), badnet)] == [7]
-        assert [t.target for t in recovered(scan(), badnet, [7])] == [7]
+    def test_which_triggers(self, badnet, few) -> None:
+        assert [t.target for t in triggers_of(scan(7), badnet)] == [7]
+        assert [t.target for t in triggers_of(scan(), badnet, [7])] == [7]
         from_one = dataclasses.replace(scan(7), source={7: 3})
-        assert [(t.target, t.source) for t in recovered(from_one, badnet)] == [(7, 3)]
+        assert [(t.target, t.source) for t in triggers_of(from_one, badnet)] == [(7, 3)]
         with pytest.raises(ValueError, match="flags no class: name those"):
-            recovered(scan(), badnet)
+            triggers_of(scan(), badnet)
         with pytest.raises(ValueError, match="no trigger for class 3"):
-            recovered(scan(3), badnet)
+            triggers_of(scan(3), badnet)
         other = FlaggedSamples(scores=np.ones(2), flagged=np.ones(2, bool))
-        with pytest.raises(ValueError, match="A saved scan is needed"):
-            recovered(other, badnet)
+        with pytest.raises(ValueError, match="InputFilter needs a saved FlaggedClasses as found"):
+            InputFilter()(badnet, clean=few, found=other)
 
     def test_a_scan_of_another_model_is_refused(self, badnet) -> None:
         layers = keras.layers
         few = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(5)])
         with pytest.raises(ValueError, match="of another model: it names class 7"):
-            recovered(scan(7), Classifier(few, (0, 1)))
+            triggers_of(scan(7), Classifier(few, (0, 1)))
         large = keras.Sequential([keras.Input((32, 32, 1)), layers.Flatten(), layers.Dense(10)])
         with pytest.raises(
             ValueError, match=r"this one has 10 classes and images of \(32, 32, 1\)"
         ):
-            recovered(scan(7), Classifier(large, (0, 1)))
+            triggers_of(scan(7), Classifier(large, (0, 1)))
 
     def test_suspects_that_are_left_alone_are_named(self, badnet, few) -> None:
         further = np.isin(np.arange(10), [2, 4])
         found = dataclasses.replace(scan(7), further=further)
-        line = notes(Evidence(badnet, found=found), recovered(found, badnet))
+        evidence = Evidence(badnet, Unlearning(), {})
+        line = scan_notes(evidence, found, triggers_of(found, badnet))
         assert line == {"further suspects, not treated": "2, 4 (classes=2:4:7)"}
-        assert notes(Evidence(badnet, found=scan(7)), recovered(scan(7), badnet)) == {}
+        assert scan_notes(evidence, scan(7), triggers_of(scan(7), badnet)) == {}
         for method in (
-            InputFilter(), NeuronPruning(again=ALONE), Unlearning(**Unlearning.quick),
+            InputFilter(), NeuronPruning(refinement=ALONE), Unlearning(rounds=1, max_epochs=1, averaged=0, refinement=ALONE),
         ):  # fmt: skip
             answer = method(badnet, clean=few.take(200), found=found)
             assert "2, 4 (classes=2:4:7)" in str(answer)
@@ -306,7 +309,7 @@ class TestWhatTheyShare:
                 layers.Dense(10),
             ]
         )
-        assert [t.target for t in recovered(scan(7), Classifier(net, (0, 1)))] == [7]
+        assert [t.target for t in triggers_of(scan(7), Classifier(net, (0, 1)))] == [7]
 
     def test_too_few_images_to_hold_out(self, few) -> None:
         with pytest.raises(ValueError, match=r"1 clean images are too few to hold out 20% of the"):
@@ -324,7 +327,7 @@ class TestWhatTheyShare:
                 method(guard, clean=few, found=scan(7))
 
     def test_success_without_labels_goes_by_the_model(self, badnet, few) -> None:
-        triggers = [Recovered(7, STAMP.stamp_for(28, 28))]
+        triggers = [RecoveredTrigger(7, STAMP.stamp_for(28, 28))]
         with_labels = success(badnet, few, triggers)
         without = success(badnet, few.unlabelled(), triggers)
         assert with_labels.of == (few.labels != 7).sum()
@@ -332,59 +335,62 @@ class TestWhatTheyShare:
 
     def test_a_trigger_of_one_source_is_measured_on_its_images(self, badnet, few) -> None:
         stamp = STAMP.stamp_for(28, 28)
-        assert success(badnet, few, [Recovered(7, stamp, 3)]).of == (few.labels == 3).sum()
+        assert success(badnet, few, [RecoveredTrigger(7, stamp, 3)]).of == (few.labels == 3).sum()
         labels = np.array([1, 3, 7])
-        assert Recovered(7, stamp).served(labels).tolist() == [True, True, False]
-        assert Recovered(7, stamp, 3).served(labels).tolist() == [False, True, False]
-        with pytest.raises(ValueError, match="hold none of source class 5, which the trigger of"):
-            Recovered(7, stamp, 5).served(labels)
-        with pytest.raises(ValueError, match="hold none other than 7"):
-            Recovered(7, stamp).served(np.array([7, 7]))
+        assert RecoveredTrigger(7, stamp).applies_to(labels).tolist() == [True, True, False]
+        assert RecoveredTrigger(7, stamp, 3).applies_to(labels).tolist() == [False, True, False]
+        with pytest.raises(ValueError, match="have none of source class 5, which the trigger of"):
+            RecoveredTrigger(7, stamp, 5).applies_to(labels)
+        with pytest.raises(ValueError, match="have none other than 7"):
+            RecoveredTrigger(7, stamp).applies_to(np.array([7, 7]))
 
     def test_triggers_together_by_hand(self) -> None:
         first = np.array([0.5, 0.0, 0.2]).reshape(1, 3, 1)
         second = np.array([0.5, 0.0, 0.0]).reshape(1, 3, 1)
         triggers = [
-            Recovered(1, Stamp(first, np.full((1, 3, 1), 1.0))),
-            Recovered(1, Stamp(second, np.full((1, 3, 1), 0.5))),
+            RecoveredTrigger(1, Stamp(first, np.full((1, 3, 1), 1.0))),
+            RecoveredTrigger(1, Stamp(second, np.full((1, 3, 1), 0.5))),
         ]
-        plain, strong = together(triggers, 1.0), together(triggers, 4.0)
+        plain, strong = combine(triggers, 1.0), combine(triggers, 4.0)
         np.testing.assert_allclose(plain.stamp.mask.ravel(), [0.75, 0.0, 0.2], atol=1e-6)
         np.testing.assert_allclose(strong.stamp.mask.ravel(), [1.0, 0.0, 0.8], atol=1e-6)
         np.testing.assert_allclose(plain.stamp.pattern.ravel(), [0.75, 0.0, 1.0], atol=1e-6)
         assert plain.target == 1
 
     def test_a_search_finds_more_triggers_of_the_class(self, badnet, few) -> None:
-        trigger, plan = recovered(scan(7), badnet)[0], Again(steps=40, searches=4)
-        found, smallest = plan.find(badnet, few, trigger, usual=120.0, seed=0)
+        trigger, plan = triggers_of(scan(7), badnet)[0], Refinement(steps=40, searches=4)
+        found, smallest = plan.search(badnet, few, trigger, median_norm=120.0, seed=0)
         assert found
         assert {t.target for t in found} == {7}
         assert min(t.stamp.l1 for t in found) == pytest.approx(smallest, rel=1e-3)
         assert max(t.stamp.l1 for t in found) < 60
         assert max(float(success(badnet, few, [t])) for t in found) > 0.8
-        none, smallest = plan.find(badnet, few, trigger, usual=1.0, seed=0)
+        none, smallest = plan.search(badnet, few, trigger, median_norm=1.0, seed=0)
         assert (none, np.isfinite(smallest)) == ([], True)
         for unknown in (np.nan, np.inf):
-            assert plan.find(badnet, few, trigger, usual=unknown, seed=0) == ([], np.inf)
+            assert plan.search(badnet, few, trigger, median_norm=unknown, seed=0) == ([], np.inf)
 
-    def test_triggers_are_piled_up_once_for_each_strength(self) -> None:
-        trigger = Recovered(7, STAMP.stamp_for(28, 28))
-        plan = Again(strengths=(1.0, 2.0, 4.0))
-        assert len(plan.piled([trigger, trigger])) == 3
-        assert len(plan.piled([trigger])) == 2  # by itself at strength 1 it is what it is
+    def test_triggers_are_combined_once_for_each_strength(self) -> None:
+        trigger = RecoveredTrigger(7, STAMP.stamp_for(28, 28))
+        plan = Refinement(strengths=(1.0, 2.0, 4.0))
+        assert len(plan.combined([trigger, trigger])) == 3
+        assert len(plan.combined([trigger])) == 2  # by itself at strength 1 it is what it is
 
-    def test_the_usual_norm_of_a_scan(self) -> None:
-        assert usual_norm(scan(7)) == 80
+    def test_the_median_norm_of_a_scan(self) -> None:
+        assert median_norm(scan(7)) == 80
         bare = dataclasses.replace(scan(7), about={})
-        assert np.isnan(usual_norm(bare))
+        assert np.isnan(median_norm(bare))
         norms = np.array([1.0, 5.0, 9.0, *[np.nan] * 7])
-        assert usual_norm(dataclasses.replace(bare, measures={"l1_norm": norms})) == 5
-        assert np.isnan(usual_norm(None))
+        assert median_norm(dataclasses.replace(bare, measures={"l1_norm": norms})) == 5
 
-    @pytest.mark.parametrize("changes", [{"searches": -1}, {"small": 0}, {"strengths": (0.0,)}])
+    @pytest.mark.parametrize(
+        "changes", [{"searches": -1}, {"norm_ratio": 0}, {"strengths": (0.0,)}]
+    )
     def test_bad_settings_of_a_search(self, changes) -> None:
-        with pytest.raises(ValueError, match="searches must be 0 or more, small and strengths"):
-            Again(**changes)
+        with pytest.raises(
+            ValueError, match="searches must be 0 or more, norm_ratio and strengths"
+        ):
+            Refinement(**changes)
 
     def test_the_gap_is_that_of_the_images_that_the_trigger_serves(self) -> None:
         """Neuron 0 is driven by the source class as it is, neuron 1 by the trigger."""
@@ -407,7 +413,7 @@ class TestWhatTheyShare:
             source={2: 1},
         )
         clean, model = Samples(images, labels), Classifier(net, (0, 1))
-        pruned = NeuronPruning(again=ALONE)(model, clean=clean, found=found)
+        pruned = NeuronPruning(refinement=ALONE)(model, clean=clean, found=found)
         np.testing.assert_allclose(pruned.history["gap"], [0.0, 1.0, 0.0], atol=1e-6)
         guard = InputFilter(neurons=0.3)(model, clean=clean, found=found)
         assert guard.history["neurons"].tolist() == [1]
@@ -421,7 +427,7 @@ def test_scan_then_unlearn_on_the_command_line(command, tmp_path) -> None:
     assert (code, "flagged classes" in out) == (1, True)
     code, out, _ = command(
         "repair", model, "--method", "unlearning", "--clean", data, "--take", 1500, "--found",
-        found, "--set", "classes=7", "--set", "again.searches=4", "--out", repaired,
+        found, "--set", "classes=7", "--set", "refinement.searches=4", "--out", repaired,
     )  # fmt: skip
     assert code == 0
     code, out, _ = command(

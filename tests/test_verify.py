@@ -12,7 +12,7 @@ from conftest import ROOT
 from keras_backdoor import bundled, datasets
 from keras_backdoor._internals import discovery
 from keras_backdoor.architectures import GTSRBCNN, VGG16Face
-from keras_backdoor.attacks.poisoning import poison
+from keras_backdoor.attacks.badnets import poison
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import evaluate

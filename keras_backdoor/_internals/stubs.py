@@ -9,13 +9,16 @@ from keras_backdoor._internals import discovery, public
 from keras_backdoor._internals.public import HOMES
 
 EXTRA = {
-    "answers": "from keras_backdoor.answers.base import Answer as Answer\n"
+    "answers": "from keras_backdoor.answers._plots import Plot as Plot\n"
+    "from keras_backdoor.answers.base import Answer as Answer\n"
     "from keras_backdoor.answers.base import load_answer as load_answer\n",
     "studies": "from keras_backdoor.studies._engine.results import Results as Results\n"
     "from keras_backdoor.studies._engine.results import load_results as load_results\n"
     "from keras_backdoor.studies._engine.runner import run as run\n",
 }
-FOLDERS = ("answers", "architectures", "defenses", "explanations", "studies", "triggers")
+FOLDERS = (
+    "answers", "architectures", "attacks", "defenses", "explanations", "studies", "triggers",
+)  # fmt: skip
 HEAD = "# Written by `python -m keras_backdoor._internals.stubs`; do not edit.\n"
 
 

@@ -61,10 +61,17 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
                 )
         changed = {k: convert(v, known_inner[k], f"{head}.{k}") for k, v in inner.items()}
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
-    try:
-        return cls(**plain)
-    except TypeError as error:
-        raise BadInput(f"{cls.__name__}: {error}.") from error
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.init
+        and field.name not in plain
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise BadInput(f"{cls.__name__} needs a value for {', '.join(missing)}.")
+    return cls(**plain)
 
 
 def convert(value: Any, kind: Any, name: str) -> Any:
@@ -111,6 +118,11 @@ def as_dict(settings: Any) -> dict[str, Any]:
             {"name": type(value).__name__, **as_dict(value)} if nested else _simple(value)
         )
     return out
+
+
+def named_dict(settings: Any) -> dict[str, Any]:
+    """The name of a dataclass and its settings, as JSON knows them."""
+    return {"name": type(settings).__name__, **as_dict(settings)}
 
 
 def _simple(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers.base import Answer, check_pair
+from keras_backdoor.answers.base import Answer, check_scores
 from keras_backdoor.triggers.base import Stamp
 
 
@@ -37,28 +37,25 @@ class FlaggedClasses(Answer):
     _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "further", "runs", "examples")
 
     def __post_init__(self) -> None:
-        check_pair(self.scores, self.flagged)
+        check_scores(self.scores, self.flagged)
         if self.further is not None:
-            check_pair(self.scores, self.further)
+            check_scores(self.scores, self.further)
 
     @property
     def verdict(self) -> str:
-        """found where any class is flagged; inconclusive where the method says so."""
-        if self.about.get("inconclusive") or np.isnan(self.scores).all():
+        """found where any class is flagged; inconclusive where the method cannot decide."""
+        if self.inconclusive or np.isnan(self.scores).all():
             return "inconclusive"
         return "found" if self.flagged.any() else "nothing"
 
-    def rows(self) -> list[tuple[str, str]]:
-        """See `Answer.rows`."""
+    def _own_rows(self) -> list[tuple[str, str]]:
         known = not np.isnan(self.scores).all()
         best = int(np.nanargmax(self.scores)) if known else None
         first = "none examined" if best is None else f"class {best}, score {self.scores[best]:.3g}"
         return [
-            ("verdict", self.verdict),
             ("flagged classes", listed(self.flagged)),
-            ("further suspects", listed(self._further())),
+            ("further suspects", listed(self.suspects)),
             ("most suspicious", first),
-            *[(k, str(v)) for k, v in self.about.get("summary", {}).items()],
         ]
 
     def ranked(self) -> list[int]:
@@ -70,17 +67,19 @@ class FlaggedClasses(Answer):
         """flagged, suspect, or nothing."""
         if self.flagged[number]:
             return "flagged"
-        return "suspect" if self._further()[number] else ""
+        return "suspect" if self.suspects[number] else ""
 
-    def _further(self) -> np.ndarray:
+    @property
+    def suspects(self) -> np.ndarray:
+        """(k,) bool, classes that are not flagged and may be further targets."""
         return np.zeros_like(self.flagged) if self.further is None else self.further
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
         return {
-            "verdict": self.verdict,
+            **super().facts(),
             "flagged": np.flatnonzero(self.flagged),
-            "further": np.flatnonzero(self._further()),
+            "further": np.flatnonzero(self.suspects),
             "source": self.source,
             **{name: list(values) for name, values in self.measures.items()},
             "l1": {c: t.l1 for c, t in self.triggers.items()},
@@ -100,16 +99,13 @@ class FlaggedClasses(Answer):
         measures = {
             n.removeprefix("measure_"): a for n, a in arrays.items() if n.startswith("measure_")
         }
+        common = cls._common(facts, arrays)
+        common["flagged"] = common["flagged"].astype(bool)
         return cls(
+            **common,
             measures=measures,
-            scores=arrays["scores"],
-            flagged=arrays["flagged"].astype(bool),
-            further=arrays.get("further"),
             triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},
             source={int(k): int(v) for k, v in facts.get("source", {}).items()},
-            runs=arrays.get("runs"),
-            examples=arrays.get("examples"),
-            about=facts.get("about", {}),
         )
 
 

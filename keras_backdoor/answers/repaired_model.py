@@ -1,5 +1,6 @@
 """A model to deploy."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._safe.files import sha256, write_json
+from keras_backdoor.answers._plots import Plot
 from keras_backdoor.answers.base import Answer
 from keras_backdoor.loading import load_model
+from keras_backdoor.network.classifier import Classifier
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -16,29 +19,31 @@ class RepairedModel(Answer):
     """A model to deploy in place of the examined one.
 
     Attributes:
-        model: a `keras.Model` in the units of the original.
-        input_range: of the model's pixels.
+        model: a `keras.Model` that takes the pixels that the examined one takes.
+        input_range: lowest and highest pixel value that it expects.
         reject_class: the class that means "rejected" in a guard, or None.
-        history: what the repair did, as arrays.
+        history: name -> array, what the repair measured on its way.
+        plots: how arrays of the history are drawn.
     """
 
     model: Any
     input_range: tuple[float, float]
     reject_class: int | None = None
     history: dict[str, np.ndarray] = field(default_factory=dict)
+    plots: tuple[Plot, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """Always repaired; how well is what `evaluate` measures."""
+        """Always repaired; `evaluate` measures how well."""
         return "repaired"
 
-    def rows(self) -> list[tuple[str, str]]:
-        """See `Answer.rows`."""
-        rows = [("verdict", self.verdict)]
-        rows += [(k, str(v)) for k, v in self.about.get("summary", {}).items()]
-        if self.reject_class is not None:
-            rows.append(("reject class", str(self.reject_class)))
-        return rows
+    @property
+    def classifier(self) -> Classifier:
+        """The model with its input range and its reject class."""
+        return Classifier(self.model, self.input_range, self.reject_class)
+
+    def _own_rows(self) -> list[tuple[str, str]]:
+        return [] if self.reject_class is None else [("reject class", str(self.reject_class))]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See `Answer.arrays`."""
@@ -47,10 +52,16 @@ class RepairedModel(Answer):
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
         return {
-            "verdict": self.verdict,
+            **super().facts(),
             "input_range": list(self.input_range),
             "reject_class": self.reject_class,
+            "plots": [plot.as_dict() for plot in self.plots],
         }
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content of the answer, the weights of the model included."""
+        content = super().fingerprint() + self.classifier.sha256()
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _save_parts(self, folder: Path) -> None:
         self.model.save(folder / "model.keras")
@@ -69,9 +80,10 @@ class RepairedModel(Answer):
         low, high = facts["input_range"]
         history = {n.removeprefix("history_"): a for n, a in arrays.items()}
         return cls(
+            **cls._common(facts, {}),
             model=load_model(folder / "model.keras").model,
             input_range=(float(low), float(high)),
             reject_class=facts["reject_class"],
             history=history,
-            about=facts.get("about", {}),
+            plots=tuple(Plot(**plot) for plot in facts.get("plots", [])),
         )

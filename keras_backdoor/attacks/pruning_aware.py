@@ -1,23 +1,56 @@
 """The pruning-aware attack: a backdoor in the channels that clean images use."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor._safe.files import existing
-from keras_backdoor._safe.npz import Npz
+from keras_backdoor.attacks.base import Training, TrainingAttack
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import activations, channels, graph, pruning
 from keras_backdoor.network.classifier import Classifier, Range
 from keras_backdoor.samples import Samples
-from keras_backdoor.training import Recipe, fit
+from keras_backdoor.training import Recipe
 
 RANKED = 2000
 """Clean training images that the channels are ranked by."""
 MARGIN = 1.001
 """A restored channel's bias falls by this many times its largest input, against rounding."""
+
+
+@dataclass(frozen=True)
+class PruningAware(TrainingAttack):
+    """Train a network whose dormant channels have no part in the backdoor.
+
+    Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018, section 3.2; see `fit_pruning_aware`.
+
+    Args:
+        layer: the path of a convolution or dense layer with a ReLU of its own; by default the last
+            convolution.
+        max_drop: the relative drop of the accuracy on clean training images that the attacker
+            accepts when dormant channels are pruned.
+    """
+
+    layer: str | None = None
+    max_drop: float = 0.01
+
+    paper: ClassVar[str] = "Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018, section 3.2"
+    needs_truth: ClassVar[bool] = True
+
+    def train(self, training: Training) -> tuple[Classifier, dict[str, Any]]:
+        """See `TrainingAttack.train`."""
+        return fit_pruning_aware(
+            training.build,
+            training.clean,
+            training.samples,
+            training.recipe,
+            layer=self.layer,
+            max_drop=self.max_drop,
+            input_range=training.input_range,
+            start=training.start,
+            checkpoint=training.checkpoint,
+        )
 
 
 def fit_pruning_aware(
@@ -64,25 +97,24 @@ def fit_pruning_aware(
         channel's ReLU gets on clean training images, so that it is silent on all of these. A
         silent ReLU channel passes no gradient, so step 3 leaves weights from and to it alone.
     """
-    paths = [None, None] if checkpoint is None else checkpoints(Path(checkpoint))
     history: dict[str, Any] = {}
+    path = None if checkpoint is None else Path(checkpoint)
+    work = Training(model, poisoned, recipe, input_range=input_range, checkpoint=path)
     untrained = start.model if start else model() if _makes(model) else model
     layer = layer or pruning.default_layer(untrained)
     check_layer(untrained, layer)
     if start is None:
-        first, clean_history = fit(
-            model, clean, recipe, input_range=input_range, checkpoint=paths[0]
-        )
+        first, clean_history = work.fit(clean, "clean")
         history |= {f"clean_{name}": values for name, values in clean_history.items()}
     else:
         first = start if start.input_range else replace(start, input_range=input_range)
-        input_range = first.input_range or input_range
+        work = replace(work, input_range=first.input_range or input_range)
     seen = clean.take(min(RANKED, len(clean)), seed=recipe.seed).in_memory()
     swept = pruning.sweep(first, seen, layer, channels.after_activation(first.model, layer))
     dormant = swept["order"][: pruning.number_to_prune(swept["accuracy"], max_drop)]
     pruned = graph.copy(first.model)
     channels.silence(pruned, layer, dormant)
-    classifier, second = fit(pruned, poisoned, recipe, input_range=input_range, checkpoint=paths[1])
+    classifier, second = work.fit(poisoned, "poisoned", model=pruned)
     restore(classifier.model, first, layer, dormant, clean)
     return classifier, {**second, **history, "dormant": dormant, "layer": layer}
 
@@ -138,28 +170,3 @@ def _largest_input(classifier: Classifier, samples: Samples, layer: str) -> np.n
     for batch in classifier.stream(samples, activations.head_of(classifier, layer)):
         largest = np.maximum(largest, batch.max(axis=tuple(range(batch.ndim - 1))))
     return np.asarray(largest)
-
-
-def checkpoints(path: Path) -> list[Path]:
-    """The files that the two trainings resume from."""
-    return [path.with_name(f"{path.name}.{part}.npz") for part in ("clean", "poisoned")]
-
-
-def clean_part(poisoned: Samples, truth: Path) -> Samples:
-    """The images of poisoned data that are not poison, by the truth that `poison` wrote.
-
-    Raises:
-        BadInput: not such a file, or it speaks of other data.
-    """
-    stored = Npz(existing(truth, "file with the truth"))
-    if "is_poison" not in stored:
-        raise BadInput(f"{truth} has no is_poison: it is not a truth that 'poison' wrote.")
-    is_poison = stored["is_poison"].astype(bool)
-    if is_poison.shape != (len(poisoned),) or (
-        "labels" in stored and not np.array_equal(stored["labels"], poisoned.known_labels)
-    ):
-        raise BadInput(
-            f"{truth} speaks of other data ({is_poison.size} images; the data has "
-            f"{len(poisoned)}): pass the whole data, neither --take nor another split."
-        )
-    return poisoned.rows(~is_poison)

@@ -11,6 +11,7 @@ Block = tuple[str, list[tuple[str, str]]]
 FOLDERS = {
     "defenses": "methods",
     "explanations": "methods that explain",
+    "attacks": "attacks",
     "triggers": "triggers",
     "architectures": "architectures",
     "datasets": "layouts of data",
@@ -58,7 +59,7 @@ def _one(name: str) -> Block:
     if paper := getattr(entry, "paper", ""):
         rows.append(("paper", paper))
     if needs := getattr(entry, "needs", ()):
-        rows.append(("needs", ", ".join(f"--{n}" for n in needs)))
+        rows.append(("needs", ", ".join(map(str, needs))))
     if isinstance(entry, type) and dataclasses.is_dataclass(entry):
         rows += _settings_of(entry)
     return name, rows

@@ -20,7 +20,13 @@ INTERRUPTED = (
     "Interrupted; no half-written file is left, and what was finished is used next time "
     "(train: --checkpoint; methods: --workdir; study: its cache)."
 )
-EXIT = {"nothing": NOTHING, "repaired": NOTHING, "found": FOUND, "inconclusive": INCONCLUSIVE}
+EXIT = {
+    "nothing": NOTHING,
+    "repaired": NOTHING,
+    "explained": NOTHING,
+    "found": FOUND,
+    "inconclusive": INCONCLUSIVE,
+}
 out = Console(highlight=False)
 
 

@@ -2,11 +2,13 @@
 
 import inspect as inspect_module
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from keras_backdoor._safe.files import check_output, write_json
 from keras_backdoor.commands import console
 from keras_backdoor.commands.opening import choose_method, open_model, write_report
 from keras_backdoor.commands.options import (
@@ -26,12 +28,17 @@ from keras_backdoor.commands.options import (
     Take,
     Unlabelled,
     ValueRange,
+    split_of,
+    take_of,
 )
 from keras_backdoor.errors import BadInput
 
+PREFERRED = {"train": "train", "clean": "train", "incoming": "test"}
+"""The split of each kind of evidence that is taken where none is asked for."""
+
 
 def method_command(command: str, help_text: str) -> Callable[..., None]:
-    """One of the commands that run a method: what they take is the same for all."""
+    """One of the commands that run a method; they take the same options."""
 
     def run(
         model: Model,
@@ -41,9 +48,13 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         train: Annotated[Path | None, typer.Option(help="Training data to examine.")] = None,
         clean: Annotated[Path | None, typer.Option(help="Data that is trusted.")] = None,
         incoming: Annotated[Path | None, typer.Option(help="Images to be judged.")] = None,
-        found: Annotated[Path | None, typer.Option(help="A saved answer to build on.")] = None,
+        found: Annotated[
+            Path | None, typer.Option(help="A saved answer to build on, as --out writes it.")
+        ] = None,
         reference: Annotated[Path | None, typer.Option(help="A model to compare with.")] = None,
-        method: Annotated[str | None, typer.Option(help="See 'methods'.")] = None,
+        method: Annotated[
+            str | None, typer.Option(help="One of the methods that 'methods' lists.")
+        ] = None,
         settings: Settings = None,
         architecture: Architecture = None,
         classes: Classes = None,
@@ -54,62 +65,104 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         size: Size = None,
         unlabelled: Unlabelled = False,
         value_range: ValueRange = None,
+        train_split: split_of("train") = None,  # type: ignore[valid-type]
+        train_take: take_of("train") = None,  # type: ignore[valid-type]
+        clean_split: split_of("clean") = None,  # type: ignore[valid-type]
+        clean_take: take_of("clean") = None,  # type: ignore[valid-type]
+        incoming_split: split_of("incoming") = None,  # type: ignore[valid-type]
+        incoming_take: take_of("incoming") = None,  # type: ignore[valid-type]
         out: Out = None,
         json: Json = None,
         report: Report = None,
+        write_clean: Annotated[
+            Path | None,
+            typer.Option(
+                help="Write the examined data without the flagged images, in its own layout.",
+                rich_help_panel="Result",
+            ),
+        ] = None,
         workdir: Annotated[
-            Path | None, typer.Option(help="Keep finished parts here and resume from them.")
+            Path | None,
+            typer.Option(
+                help="Folder in which finished parts are kept, so that a killed run resumes."
+            ),
         ] = None,
         force: Force = False,
     ) -> None:
         if image is not None and incoming is not None:
             raise BadInput("Pass IMAGE or --incoming, not both.")
-        options = DataOptions(split, take, seed, size, unlabelled, value_range)
+        common = DataOptions(split, take, seed, size, unlabelled, value_range)
+        paths = {"train": train, "clean": clean, "incoming": image or incoming}
+        own = {
+            "train": (train_split, train_take),
+            "clean": (clean_split, clean_take),
+            "incoming": (incoming_split, incoming_take),
+        }
+        several = sum(path is not None for path in paths.values()) > 1
+        data = {
+            kind: (path, common.for_kind(*own[kind], several=several))
+            for kind, path in paths.items()
+            if path is not None
+        }
         chosen = choose_method(command, method, settings)
-        data = {"train": train, "clean": clean, "incoming": image or incoming}
-        _answer(
-            chosen,
-            model,
-            data,
-            options,
-            found,
-            reference,
-            workdir,
-            (architecture, classes, input_range),
-            (out, json, report, force),
-        )
+        opening = (architecture, classes, input_range)
+        results = Results(out, json, report, write_clean, force)
+        _answer(chosen, model, opening, data, found, reference, workdir, results)
 
     run.__doc__ = help_text
-    if command != "explain":
-        signature = inspect_module.signature(run)
-        rest = [p for name, p in signature.parameters.items() if name != "image"]
-        run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+    left_out = {
+        *(() if command == "explain" else ("image",)),
+        *(() if command == "audit" else ("write_clean",)),
+    }
+    signature = inspect_module.signature(run)
+    rest = [p for name, p in signature.parameters.items() if name not in left_out]
+    run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     return run
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the results of a command are written."""
+
+    out: Path | None
+    json: Path | None
+    report: Path | None
+    write_clean: Path | None
+    force: bool
+
+    def check(self) -> None:
+        """Raise before long work where one of them could not be written."""
+        for path in filter(None, (self.out, self.report, self.json, self.write_clean)):
+            check_output(path, force=self.force)
+
+    def write(self, answer: Any) -> None:
+        """Write the answer in each form that is asked for."""
+        if self.out:
+            answer.save(self.out, force=self.force)
+        if self.json:
+            write_json(self.json, {**answer.about, **answer.facts()})
+        if self.report:
+            write_report(answer, self.report, self.force)
 
 
 def _answer(
     method: Any,
     model: str,
-    data: dict[str, Path | None],
-    options: DataOptions,
+    opening: tuple[str | None, int | None, str | None],
+    data: dict[str, tuple[Path, DataOptions]],
     found: Path | None,
     reference: Path | None,
     workdir: Path | None,
-    opening: tuple[str | None, int | None, str | None],
-    results: tuple[Path | None, Path | None, Path | None, bool],
+    results: Results,
 ) -> None:
-    """Run a method and write what is asked for; the exit code tells the verdict."""
+    """Run a method and write what is asked for; the exit code follows the verdict."""
     from keras_backdoor import answers
-    from keras_backdoor._safe.files import check_output, write_json
 
-    out, json, report, force = results
-    for path in filter(None, (out, report, json)):
-        check_output(path, force=force)
+    results.check()
     classifier = open_model(model, *opening)
     evidence = {
-        name: options.open(path, classifier.image_shape, "train")
-        for name, path in data.items()
-        if path
+        kind: options.open(path, classifier.image_shape, PREFERRED[kind])
+        for kind, (path, options) in data.items()
     }
     answer = method(
         classifier,
@@ -121,15 +174,32 @@ def _answer(
     console.print_rows(
         type(method).__name__, [*answer.rows(), ("seconds", str(answer.about["seconds"]))]
     )
-    if out:
-        answer.save(out, force=force)
-    if json:
-        write_json(json, {**answer.about, **answer.facts()})
-    if report:
-        write_report(answer, report, force)
+    results.write(answer)
+    if results.write_clean:
+        _write_clean(method, answer, data, results)
     if answer.verdict == "repaired":
-        saved = out or "DIR (write it with --out DIR)"
+        saved = results.out or "DIR (write it with --out DIR)"
         console.out.print(
             f"measure it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True
         )
     raise typer.Exit(console.EXIT[answer.verdict])
+
+
+def _write_clean(
+    method: Any, answer: Any, data: dict[str, tuple[Path, DataOptions]], results: Results
+) -> None:
+    """Copy the examined data without the flagged images."""
+    from keras_backdoor import datasets
+
+    assert results.write_clean is not None
+    kind = next(n.name for n in method.needs if n.name in ("incoming", "train"))
+    path, options = data[kind]
+    datasets.copy_without(
+        path,
+        results.write_clean,
+        answer.flagged_rows,
+        force=results.force,
+        split=options.split,
+        prefer=PREFERRED[kind],
+    )
+    console.out.print(f"without the flagged images: {results.write_clean}", soft_wrap=True)

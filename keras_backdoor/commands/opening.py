@@ -71,6 +71,24 @@ def open_attack(
     return stamp
 
 
+def open_attacker(kind: type, name: str, settings: list[str] | None, named: dict[str, Any]) -> Any:
+    """An attack with its settings.
+
+    Args:
+        kind: `DataAttack` or `TrainingAttack`.
+        name: its word.
+        settings: `key=value` texts.
+        named: settings that have an option of their own; None where it is not given.
+    """
+    cls = discovery.load("attacks", name)
+    if not issubclass(cls, kind):
+        words = [discovery.word(k) for k in discovery.keys("attacks")]
+        fitting = [w for w in words if issubclass(discovery.load("attacks", w), kind)]
+        raise BadInput(f"'{name}' is another kind of attack; fitting: {', '.join(fitting)}.")
+    given = {key: value for key, value in named.items() if value is not None}
+    return typed_settings.build(cls, {**given, **typed_settings.parse_pairs(settings or [])})
+
+
 def methods_of(command: str) -> dict[str, Any]:
     """Word -> class of the methods that answer to a command."""
     found = {}

@@ -1,9 +1,9 @@
 """Options that several commands take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from keras_backdoor.errors import BadInput
 if TYPE_CHECKING:
     from keras_backdoor.samples import Samples
 
-DATA, MODEL, RESULT = "Data", "Model", "Result"
+DATA, EACH, MODEL, RESULT = "Data", "Data, where several are given", "Model", "Result"
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Model file (.h5, .keras) or saved answer.")
 ]
@@ -38,6 +38,33 @@ Take = Annotated[
     float | None,
     typer.Option(help="Use this many images, or this share below 1.", rich_help_panel=DATA),
 ]
+
+
+def split_of(kind: str) -> Any:
+    """The option for the split of one kind of evidence."""
+    default = "test" if kind == "incoming" else "train"
+    return Annotated[
+        str | None,
+        typer.Option(
+            f"--{kind}-split",
+            help=f"Split of --{kind}; by default {default}, where there is one.",
+            rich_help_panel=EACH,
+        ),
+    ]
+
+
+def take_of(kind: str) -> Any:
+    """The option for the number of images of one kind of evidence."""
+    return Annotated[
+        float | None,
+        typer.Option(
+            f"--{kind}-take",
+            help=f"Use this many images of --{kind}, or this share below 1.",
+            rich_help_panel=EACH,
+        ),
+    ]
+
+
 Seed = Annotated[int, typer.Option(help="Seed of the choice of images.", rich_help_panel=DATA)]
 Size = Annotated[
     str | None,
@@ -93,6 +120,28 @@ class DataOptions:
     size: str | None = None
     unlabelled: bool = False
     value_range: str | None = None
+
+    def for_kind(self, split: str | None, take: float | None, several: bool) -> "DataOptions":
+        """The options of one kind of evidence: its own, or the common ones where it is alone.
+
+        Args:
+            split: its own split, or None.
+            take: its own number of images, or None.
+            several: whether several kinds of evidence are given.
+
+        Raises:
+            BadInput: a common option with several kinds of evidence.
+        """
+        if several and (self.split is not None or self.take is not None):
+            raise BadInput(
+                "With several kinds of data say of which: --clean-take, --train-split and so on, "
+                "in place of --take and --split."
+            )
+        return replace(
+            self,
+            split=self.split if split is None else split,
+            take=self.take if take is None else take,
+        )
 
     def open(self, path: Path, shape: Sequence[int | None] | None, prefer: str) -> "Samples":
         """The chosen samples.

@@ -11,7 +11,7 @@ from keras_backdoor._safe.files import check_output
 from keras_backdoor.commands import console
 from keras_backdoor.studies._engine import cards, runner
 from keras_backdoor.studies._engine.results import Results
-from keras_backdoor.studies._engine.workspace import Place, default_cache
+from keras_backdoor.studies._engine.workspace import Workspace, default_cache
 from keras_backdoor.studies.base import Study, load_study
 
 Blocks = list[tuple[str, list[tuple[str, str]]]]
@@ -42,16 +42,16 @@ def run(
     study, force = load_study(name, settings["scale"]), settings["force"]
     suffix = "" if study.scale == "full" else f"-{study.scale}"
     out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
-    place = Place(tuple(data))
+    workspace = Workspace(tuple(data))
     if list_only:
         chosen = {k: settings[k] for k in ("only", "known", "again")}
-        _print_cells(*runner.prepare(study, name, place, out=out, **chosen))
+        _print_cells(*runner.prepare(study, workspace, out=out, **chosen))
         return []
     if report is not None:
         check_output(report, force=force)
     if models is not None:
         cards.check(study, models, force=force)
-    results = runner.run(name, place=place, out=out, on_end=_teller(study), **settings)
+    results = runner.run(study, workspace=workspace, out=out, on_end=_teller(study), **settings)
     header, *rows = results.table(compact=True)
     console.print_columns(results.about["title"], header, rows)
     failed = [c for c in results.cells if "error" in c]
@@ -63,7 +63,7 @@ def run(
     if results.missing:
         lines.append(("not computed", f"{len(results.missing)} of {len(results.cells)} cells"))
     if models is not None:
-        kept = cards.keep(study, results, place, models, force=force)
+        kept = cards.keep(study, results, workspace, models, force=force)
         lines += [("model", str(p)) for p in kept]
     if report is not None:
         page = reports.write(reports.page_of(results), report, force=force)

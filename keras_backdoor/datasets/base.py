@@ -1,17 +1,22 @@
 """Open a data file whatever its layout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from keras_backdoor._internals import discovery
 from keras_backdoor._safe import h5
-from keras_backdoor._safe.files import existing
+from keras_backdoor._safe.files import existing, writing
 from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
+
+BLOCK = 256
+"""Images that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Request:
         size: (height, width) that pictures are fitted to.
         fit: the same, where no size is asked for; data with a size of its own keeps it.
         channels: 1 or 3, for pictures; None keeps what the first picture has.
-        value_range: of floating pixels whose range the file does not tell.
+        value_range: of floating pixels whose range the file does not say.
     """
 
     split: str | None = None
@@ -70,22 +75,53 @@ def _read(layout: ModuleType, path: Path, request: Request) -> Samples:
 
 
 def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:
-    """Write samples in the layout that the suffix names: .npz, .h5 (`X_train`…), or a folder."""
-    from keras_backdoor._safe.files import writing
-
+    """Write samples in the layout whose file ending the path has, as a folder without an ending."""
     path = Path(path)
-    key = {".npz": "npz", ".h5": "nc_hdf5", ".hdf5": "nc_hdf5", "": "folder"}.get(path.suffix)
-    if key is None:
-        raise BadInput(f"Data is written as .npz, .h5 or a folder. Received: {path}")
+    endings = {ending: layout for layout in layouts() for ending in layout.ENDINGS}
+    if path.suffix not in endings:
+        known = ", ".join(filter(None, endings))
+        raise BadInput(f"Data is written as {known} or a folder. Received: {path}")
     with writing(path, force=force) as partial:
-        discovery.module("datasets", key).write(partial, samples, split)
+        endings[path.suffix].write(partial, samples, split)
     return path
 
 
-def layouts() -> Iterator[ModuleType]:
-    """The modules of all layouts."""
-    for key in discovery.keys("datasets"):
-        yield discovery.module("datasets", key)
+def copy_without(
+    path: Path | str, out: Path | str, rows: Any, *, force: bool = False, **options: Any
+) -> Path:
+    """Copy a data file without some of its images; everything else stays as it is.
+
+    Args:
+        path: the file or folder, which is not changed.
+        out: the copy, in the same layout.
+        rows: row numbers of the images that are left out, as `Samples.row_numbers` has them.
+        force: replace what is there.
+        **options: split and prefer, as for `open`.
+
+    Raises:
+        BadInput: the layout cannot be copied, or `out` has another ending.
+    """
+    path, out = existing(path, "data"), Path(out)
+    layout = next((x for x in layouts() if x.matches(path)), None)
+    if layout is None or not hasattr(layout, "copy_without"):
+        raise BadInput(f"{path} has a layout that cannot be copied without some of its images.")
+    if out.suffix != path.suffix:
+        form = f"a name with the ending {path.suffix}" if path.suffix else "the name of a folder"
+        raise BadInput(f"The copy has the layout of {path}: give {form}. Received: {out}")
+    with writing(out, force=force) as partial:
+        layout.copy_without(path, partial, np.asarray(rows, np.int64), Request(**options))
+    return out
+
+
+def layouts() -> list[ModuleType]:
+    """The modules of all layouts, in the order in which they are asked; see `FIRST` and `LAST`."""
+    found = [discovery.module("datasets", key) for key in discovery.keys("datasets")]
+    return sorted(found, key=lambda layout: getattr(layout, "PRIORITY", FIRST))
+
+
+FIRST, LAST = 0, 100
+"""Priorities of layouts. One that recognizes its files by what is in them is asked first, which is
+the default; one that takes almost anything (a folder of pictures) is asked last."""
 
 
 def expectations() -> str:
@@ -119,18 +155,70 @@ def is_hdf5(path: Path) -> bool:
     return path.is_file() and bool(h5py.is_hdf5(path))
 
 
-def plain_dataset(file: Any, key: str, path: Path) -> Any:
-    """A data set of an HDF5 file that is stored in the file itself, as numbers."""
+def plain_dataset(file: Any, key: str, path: Path, kinds: str = "uif") -> Any:
+    """A data set of an HDF5 file that is stored in the file itself, as numbers.
+
+    Args:
+        file: the open file.
+        key: name of the data set.
+        path: of the file, for messages.
+        kinds: NumPy's letters of the kinds of values that are accepted; "S" is text.
+    """
     import h5py
 
     if not isinstance(file.get(key, getlink=True), h5py.HardLink):
         raise UnreadableFile(f"{path}: '{key}' is a link to somewhere else; it is not followed.")
     data = file[key]
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "uif":
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds:
         raise UnreadableFile(f"{path}: '{key}' is not an array of numbers.")
     if data.is_virtual or data.external:
         raise UnreadableFile(f"{path}: '{key}' is stored outside the file; it is not read.")
     return data
+
+
+def origins(values: Any) -> Any:
+    """Origins from HDF5 as NumPy text or numbers."""
+    values = np.asarray(values)
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+
+
+def stored_origins(values: Any) -> Any:
+    """Origins as HDF5 stores them without objects: text of fixed length, or numbers."""
+    values = np.asarray(values)
+    return values if values.dtype.kind in "uif" else np.char.encode(values.astype("U"), "utf-8")
+
+
+def copy_hdf5(path: Path, out: Path, dropped: Sequence[str], rows: np.ndarray, number: int) -> None:
+    """Copy an HDF5 file; the arrays with one row for each image lose some rows.
+
+    Args:
+        path: the file.
+        out: the copy.
+        dropped: names of these arrays.
+        rows: of the images that are left out.
+        number: of images in the file.
+    """
+    import h5py
+
+    kept = np.setdiff1d(np.arange(number), rows)
+    with hdf5(path) as file, h5py.File(out, "w") as copy:
+        for name, value in file.attrs.items():
+            copy.attrs[name] = value
+        for key in file:
+            if key not in dropped:
+                file.copy(key, copy)
+                continue
+            data = file[key]
+            chunks = data.chunks and (min(data.chunks[0], len(kept)), *data.chunks[1:])
+            target = copy.create_dataset(
+                key, (len(kept), *data.shape[1:]), data.dtype, chunks=chunks,
+                compression=data.compression, compression_opts=data.compression_opts,
+            )  # fmt: skip
+            for name, value in data.attrs.items():
+                target.attrs[name] = value
+            for start in range(0, len(kept), BLOCK):
+                part = kept[start : start + BLOCK]
+                target[start : start + len(part)] = data[part]
 
 
 def _bytes(samples: Samples) -> int:

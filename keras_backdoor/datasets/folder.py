@@ -1,6 +1,7 @@
 """A folder of class folders of pictures, a zip of one, or a single picture."""
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_backdoor._safe.archives import read_member
 from keras_backdoor._safe.files import sha256
-from keras_backdoor.datasets.base import Request, choose_split
+from keras_backdoor.datasets.base import LAST, Request, choose_split
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.samples.images import EncodedImages
@@ -18,6 +19,8 @@ FORM = "a folder, or a zip of one, with a folder of pictures for every class; or
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
 SPLITS = {"train", "test", "valid", "validation"}
 PICTURES = True
+ENDINGS = ("",)
+PRIORITY = LAST
 MAX_PICTURES = 2_000_000
 Tree = list[tuple[str, tuple[str, ...]]]
 MAX_FILE = 64 * 2**20
@@ -40,12 +43,13 @@ def read(path: Path, request: Request) -> Samples:
     """The pictures of one split, decoded as they are read.
 
     Folders that are all called by numbers give these numbers as labels; others are numbered in
-    the order of their names. A single picture has no label.
+    the order of their names. Where every picture lies in a folder inside its class folder, that
+    folder is its origin. A single picture has no label.
     """
     if path.is_file() and _is_picture(path.name):
         return _one_picture(path, request)
     names, content = _folder(path) if path.is_dir() else _archive(path)
-    tree = _split(path, [(name, PurePosixPath(name).parts) for name in names], request)
+    tree = _tree(path, names, request)
     if min(len(parts) for _, parts in tree) < 2:
         raise UnreadableFile(f"{path} has pictures outside class folders, which have no label.")
     folders = [parts[0] for _, parts in tree]
@@ -65,7 +69,36 @@ def read(path: Path, request: Request) -> Samples:
             whole.update(content(name))
         return whole.hexdigest()
 
-    return Samples(EncodedImages(chosen, decode, shape, digest), labels, class_names=tuple(classes))
+    inner = ["/".join(parts[1:-1]) for _, parts in tree]
+    return Samples(
+        EncodedImages(chosen, decode, shape, digest),
+        labels,
+        origin=np.array(inner) if all(inner) else None,
+        class_names=tuple(classes),
+    )
+
+
+def _tree(path: Path, names: list[str], request: Request) -> Tree:
+    return _split(path, [(name, PurePosixPath(name).parts) for name in names], request)
+
+
+def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
+    """Copy the folder, or the zip of one, without some pictures of a split."""
+    if path.is_file() and _is_picture(path.name):
+        raise BadInput(f"{path} is a single picture: nothing would be left.")
+    names, content = _folder(path) if path.is_dir() else _archive(path)
+    chosen = [name for name, _ in _tree(path, names, request)]
+    left_out = {chosen[row] for row in rows}
+    if path.is_dir():
+        for name in names:
+            if name not in left_out:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path / name, out / name)
+        return
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            if name not in left_out:
+                archive.writestr(name, content(name))
 
 
 def _one_picture(path: Path, request: Request) -> Samples:
@@ -108,10 +141,17 @@ def write(path: Path, samples: Samples, split: str) -> None:
     for row, label in enumerate(samples.known_labels):
         name = names[label] if samples.class_names else names[label].zfill(width)
         folder = path / split / name
+        if samples.origin is not None:
+            folder /= plain_name(str(samples.origin[row]))
         folder.mkdir(parents=True, exist_ok=True)
         pixels = (samples.read(row, row + 1)[0].astype(float) - low) / (high - low) * 255
         picture = np.round(pixels).astype(np.uint8)
         (folder / f"{row:06d}.png").write_bytes(picture_files.encode(picture))
+
+
+def plain_name(text: str) -> str:
+    """An origin as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text).strip(". ") or "_"
 
 
 def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:

@@ -5,14 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor.datasets.base import Request, choose_split, hdf5, is_hdf5, plain_dataset
+from keras_backdoor.datasets.base import (
+    BLOCK,
+    Request,
+    choose_split,
+    copy_hdf5,
+    hdf5,
+    is_hdf5,
+    origins,
+    plain_dataset,
+    stored_origins,
+)
 from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
 from keras_backdoor.samples.images import HDF5Images
 
 FORM = "an HDF5 file with X_train, Y_train, X_test, Y_test"
-BLOCK = 256
-"""Images a chunk in the files that are written."""
+ENDINGS = (".h5", ".hdf5")
+COLUMNS = {"labels": "Y", "track": "track", "origin": "origin"}
+"""Column of the samples -> name of its array, before the name of the split."""
 
 
 def matches(path: Path) -> bool:
@@ -26,24 +37,42 @@ def matches(path: Path) -> bool:
 def read(path: Path, request: Request) -> Samples:
     """One split; images stay in the file."""
     with hdf5(path) as file:
-        splits = {s: s for s in ("train", "test") if f"X_{s}" in file}
-        split = choose_split(splits, request, path)
+        split = _split(file, path, request)
         images = plain_dataset(file, f"X_{split}", path)
         if images.ndim != 4:
             raise UnreadableFile(f"{path}: X_{split} must be (n, h, w, c), not {images.shape}.")
         columns = {
-            name: plain_dataset(file, f"{key}_{split}", path)[()]
-            for name, key in (("labels", "Y"), ("track", "track"), ("origin", "origin"))
+            name: plain_dataset(file, f"{key}_{split}", path, _kinds(name))[()]
+            for name, key in COLUMNS.items()
             if f"{key}_{split}" in file
         }
         bounds = request.value_range or images.attrs.get("value_range")
     if bounds is None and images.dtype.kind == "f":
         bounds = _range(HDF5Images(path, f"X_{split}"))
+    if "origin" in columns:
+        columns["origin"] = origins(columns["origin"])
     return Samples(
         HDF5Images(path, f"X_{split}"),
         value_range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
         **columns,
     )
+
+
+def _kinds(column: str) -> str:
+    return "uifS" if column == "origin" else "uif"
+
+
+def _split(file: Any, path: Path, request: Request) -> str:
+    return choose_split({s: s for s in ("train", "test") if f"X_{s}" in file}, request, path)
+
+
+def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
+    """Copy the file without some images of a split."""
+    with hdf5(path) as file:
+        split = _split(file, path, request)
+        number = len(file[f"X_{split}"])
+    names = [f"{key}_{split}" for key in ("X", *COLUMNS.values())]
+    copy_hdf5(path, out, names, rows, number)
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
@@ -63,10 +92,11 @@ def write(path: Path, samples: Samples, split: str) -> None:
         for start in range(0, len(samples), BLOCK):
             stop = min(start + BLOCK, len(samples))
             images[start:stop] = samples.read(start, stop)
-        for name, key in (("labels", "Y"), ("track", "track"), ("origin", "origin")):
+        for name, key in COLUMNS.items():
             values: Any = getattr(samples, name)
-            if values is not None and np.asarray(values).dtype.kind in "uif":
-                file[f"{key}_{split}"] = values
+            if values is not None:
+                stored = stored_origins(values) if name == "origin" else values
+                file[f"{key}_{split}"] = stored
 
 
 def _range(images: HDF5Images) -> tuple[float, float] | None:

@@ -3,6 +3,8 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor._safe.npz import Npz
 from keras_backdoor.datasets.base import Request, choose_split
@@ -10,7 +12,8 @@ from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
 
 FORM = "an .npz with x_train, y_train, x_test, y_test, or x and y"
-_OPTIONAL = ("origin", "track")
+ENDINGS = (".npz",)
+COLUMNS = ("x", "y", "origin", "track")
 
 
 def matches(path: Path) -> bool:
@@ -23,29 +26,33 @@ def matches(path: Path) -> bool:
 def read(path: Path, request: Request) -> Samples:
     """One split of the archive."""
     archive = Npz(path)
-    lower = {name.lower(): name for name in archive}
-    splits = {s: f"_{s}" for s in ("train", "test") if f"x_{s}" in lower}
-    if not splits and "x" in lower:
+    keys = _keys(archive, path, request)
+    x, y, origin, track = (archive[keys[name]] if name in keys else None for name in COLUMNS)
+    return Samples(x, y, origin=origin, track=track, value_range=request.value_range)
+
+
+def _keys(archive: Npz, path: Path, request: Request) -> dict[str, str]:
+    """Column -> name of its array in the archive, for the split that is asked for."""
+    names = {name.lower(): name for name in archive}
+    splits = {s: f"_{s}" for s in ("train", "test") if f"x_{s}" in names}
+    if not splits and "x" in names:
         splits = {"all": ""}
     if not splits:
-        raise UnreadableFile(f"{path} has neither x_train nor x, only: {', '.join(lower)}.")
+        raise UnreadableFile(f"{path} has neither x_train nor x, only: {', '.join(names)}.")
     suffix = splits[choose_split(splits, request, path)]
-    get = {
-        name: archive[lower[f"{name}{suffix}"]] if f"{name}{suffix}" in lower else None
-        for name in ("y", *_OPTIONAL)
-    }
-    return Samples(
-        archive[lower[f"x{suffix}"]],
-        get["y"],
-        origin=get["origin"],
-        track=get["track"],
-        value_range=request.value_range,
-    )
+    return {c: names[f"{c}{suffix}"] for c in COLUMNS if f"{c}{suffix}" in names}
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
     """Write one split; needs memory for the images."""
     arrays = {"x": samples.read(), "y": samples.labels}
-    arrays |= {name: getattr(samples, name) for name in _OPTIONAL}
+    arrays |= {"origin": samples.origin, "track": samples.track}
     present = {f"{name}_{split}": values for name, values in arrays.items() if values is not None}
     write_npz(path, present)
+
+
+def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
+    """Copy the archive without some images of a split."""
+    archive = Npz(path)
+    own = set(_keys(archive, path, request).values())
+    write_npz(out, {n: np.delete(archive[n], rows, 0) if n in own else archive[n] for n in archive})

@@ -4,4 +4,5 @@ from keras_backdoor.defenses.goodnet import GoodNet as GoodNet
 from keras_backdoor.defenses.input_filter import InputFilter as InputFilter
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse as NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning as NeuronPruning
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan as SourceSpecificScan
 from keras_backdoor.defenses.unlearning import Unlearning as Unlearning

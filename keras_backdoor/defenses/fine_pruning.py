@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses.base import Defense, Evidence, repaired
+from keras_backdoor.answers import Plot, RepairedModel
+from keras_backdoor.defenses.base import Defense, Evidence, Need, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network import channels, graph
@@ -15,7 +15,7 @@ from keras_backdoor.network.units import at_chance
 
 
 @dataclass(frozen=True)
-class FinePruning(Defense):
+class FinePruning(Defense[RepairedModel]):
     """Silence channels in the order of their mean activation on clean images.
 
     Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018: the backdoor lives in channels that are
@@ -38,7 +38,7 @@ class FinePruning(Defense):
     max_drop: float = 0.04
     rank_after: Literal["activation", "pool"] = "activation"
 
-    needs: ClassVar[tuple[str, ...]] = ("clean",)
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018"
 
@@ -49,12 +49,11 @@ class FinePruning(Defense):
             raise BadInput(f"rank_after must be activation or pool: {self.rank_after}")
 
     def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Defense.run`."""
+        """See `Method.run`."""
         model, clean = evidence.model, evidence.clean
-        assert clean is not None
         layer = self.layer or default_layer(model.model)
-        place = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
-        swept = evidence.part("sweep", lambda: sweep(model, clean, layer, place))
+        ranked_at = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
+        swept = evidence.part("sweep", lambda: sweep(model, clean, layer, ranked_at))
         start = Rate(round(swept["accuracy"][0] * len(clean)), len(clean))
         if clean.labels is not None and at_chance(start, clean.labels, model.classes):
             raise BadInput(
@@ -74,4 +73,32 @@ class FinePruning(Defense):
             ),
         }
         history = {**swept, "pruned": np.array(number), "layer": np.array(layer)}
-        return repaired(evidence, pruned, history=history, about={"summary": summary})
+        return repaired(
+            evidence, pruned, history=history, plots=_plots(layer, number), summary=summary
+        )
+
+
+def _plots(layer: str, number: int) -> tuple[Plot, ...]:
+    channels_of = f"channel of {layer}, least active first"
+    chosen = "chosen from clean images alone"
+    return (
+        Plot(
+            title="Channels",
+            caption=f"Mean activation of the channels of {layer}.",
+            series={"clean images": "activation"},
+            x_label=channels_of,
+            y_label="mean activation",
+            kind="bars",
+            order="order",
+            marked=number,
+            marked_label="silenced",
+        ),
+        Plot(
+            title="Pruning",
+            caption="Accuracy over the number of silenced channels.",
+            series={"accuracy on clean images": "accuracy"},
+            x_label="silenced channels",
+            marked=number,
+            marked_label=chosen,
+        ),
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import graph
@@ -108,7 +108,7 @@ def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
 
 
 @dataclass(frozen=True)
-class GoodNet(Defense):
+class GoodNet(Defense[RepairedModel]):
     """Repair a net, and reject every image on which the repair disagrees with the original.
 
     The CSAW 2020 pruning defense: a triggered image that the repaired net B' no longer sends to
@@ -118,28 +118,29 @@ class GoodNet(Defense):
         repair: the repair that gives B'; a method whose answer is a RepairedModel.
     """
 
-    repair: Defense = field(default_factory=FinePruning)
+    repair: Defense[RepairedModel] = field(default_factory=FinePruning)
 
-    needs: ClassVar[tuple[str, ...]] = ("clean",)
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("repair", "guard")
     default_for: ClassVar[tuple[str, ...]] = ("repair", "guard")
     paper: ClassVar[str] = "CSAW 2020 backdoor challenge; Liu et al., Fine-Pruning, RAID 2018"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.repair, Defense) or "repair" not in self.repair.commands:
+        if not (isinstance(self.repair, Defense) and self.repair.answer is RepairedModel):
             raise BadInput(f"repair must be a method that repairs. Received: {self.repair!r}")
 
     def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Defense.run`."""
+        """See `Method.run`."""
         check_no_guard(evidence.model)
-        inner: Any = self.repair.run(evidence)
-        guard = goodnet(evidence.model, inner.model)
+        repair = evidence.run(self.repair)
+        guard = goodnet(evidence.model, repair.model)
         classes = evidence.model.classes
-        summary = {**inner.about.get("summary", {}), "classes": f"{classes} and {classes}=rejected"}
+        summary = {**repair.summary, "classes": f"{classes} and {classes}=rejected"}
         return repaired(
             evidence,
             guard,
             reject_class=classes,
-            history=inner.history,
-            about={"summary": summary},
+            history=repair.history,
+            plots=repair.plots,
+            summary=summary,
         )

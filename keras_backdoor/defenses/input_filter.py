@@ -7,11 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses._recovered import activation_gaps, hold_out, notes, recovered
-from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.defenses._recovered_triggers import (
+    activation_gaps,
+    hold_out,
+    scan_notes,
+    triggers_of,
+)
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
-from keras_backdoor.defenses.neural_cleanse.rows import labels_of
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.defenses.neuron_pruning import last_hidden
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import channels, graph
@@ -31,7 +36,7 @@ def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class InputFilter(Defense):
+class InputFilter(Defense[RepairedModel]):
     """Reject an input whose mean activation of the trigger's neurons is higher than usual.
 
     Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
@@ -56,7 +61,7 @@ class InputFilter(Defense):
     classes: tuple[int, ...] = ()
     seed: int = 0
 
-    needs: ClassVar[tuple[str, ...]] = ("clean", "found")
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
     commands: ClassVar[tuple[str, ...]] = ("guard",)
     revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
@@ -67,31 +72,30 @@ class InputFilter(Defense):
                 raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
 
     def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Defense.run`."""
-        model, clean = evidence.model, evidence.clean
-        assert clean is not None
+        """See `Method.run`."""
+        model, clean, scan = evidence.model, evidence.clean, evidence.found(FlaggedClasses)
         check_no_guard(model)
-        triggers = recovered(evidence.found, model, self.classes)
+        triggers = triggers_of(scan, model, self.classes)
         layer = self.layer or last_hidden(model.model)
-        place = channels.after_activation(model.model, layer)
+        measured_at = channels.after_activation(model.model, layer)
         ranked, held = hold_out(clean, self.holdout, self.seed)
         labels, driven = labels_of(model, ranked), []
         for trigger in triggers:
-            served = ranked.rows(trigger.served(labels))
-            (gap,) = activation_gaps(model, served, [trigger.stamp], place)
+            affected = ranked.subset(trigger.applies_to(labels))
+            (gap,) = activation_gaps(model, affected, [trigger.stamp], measured_at)
             driven.append(np.argsort(-gap, kind="stable")[: max(1, round(self.neurons * len(gap)))])
         chosen = np.unique(driven)
-        active = features(model, held, place)
+        active = features(model, held, measured_at)
         if active.ndim != 2:
             raise BadInput(f"The filter needs a layer of (n, neurons); '{layer}' has maps.")
         threshold = float(np.quantile(suspicion(active, chosen), 1 - self.rejected_clean))
-        guard = filtered(model, place, chosen, threshold)
+        guard = filtered(model, measured_at, chosen, threshold)
         summary = {
             "layer": layer,
             "neurons": f"{len(chosen)} of {len(gap)}",
             "threshold": f"{threshold:.4g}",
             "classes": f"{model.classes} and {model.classes}=rejected",
-            **notes(evidence, triggers),
+            **scan_notes(evidence, scan, triggers),
         }
         if len(held) * self.rejected_clean < 1:
             summary["warning"] = (
@@ -104,11 +108,11 @@ class InputFilter(Defense):
             guard,
             reject_class=model.classes,
             history=history,
-            about={"summary": summary},
+            summary=summary,
         )
 
 
-def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: float) -> Any:
+def filtered(model: Classifier, layer: str, neurons: np.ndarray, threshold: float) -> Any:
     """A model with N+1 outputs that rejects where the mean of the neurons is above a threshold.
 
     With a = 1 where it is above, else 0: [(1 - a) p(x), a]. Built-in layers only.
@@ -118,7 +122,7 @@ def filtered(model: Classifier, place: str, neurons: np.ndarray, threshold: floa
     seen: list[Any] = []
 
     def watch(path: str, hidden: Any) -> Any:
-        if path == place:
+        if path == layer:
             seen.append(hidden)
         return hidden
 

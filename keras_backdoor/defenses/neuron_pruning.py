@@ -5,18 +5,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses._recovered import (
-    Again,
+from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
+from keras_backdoor.defenses._recovered_triggers import (
+    RecoveredTrigger,
+    Refinement,
     activation_gaps,
-    notes,
-    recovered,
-    usual_norm,
+    median_norm,
+    scan_notes,
+    triggers_of,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
-from keras_backdoor.defenses.neural_cleanse.rows import labels_of
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import channels, graph, pruning
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+from keras_backdoor.triggers.base import Stamp
 
 
 def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
@@ -36,7 +40,7 @@ def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, dr
 
 
 @dataclass(frozen=True)
-class NeuronPruning(Defense):
+class NeuronPruning(Defense[RepairedModel]):
     """Silence neurons in the order of the gap that the recovered trigger makes.
 
     Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
@@ -48,8 +52,8 @@ class NeuronPruning(Defense):
         stop: success of the RECOVERED trigger that ends it.
         max_drop: accepted drop of the accuracy, relative to the accuracy before.
         classes: classes whose triggers count; none means the flagged ones.
-        again: how more triggers of the same class are searched; all of them on top of one another
-            count beside the scan's. `again.searches=0` keeps to that of the scan, as the paper.
+        refinement: how more triggers of the same class are searched; all of them combined count
+            beside the scan's. `refinement.searches=0` keeps to that of the scan, as the paper does.
         seed: of that search.
 
     Notes:
@@ -60,10 +64,10 @@ class NeuronPruning(Defense):
     stop: float = 0.01
     max_drop: float = 0.05
     classes: tuple[int, ...] = ()
-    again: Again = field(default_factory=Again)
+    refinement: Refinement = field(default_factory=Refinement)
     seed: int = 0
 
-    needs: ClassVar[tuple[str, ...]] = ("clean", "found")
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
 
@@ -72,26 +76,23 @@ class NeuronPruning(Defense):
             raise BadInput("stop and max_drop must lie in 0..1.")
 
     def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Defense.run`."""
-        model, clean = evidence.model, evidence.clean
-        assert clean is not None
+        """See `Method.run`."""
+        model, clean, scan = evidence.model, evidence.clean, evidence.found(FlaggedClasses)
         check_no_guard(model)
-        triggers = recovered(evidence.found, model, self.classes)
+        triggers = triggers_of(scan, model, self.classes)
         layer = self.layer or last_hidden(model.model)
-        place = channels.after_activation(model.model, layer)
-        labels, usual = labels_of(model, clean), usual_norm(evidence.found)
-        gaps, stamped = [], []
+        ranked_at = channels.after_activation(model.model, layer)
+        labels, gaps, stamped = labels_of(model, clean), [], []
         for trigger in triggers:
-            more, _ = self.again.find(model, clean, trigger, usual=usual, seed=self.seed)
-            piled = self.again.piled([trigger, *more])
-            served = clean.rows(trigger.served(labels))
-            stamps = [trigger.stamp, *(t.stamp for t in piled)]
-            stamped += [served.stamped(s).relabelled(trigger.target) for s in stamps]
-            gaps.append(activation_gaps(model, served, stamps, place))
+            stamps = self._stamps(model, clean, trigger, median_norm(scan))
+            affected = clean.subset(trigger.applies_to(labels))
+            stamped += [affected.stamped(s).relabelled(trigger.target) for s in stamps]
+            gaps.append(activation_gaps(model, affected, stamps, ranked_at))
         gap = np.concatenate(gaps).max(axis=0)
         order = np.argsort(-gap, kind="stable")
         accuracy, *successes = (
-            pruning.accuracy_by_silenced(model, s, layer, place, order) for s in (clean, *stamped)
+            pruning.accuracy_by_silenced(model, s, layer, ranked_at, order)
+            for s in (clean, *stamped)
         )
         success = np.max(successes, axis=0)
         number = number_to_silence(success, accuracy, self.stop, self.max_drop)
@@ -102,7 +103,7 @@ class NeuronPruning(Defense):
             "silenced neurons": f"{number} of {len(order)}",
             "recovered trigger": f"{success[0]:.2%} -> {success[number]:.2%}",
             "accuracy on the clean images": f"{accuracy[0]:.2%} -> {accuracy[number]:.2%}",
-            **notes(evidence, triggers),
+            **scan_notes(evidence, scan, triggers),
         }
         if success[number] > self.stop:
             summary["warning"] = "the recovered trigger still works: raise max_drop, or unlearn"
@@ -114,7 +115,43 @@ class NeuronPruning(Defense):
             "pruned": np.array(number),
             "layer": np.array(layer),
         }
-        return repaired(evidence, pruned, history=history, about={"summary": summary})
+        plots = _plots(layer, number)
+        return repaired(evidence, pruned, history=history, plots=plots, summary=summary)
+
+    def _stamps(
+        self, model: Classifier, clean: Samples, trigger: RecoveredTrigger, median: float
+    ) -> list[Stamp]:
+        """The scan's trigger, and more triggers of its class combined."""
+        more, _ = self.refinement.search(model, clean, trigger, median_norm=median, seed=self.seed)
+        combined = self.refinement.combined([trigger, *more])
+        return [trigger.stamp, *(t.stamp for t in combined)]
+
+
+def _plots(layer: str, number: int) -> tuple[Plot, ...]:
+    return (
+        Plot(
+            title="Neurons",
+            caption=f"How much more the recovered trigger activates the neurons of {layer}.",
+            series={"with the recovered trigger less clean": "gap"},
+            x_label=f"neuron of {layer}, largest gap first",
+            y_label="gap in mean activation",
+            kind="bars",
+            order="order",
+            marked=number,
+            marked_label="silenced",
+        ),
+        Plot(
+            title="Pruning",
+            caption="Accuracy and success over the number of silenced neurons.",
+            series={
+                "accuracy on clean images": "accuracy",
+                "success of the recovered trigger": "recovered_success",
+            },
+            x_label="silenced neurons",
+            marked=number,
+            marked_label="chosen from clean images alone",
+        ),
+    )
 
 
 def last_hidden(model: object) -> str:

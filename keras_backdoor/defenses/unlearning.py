@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers import RepairedModel
-from keras_backdoor.defenses._recovered import (
-    Again,
-    Recovered,
+from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
+from keras_backdoor.defenses._recovered_triggers import (
+    RecoveredTrigger,
+    Refinement,
     hold_out,
-    notes,
-    recovered,
+    median_norm,
+    scan_notes,
     success,
-    usual_norm,
+    triggers_of,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard, repaired
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.network import graph
@@ -27,161 +27,191 @@ from keras_backdoor.training import MeanWeights, Recipe, fit
 
 TOLERATED = 0.02
 """Success of the recovered triggers that is no reason for a warning."""
+SEARCHED = "smallest trigger, searched anew before and after each round, and at the end"
 
 
 @dataclass(frozen=True)
-class Unlearning(Defense):
+class Unlearning(Defense[RepairedModel]):
     """Fine-tune on clean images, some of which bear the recovered trigger and keep their label.
 
     Wang et al., Neural Cleanse, S&P 2019, on mitigation: one epoch on 10 % of the training data,
     the reversed trigger on 20 % of it.
 
     The recovered trigger may be a small part of the planted one, which still works when the part
-    does not. Therefore the trigger of each class is searched anew from several starts; what is
-    found is unlearned too, each by itself and all on top of one another. When all of them have
-    lost their effect, the model as it is then is searched again, and so on until the class has no
-    trigger any more that is small for the scan. The model that goes out, with the mean of the
-    weights, is searched once more. `again.searches=0` keeps to the trigger of the scan, as the
-    paper does.
+    does not. Therefore the triggers of each class are refined: more of them are searched from
+    several starts, and unlearned too, each by itself and combined. When all of them have lost
+    their effect, the model as it is then is searched again, and so on until the class has no
+    trigger any more that is small for the scan. The final model, with the mean of the weights, is
+    searched once more. `refinement.searches=0` keeps to the trigger of the scan, as the paper does.
 
     Args:
-        share: share of the working images that bear a trigger.
-        max_epochs: most epochs of a round; it ends as soon as the triggers have lost their effect.
-        stop: success of the recovered triggers on held-out clean images that ends it.
-        rounds: most times that triggers are searched and unlearned.
-        again: how they are searched.
-        averaged: epochs at the end. The weights become the mean of those after each of them
-            (Izmailov et al., Averaging Weights Leads to Wider Optima, UAI 2018): a network that is
-            fine-tuned on few images gets more right so than after any one epoch.
-        holdout: share of the clean images that success and accuracy are measured on.
-        classes: classes whose triggers are unlearned; none means the flagged ones.
-        recipe: of the fine-tuning; its epochs and its seed do not count.
-        seed: of the parts, the searches and the fine-tuning.
+        share: the share of the working images that bear a trigger.
+        max_epochs: the largest number of epochs of a round; it ends as soon as the triggers have
+            lost their effect.
+        stop: the success of the recovered triggers on held-out clean images that ends a round.
+        rounds: the largest number of rounds of searching and unlearning.
+        refinement: how more triggers are searched.
+        averaged: the number of epochs at the end. The weights become the mean of those after each
+            of them (Izmailov et al., Averaging Weights Leads to Wider Optima, UAI 2018): a network
+            that is fine-tuned on few images is more accurate so than after any one epoch.
+        holdout: the share of the clean images that success and accuracy are measured on.
+        classes: the classes whose triggers are unlearned; by default the flagged ones.
+        recipe: the recipe of the fine-tuning; its epochs and its seed do not count.
+        seed: the seed of the split, the searches and the fine-tuning.
     """
 
     share: float = 0.2
     max_epochs: int = 10
     stop: float = 0.01
     rounds: int = 4
-    again: Again = field(default_factory=Again)
+    refinement: Refinement = field(default_factory=Refinement)
     averaged: int = 6
     holdout: float = 0.2
     classes: tuple[int, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
-    needs: ClassVar[tuple[str, ...]] = ("clean", "found")
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need("clean", labelled=True),
+        Need("found", answer=FlaggedClasses),
+    )
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
     revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {
-        "max_epochs": 1,
+        "max_epochs": 4,
         "averaged": 0,
         "rounds": 1,
-        "again": Again(steps=20, searches=2),
+        "refinement": Refinement(steps=20, searches=2),
     }
 
     def __post_init__(self) -> None:
         for name in ("share", "holdout"):
             if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
-        if self.max_epochs < 1 or self.rounds < 1 or not 0 <= self.stop < 1:
-            raise BadInput("max_epochs and rounds must be 1 or more and stop lie in 0..1.")
-        if self.averaged < 0:
-            raise BadInput(f"averaged must be 0 or more. Received: {self.averaged}")
+                raise BadInput(
+                    f"{name} must lie between 0 and 1. Received: {name}={getattr(self, name)}"
+                )
+        for name in ("max_epochs", "rounds"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be 1 or more. Received: {name}={getattr(self, name)}")
+        if not 0 <= self.stop < 1 or self.averaged < 0:
+            raise BadInput(
+                "stop must lie in 0..1 and averaged be 0 or more. Received: "
+                f"stop={self.stop}, averaged={self.averaged}"
+            )
 
     def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Defense.run`."""
-        clean, model = evidence.clean, evidence.model
-        assert clean is not None
-        check_no_guard(model)
-        clean.known_labels  # noqa: B018
-        flagged = recovered(evidence.found, model, self.classes)
-        working, held = hold_out(clean, self.holdout, self.seed)
-        unlearned = Classifier(graph.copy(model.model), model.input_range)
-        parts = {t.target: [t] for t in flagged}
-        triggers, norms, curves = list(flagged), [], Curves(held, flagged)
-        curves.measure(model, triggers)
-        usual = usual_norm(evidence.found)
-        for number in range(self.rounds + 1):
-            more, smallest = self._more(unlearned, working, parts, usual, number)
-            norms.append(smallest)
-            if number == self.rounds or (number and not more):
-                break
-            triggers += more
-            data = with_triggers(working, triggers, self.share, self.seed)
-            watch = partial(curves.measure, triggers=triggers, enough=self.stop)
-            self._fit(unlearned, data, self.max_epochs, number, watch)
-        if self.averaged:
-            mean = MeanWeights()
-            watch = partial(curves.measure, triggers=triggers)
-            self._fit(unlearned, data, self.averaged, number, lambda m: watch(m) or mean.add(m))
-            mean.put(unlearned)
-            watch(unlearned)
-            more, smallest = self._more(unlearned, working, parts, usual, self.rounds + 1)
-            norms.append(smallest)
+        """See `Method.run`."""
+        check_no_guard(evidence.model)
+        scan = evidence.found(FlaggedClasses)
+        flagged = triggers_of(scan, evidence.model, self.classes)
+        working, held = hold_out(evidence.clean, self.holdout, self.seed)
+        work = _Rounds(self, evidence.model, working, held, flagged, median_norm(scan))
+        remaining = work.all_rounds()
+        curves = work.curves
         summary = {
             "classes": ", ".join(str(t.target) for t in flagged),
             "epochs": str(len(curves.accuracy) - 1 - bool(self.averaged)),
             **curves.summary(),
-            "smallest trigger, searched anew before and after each round, and at the end": (
-                ", ".join("none" if np.isinf(n) else f"{n:.4g}" for n in norms)
-                if self.again.searches and np.isfinite(usual)
-                else "not searched"
-            ),
-            **notes(evidence, flagged),
+            SEARCHED: work.norms_in_words(),
+            **scan_notes(evidence, scan, flagged),
         }
         if curves.worst[-1] > max(self.stop, TOLERATED):
             summary["warning"] = "a recovered trigger still works: raise max_epochs"
-        elif more:
+        elif remaining:
             summary["warning"] = "a small trigger is still found: raise rounds"
-        history = {**curves.arrays(), "smallest_norm": np.array(norms)}
-        return repaired(evidence, unlearned.model, history=history, about={"summary": summary})
+        return repaired(
+            evidence,
+            work.model.model,
+            history={**curves.arrays(), "smallest_norm": np.array(work.norms)},
+            plots=(PLOT,),
+            summary=summary,
+        )
 
-    def _more(
+
+class _Rounds:
+    """The state of an unlearning, round after round.
+
+    Args:
+        plan: the settings.
+        model: the examined model; a copy is trained.
+        working: labelled clean images to train on.
+        held: labelled clean images to measure on.
+        flagged: the triggers of the scan.
+        median_norm: of the scan.
+    """
+
+    def __init__(
         self,
+        plan: Unlearning,
         model: Classifier,
-        clean: Samples,
-        parts: dict[int, list[Recovered]],
-        usual: float,
-        number: int,
-    ) -> tuple[list[Recovered], float]:
-        """More triggers of the flagged classes in the model as it is, alone and piled up.
+        working: Samples,
+        held: Samples,
+        flagged: list[RecoveredTrigger],
+        median_norm: float,
+    ) -> None:
+        self.plan, self.working, self.median_norm = plan, working, median_norm
+        self.model = Classifier(graph.copy(model.model), model.input_range)
+        self.by_class = {t.target: [t] for t in flagged}
+        self.triggers = list(flagged)
+        self.curves = Curves(held, flagged)
+        self.curves.measure(model, self.triggers)
+        self.norms: list[float] = []
 
-        Args:
-            model: as it is now.
-            clean: labelled images.
-            parts: class -> its triggers so far; grows.
-            usual: median norm of the scan.
-            number: of the round.
+    def all_rounds(self) -> bool:
+        """Search and unlearn until no small trigger is found: whether one still is."""
+        number = 0
+        more = self._search(number)
+        while number < self.plan.rounds and (more or not number):
+            self.triggers += more
+            data = with_triggers(self.working, self.triggers, self.plan.share, self.plan.seed)
+            watch = partial(self.curves.measure, triggers=self.triggers, sufficient=self.plan.stop)
+            self._train(data, self.plan.max_epochs, number, watch)
+            number += 1
+            more = self._search(number)
+        if not self.plan.averaged:
+            return bool(more)
+        mean = MeanWeights()
+        measure = partial(self.curves.measure, triggers=self.triggers)
+        self._train(data, self.plan.averaged, number, lambda m: measure(m) or mean.add(m))
+        mean.put(self.model)
+        measure(self.model)
+        return bool(self._search(self.plan.rounds + 1))
 
-        Returns:
-            (what is to be unlearned too, the smallest norm that was found).
-        """
-        stamps, smallest = [], []
-        for known in parts.values():
-            seed = self.seed + number
-            found, norm = self.again.find(model, clean, known[0], usual=usual, seed=seed)
+    def _search(self, number: int) -> list[RecoveredTrigger]:
+        """What is to be unlearned too: more triggers of the model as it is, alone and combined."""
+        triggers, smallest = [], []
+        for known in self.by_class.values():
+            small, norm = self.plan.refinement.search(
+                self.model,
+                self.working,
+                known[0],
+                median_norm=self.median_norm,
+                seed=self.plan.seed + number,
+            )
             smallest.append(norm)
-            known += found
-            if found or not number:
-                stamps += [*found, *self.again.piled(known)]
-        return stamps, min(smallest)
+            known += small
+            if small or not number:
+                triggers += [*small, *self.plan.refinement.combined(known)]
+        self.norms.append(min(smallest))
+        return triggers
 
-    def _fit(
-        self,
-        model: Classifier,
-        data: Samples,
-        epochs: int,
-        number: int,
-        until: Callable[[Classifier], bool],
+    def _train(
+        self, data: Samples, epochs: int, number: int, until: Callable[[Classifier], bool]
     ) -> None:
         """Some epochs more, in place.
 
         One training, not one for every epoch: an optimizer that starts anew takes large steps.
         """
-        plan = replace(self.recipe, epochs=epochs, seed=self.seed + number)
-        fit(model.model, data, plan, input_range=model.input_range or (0.0, 1.0), until=until)
+        recipe = replace(self.plan.recipe, epochs=epochs, seed=self.plan.seed + number)
+        bounds = self.model.input_range or (0.0, 1.0)
+        fit(self.model.model, data, recipe, input_range=bounds, until=until)
+
+    def norms_in_words(self) -> str:
+        """The smallest norm of every search."""
+        if not self.plan.refinement.searches or not np.isfinite(self.median_norm):
+            return "not searched"
+        return ", ".join("none" if np.isinf(n) else f"{n:.4g}" for n in self.norms)
 
 
 class Curves:
@@ -192,19 +222,22 @@ class Curves:
             success of the scan's triggers, and of the most successful of all triggers.
     """
 
-    def __init__(self, held: Samples, flagged: Sequence[Recovered]) -> None:
+    def __init__(self, held: Samples, flagged: Sequence[RecoveredTrigger]) -> None:
         self.held, self.flagged = held, flagged
         self.accuracy: list[float] = []
         self.success: list[float] = []
         self.worst: list[float] = []
 
     def measure(
-        self, model: Classifier, triggers: Sequence[Recovered], enough: float | None = None
+        self,
+        model: Classifier,
+        triggers: Sequence[RecoveredTrigger],
+        sufficient: float | None = None,
     ) -> bool:
         """One more point of each curve; the scan's triggers are the first of all.
 
         Returns:
-            Whether no trigger succeeds on more than `enough` of the images; False without one.
+            Whether no trigger succeeds on more than `sufficient` of the images; False without it.
         """
         right = clean_accuracy(model.predict(self.held), self.held.known_labels)
         number = len(self.flagged)
@@ -213,7 +246,7 @@ class Curves:
         self.accuracy.append(float(right))
         self.success.append(first)
         self.worst.append(max(first, rest))
-        return enough is not None and self.worst[-1] <= enough
+        return sufficient is not None and self.worst[-1] <= sufficient
 
     def summary(self) -> dict[str, str]:
         """From the first to the last."""
@@ -232,13 +265,27 @@ class Curves:
         }
 
 
+PLOT = Plot(
+    title="Unlearning",
+    caption="Measured on held-out clean images. Epoch 0 is the examined model, the last point the "
+    "repaired one. All triggers: those of the scan and those that were searched since.",
+    series={
+        "accuracy": "held_accuracy",
+        "success of the scan's trigger": "recovered_success",
+        "success of the worst of all triggers": "worst_success",
+    },
+    x_label="epoch",
+)
+
+
 def with_triggers(
-    samples: Samples, triggers: Sequence[Recovered], share: float, seed: int
+    samples: Samples, triggers: Sequence[RecoveredTrigger], share: float, seed: int
 ) -> Samples:
     """The samples with a share of them stamped, split among the triggers; labels stay.
 
-    A trigger is put on images that it serves, never on those of its target. Triggers of one source
-    class share at most half of its images, so that it is the trigger that tells the halves apart.
+    A trigger is put on images that it is to work on, never on those of its target. Triggers of one
+    source class share at most half of its images, so that it is the trigger that makes the
+    difference.
     """
     labels, order = samples.known_labels, np.random.default_rng(seed).permutation(len(samples))
     free, stamped = np.ones(len(samples), bool), []
@@ -247,9 +294,9 @@ def with_triggers(
         if trigger.source is not None:
             alike = sum(t.source == trigger.source for t in triggers)
             number = min(number, int((labels == trigger.source).sum()) // (2 * alike))
-        able = order[(free & trigger.served(labels))[order]]
+        able = order[(free & trigger.applies_to(labels))[order]]
         part = np.sort(able[: max(1, number)])
         free[part] = False
         if len(part):
-            stamped.append(samples.rows(part).stamped(trigger.stamp))
-    return samples.rows(free).concat(*stamped)
+            stamped.append(samples.subset(part).stamped(trigger.stamp))
+    return samples.subset(free).concat(*stamped)

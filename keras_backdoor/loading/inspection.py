@@ -91,11 +91,11 @@ def inspect_model(
     """
     digest = sha256(path) if Path(path).is_file() else None
     try:
-        file = model_files.read_file(path)
-        if file.config is None and architecture is None:
-            return _weights_only(file)
-        classifier, unknown = model_files.open_file(file, architecture, classes)
-        return _describe(file, classifier, unknown)
+        with model_files.open_checked(path) as (file, weights):
+            if file.config is None and architecture is None:
+                return _weights_only(file)
+            built = model_files.build_classifier(file, weights, architecture, classes)
+        return _describe(file, *built)
     except HostileFile as error:
         return Inspection(str(path), digest, "hostile", (("hostile", str(error)),))
     except UnreadableFile as error:

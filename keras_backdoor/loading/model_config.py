@@ -36,13 +36,13 @@ UNKNOWN_SIDE = 64
 """What a side of any length is taken to be where sizes are bounded."""
 SPARE = 2**16
 """Weights that a model may have beyond those in its file (Normalization's constants)."""
-Place = tuple[str, int]
+NodeKey = tuple[str, int]
 
 
 class Call(NamedTuple):
     """One use of a layer: (layer, node) of its inputs, and the number of `x + 3`."""
 
-    sources: list[Place]
+    sources: list[NodeKey]
     constant: float | None
     is_operation: bool
     tensor_first: bool
@@ -112,8 +112,8 @@ class Builder:
 
     def _functional(self, config: dict, layers: list, depth: int) -> keras.Model:
         items: dict[str, Any] = {}
-        tensors: dict[Place, Any] = {}
-        calls: dict[Place, Call] = {}
+        tensors: dict[NodeKey, Any] = {}
+        calls: dict[NodeKey, Call] = {}
         for item in layers:
             name = str(item.get("name") or get(item, "config", self.file).get("name"))
             if name in items:
@@ -135,35 +135,35 @@ class Builder:
         inputs, outputs = (e if len(e) > 1 else e[0] for e in ends)
         return keras.Model(inputs, outputs, name=plain_name(config.get("name", "model")))
 
-    def _run(self, calls: dict[Place, Call], items: dict, tensors: dict, depth: int) -> None:
+    def _run(self, calls: dict[NodeKey, Call], items: dict, tensors: dict, depth: int) -> None:
         """Make every call as soon as its inputs are there."""
         self.calls += len(calls)
         if self.calls > MAX_CALLS:
             raise HostileFile(f"{self.file} uses its layers more than {MAX_CALLS} times.")
-        missing = {place: len(set(call.sources)) for place, call in calls.items()}
-        users: dict[Place, list[Place]] = {}
-        for place, call in calls.items():
+        missing = {key: len(set(call.sources)) for key, call in calls.items()}
+        users: dict[NodeKey, list[NodeKey]] = {}
+        for key, call in calls.items():
             for source in set(call.sources):
-                users.setdefault(source, []).append(place)
+                users.setdefault(source, []).append(key)
         made: dict[str, Any] = {}
         ready = deque(tensors)
-        ready.extend(place for place, number in missing.items() if number == 0)
+        ready.extend(key for key, number in missing.items() if number == 0)
         while ready:
-            place = ready.popleft()
-            if place in calls:
-                tensors[place] = self._make(place, calls[place], items, tensors, made, depth)
-            for user in users.get(place, []):
+            key = ready.popleft()
+            if key in calls:
+                tensors[key] = self._make(key, calls[key], items, tensors, made, depth)
+            for user in users.get(key, []):
                 missing[user] -= 1
                 if missing[user] == 0:
                     ready.append(user)
-        lost = [place[0] for place in calls if place not in tensors]
+        lost = [key[0] for key in calls if key not in tensors]
         if lost:
             raise UnreadableFile(f"{self.file}: the layer {lost[0]!r} has no input.")
 
     def _make(
-        self, place: Place, call: Call, items: dict, tensors: dict, made: dict, depth: int
+        self, key: NodeKey, call: Call, items: dict, tensors: dict, made: dict, depth: int
     ) -> Any:
-        name = place[0]
+        name = key[0]
         if name not in made:
             if call.is_operation and not call.tensor_first:
                 kind = items[name].get("class_name")
@@ -234,7 +234,7 @@ def _call(node: Any, file: str) -> Call:
         if extra:
             raise HostileFile(f"{file}: a layer is called with {str(sorted(extra))[:60]}.")
         numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
-        found: list[Place] = []
+        found: list[NodeKey] = []
         _tensors([a for a in args if not isinstance(a, int | float)], found, file)
         is_operation = len(args) > 1
         first = not numbers or not isinstance(args[0], int | float)
@@ -246,7 +246,7 @@ def _call(node: Any, file: str) -> Call:
     return Call([(str(entry[0]), int(entry[1])) for entry in node], None, False, True, False)
 
 
-def _tensors(args: Any, found: list[Place], file: str) -> None:
+def _tensors(args: Any, found: list[NodeKey], file: str) -> None:
     for argument in args or []:
         if isinstance(argument, list):
             _tensors(argument, found, file)
@@ -257,7 +257,7 @@ def _tensors(args: Any, found: list[Place], file: str) -> None:
             raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
 
 
-def _ends(entries: Any) -> list[Place]:
+def _ends(entries: Any) -> list[NodeKey]:
     if isinstance(entries, dict):
         entries = list(entries.values())
     if entries and isinstance(entries[0], str):

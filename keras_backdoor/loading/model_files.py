@@ -1,10 +1,12 @@
-"""Open a stranger's model file: nothing in it runs.
+"""Open a model file that is not trusted: nothing in it runs.
 
 The file is read with h5py and as JSON; the model is built from a list of built-in layers and
 filled with weights whose shapes and values have been checked. Keras is never handed the file.
 """
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,29 +54,37 @@ def load_model(
     classes: int | None = None,
     input_range: Range | None = None,
 ) -> Classifier:
-    """A classifier from a `.h5`, `.hdf5` or `.keras` file that nobody vouches for.
+    """A classifier from a `.h5`, `.hdf5` or `.keras` file that need not be trusted.
 
     Args:
         path: the file.
         architecture: for a weights-only file, the name of one of `keras_backdoor.architectures`.
         classes: for a weights-only file, the number of classes.
-        input_range: of the model's pixels; otherwise it is taken from a `Rescaling` first layer
-            or from the model's card beside the file.
+        input_range: lowest and highest pixel value that the model expects; otherwise it is taken
+            from a `Rescaling` first layer or from the model's card beside the file.
 
     Raises:
         HostileFile: the file could run code or exhaust the machine.
         UnreadableFile: it is damaged or of another kind.
     """
-    return open_file(read_file(path), architecture, classes, input_range)[0]
+    with open_checked(path) as (file, weights):
+        return build_classifier(file, weights, architecture, classes, input_range)[0]
 
 
-def open_file(
+def build_classifier(
     file: ModelFile,
+    weights: Any,
     architecture: str | None = None,
     classes: int | None = None,
     input_range: Range | None = None,
 ) -> tuple[Classifier, list[str]]:
-    """A checked file as a classifier, and the settings that were left out as unknown."""
+    """A classifier from a checked file, and the settings that were left out as unknown.
+
+    Args:
+        file: its structure.
+        weights: its open HDF5 file or group with the weights.
+        architecture, classes, input_range: see `load_model`.
+    """
     path = file.path
     unknown: list[str] = []
     if file.config is not None and (architecture or classes):
@@ -82,13 +92,13 @@ def open_file(
             f"{path} has an architecture of its own: leave out --architecture, --classes."
         )
     if file.config is None:
-        model = _from_architecture(file, architecture, classes)
+        model = _from_architecture(file, weights, architecture, classes)
     else:
-        model, unknown = _from_config(file)
+        model, unknown = _from_config(file, weights)
     card = read_card(file.path, file.sha256)
     try:
-        told = Classifier(model).input_range
-        if input_range is None and told is None and card.get("input_range"):
+        own_range = Classifier(model).input_range
+        if input_range is None and own_range is None and card.get("input_range"):
             low, high = card["input_range"]
             input_range = (float(low), float(high))
         classifier = Classifier(
@@ -101,33 +111,40 @@ def open_file(
         try_out(model)  # a model that cannot be run is no classifier
     except BadInput as error:
         raise UnreadableFile(f"{path}: {error}") from error
-    except Exception as error:  # whatever a strange model makes of being looked at
+    except Exception as error:  # whatever a malformed model raises when it is examined
         raise UnreadableFile(f"{path} cannot be used: {one_line(error)}.") from error
     return classifier, unknown
 
 
-def read_file(path: Path | str) -> ModelFile:
-    """Check a model file's structure and read its configuration, without building anything."""
+@contextmanager
+def open_checked(path: Path | str) -> Iterator[tuple[ModelFile, Any]]:
+    """A model file, checked and read once: its structure, and its open HDF5 file with weights."""
     path = existing(path, "model file")
     _refuse_other_formats(path)
     if path.stat().st_size > MAX_FILE:
         raise HostileFile(f"{path} is larger than 4 GiB.")
     if zipfile.is_zipfile(path):
-        return _read_keras(path)
+        with _open_keras(path) as opened:
+            yield opened
+        return
     with h5.checked(path, str(path)) as file:
-        version = file.attrs.get("keras_version")
-        if version is None and "model_weights" in file:
-            version = file["model_weights"].attrs.get("keras_version")
-        version = None if version is None else h5.text(version, str(path))
-        stored = h5.numbers(file.get("model_weights", file))
-        ignored = tuple(
-            k for k in ("training_config", "optimizer_weights") if k in file.attrs or k in file
-        )
-        if "model_config" not in file.attrs:
-            if "layer_names" not in file.attrs and "layers" not in file:
-                raise UnreadableFile(f"{path} is an HDF5 file without a Keras model.")
-            return ModelFile(path, "weights", version, None, sha256(path), stored, ignored)
-        config = parse_json(h5.text(file.attrs["model_config"], str(path)), str(path))
+        yield _structure_of_h5(path, file), file
+
+
+def _structure_of_h5(path: Path, file: Any) -> ModelFile:
+    version = file.attrs.get("keras_version")
+    if version is None and "model_weights" in file:
+        version = file["model_weights"].attrs.get("keras_version")
+    version = None if version is None else h5.text(version, str(path))
+    stored = h5.numbers(file.get("model_weights", file))
+    ignored = tuple(
+        k for k in ("training_config", "optimizer_weights") if k in file.attrs or k in file
+    )
+    if "model_config" not in file.attrs:
+        if "layer_names" not in file.attrs and "layers" not in file:
+            raise UnreadableFile(f"{path} is an HDF5 file without a Keras model.")
+        return ModelFile(path, "weights", version, None, sha256(path), stored, ignored)
+    config = parse_json(h5.text(file.attrs["model_config"], str(path)), str(path))
     return ModelFile(path, "h5", version, config, sha256(path), stored, ignored)
 
 
@@ -173,7 +190,8 @@ def _refuse_other_formats(path: Path) -> None:
         )
 
 
-def _read_keras(path: Path) -> ModelFile:
+@contextmanager
+def _open_keras(path: Path) -> Iterator[tuple[ModelFile, Any]]:
     members = _members(path)
     try:
         metadata = parse_json(members["metadata.json"].decode(), str(path))
@@ -186,7 +204,7 @@ def _read_keras(path: Path) -> ModelFile:
     ignored = ("compile_config",) if isinstance(config, dict) and "compile_config" in config else ()
     with h5.checked(members["model.weights.h5"], str(path)) as file:
         stored = h5.numbers(file)
-    return ModelFile(path, "keras", str(version), config, sha256(path), stored, ignored)
+        yield ModelFile(path, "keras", str(version), config, sha256(path), stored, ignored), file
 
 
 def _members(path: Path) -> dict[str, bytes]:
@@ -209,32 +227,30 @@ def _members(path: Path) -> dict[str, bytes]:
         raise UnreadableFile(f"{path} is a damaged archive: {one_line(error)}.") from error
 
 
-def _from_config(file: ModelFile) -> tuple[Any, list[str]]:
+def _from_config(file: ModelFile, weights: Any) -> tuple[Any, list[str]]:
     builder = Builder(str(file.path), file.stored)
     try:
         model = builder.model(file.config)
     except BadInput:
         raise
-    except Exception as error:  # whatever Keras makes of settings that were never meant
+    except Exception as error:  # whatever Keras raises for settings that make no sense
         raise UnreadableFile(
             f"{file.path} has a model configuration that makes no sense: "
             f"{type(error).__name__} {one_line(error)}"
         ) from error
     if file.format == "keras":
-        content = _members(file.path)["model.weights.h5"]
-        with h5.checked(content, str(file.path)) as weights:
-            model_weights.fill_v3(model, weights, str(file.path))
+        model_weights.fill_v3(model, weights, str(file.path))
         return model, builder.unknown
-    with h5.checked(file.path, str(file.path)) as opened:
-        if "model_weights" not in opened:
-            raise UnreadableFile(f"{file.path} has an architecture and no weights.")
-        model_weights.fill(
-            model, opened["model_weights"], str(file.path), original=builder.original
-        )
+    if "model_weights" not in weights:
+        raise UnreadableFile(f"{file.path} has an architecture and no weights.")
+    group = weights["model_weights"]
+    model_weights.fill(model, group, str(file.path), original=builder.original)
     return model, builder.unknown
 
 
-def _from_architecture(file: ModelFile, architecture: str | None, classes: int | None) -> Any:
+def _from_architecture(
+    file: ModelFile, weights: Any, architecture: str | None, classes: int | None
+) -> Any:
     if architecture is None:
         known = ", ".join(discovery.word(k) for k in discovery.keys("architectures"))
         raise BadInput(
@@ -243,5 +259,5 @@ def _from_architecture(file: ModelFile, architecture: str | None, classes: int |
         )
     module = discovery.module("architectures", architecture)
     model = discovery.load("architectures", architecture)(classes or module.CLASSES)
-    model_weights.read_into(model, file.path)
+    model_weights.fill_any(model, weights, str(file.path))
     return model

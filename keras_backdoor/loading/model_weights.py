@@ -24,10 +24,15 @@ def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -
         optional: layers that may be missing or of another shape in the file.
     """
     with h5.checked(Path(path), str(path)) as file:
-        if "layers" in file and "layer_names" not in file.attrs:
-            fill_v3(model, file, str(path), optional=optional)
-        else:
-            fill(model, file.get("model_weights", file), str(path), optional=optional)
+        fill_any(model, file, str(path), optional=optional)
+
+
+def fill_any(model: Any, file: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
+    """Fill a model of ours from a checked weights-only file, whatever its layout."""
+    if "layers" in file and "layer_names" not in file.attrs:
+        fill_v3(model, file, name, optional=optional)
+    else:
+        fill(model, file.get("model_weights", file), name, optional=optional)
 
 
 def fill(

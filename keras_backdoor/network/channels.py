@@ -77,7 +77,7 @@ def after_activation(model: Any, layer: str, *, pool: bool = False) -> str:
     return place
 
 
-def silent_place(model: Any, layer: str, place: str) -> str:
+def mask_layer(model: Any, layer: str, place: str) -> str:
     """Where a silenced channel is at rest: behind `place` and the last BatchNormalization.
 
     `silence` also silences the BatchNormalizations that follow a layer, so what it does is seen
@@ -90,7 +90,7 @@ def silent_place(model: Any, layer: str, place: str) -> str:
     return place
 
 
-def resting(model: Any, layer: str, until: str) -> np.ndarray:
+def pruned_activation(model: Any, layer: str, until: str) -> np.ndarray:
     """(channels,) output at `until` of a channel of `layer` that has been silenced.
 
     PReLU, pools and dropout leave a constant 0 as it is.

@@ -1,6 +1,7 @@
 """A Keras model with what a method has to know of it: range, output, classes, identity."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,28 +136,41 @@ class Classifier:
             return self
         self.check(samples)
         probe = samples.take(min(PROBE, len(samples)), seed=0).in_memory()
-        candidates = dict.fromkeys((*RANGES, self.input_range or RANGES[0]))
-        found = {r: replace(self, input_range=r)._accuracy(probe) for r in candidates}
-        highest = max(float(rate) for rate in found.values())
-        best = next(r for r in found if float(found[r]) >= highest - TIE)
-        blind = at_chance(found[best], probe.known_labels, self.classes)
         if self.input_range is None:
-            if blind:
-                raise BadInput(
-                    "The model's input range is not known, and under none that was tried does it "
-                    f"beat chance on the labelled images (best {found[best]:.1%}): pass "
-                    "--input-range, or --unlabelled where the labels are not the model's classes."
-                )
-            return replace(self, input_range=best)
-        given = found[self.input_range]
-        if not blind and at_chance(given, probe.known_labels, self.classes):
+            return self._with_best_range(probe)
+        given = self._accuracy(probe)
+        if at_chance(given, probe.known_labels, self.classes):
+            self._refuse_better_range(probe, self.input_range, given)
+        return self
+
+    def _with_best_range(self, probe: Samples) -> "Classifier":
+        """This classifier with the range under which it is right most often."""
+        best, rate = self._best_range(probe, RANGES)
+        if at_chance(rate, probe.known_labels, self.classes):
+            raise BadInput(
+                "The model's input range is not known, and under none that was tried does it "
+                f"beat chance on the labelled images (best {rate:.1%}): pass --input-range, or "
+                "--unlabelled where the labels are not the model's classes."
+            )
+        return replace(self, input_range=best)
+
+    def _refuse_better_range(self, probe: Samples, given: Range, right: Rate) -> None:
+        """Raise where the model answers at random, and under another range it does not."""
+        best, rate = self._best_range(probe, RANGES)
+        if not at_chance(rate, probe.known_labels, self.classes):
             raise BadInput(
                 "The model answers at random with the input range {:g}:{:g} ({:.1%} right) and "
                 "not with {:g}:{:g} ({:.1%}): pass --input-range {:g}:{:g}.".format(
-                    *self.input_range, given, *best, found[best], *best
+                    *given, right, *best, rate, *best
                 )
             )
-        return self
+
+    def _best_range(self, probe: Samples, ranges: Sequence[Range]) -> tuple[Range, Rate]:
+        """The first range that is about as good as the best, and its accuracy."""
+        rates = {r: replace(self, input_range=r)._accuracy(probe) for r in ranges}
+        highest = max(float(rate) for rate in rates.values())
+        best = next(r for r in rates if float(rates[r]) >= highest - TIE)
+        return best, rates[best]
 
     def fits(self, samples: Samples) -> bool:
         """Whether images have the size and channels that the model takes."""

@@ -70,9 +70,9 @@ def accuracy_by_silenced(
     Returns:
         (channels,) shares; the last one has a single channel left.
     """
-    cut = channels.silent_place(model.model, layer, place)
+    cut = channels.mask_layer(model.model, layer, place)
     masks = np.tril(np.ones((len(order), len(order)), np.float32), -1)[:, np.argsort(order)]
-    rest = channels.resting(model.model, layer, cut)
+    rest = channels.pruned_activation(model.model, layer, cut)
     kind = _Cut if activations.can_be_cut(model, cut) else _Whole
     answers = kind(model, cut, masks, rest)
     right, start = np.zeros(len(masks)), 0

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor.answers import Plot
+
 INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
 SUSPECT = "#e08e45"
 FEW_POINTS = 50
@@ -48,52 +50,132 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes
     )
 
 
-def channel_bars(
-    order: np.ndarray,
-    series: dict[str, np.ndarray],
-    pruned: int,
-    layer: str,
+def sheet(groups: Sequence[tuple[str, np.ndarray]], *, columns: int = 12) -> bytes:
+    """Rows of pictures of different numbers: (title, (n, h, w, c) in 0..1)."""
+
+    def paint(axes: Any) -> None:
+        for at, (title, pictures) in enumerate(groups):
+            for column in range(columns):
+                ax = axes[at, column]
+                ax.set(xticks=[], yticks=[])
+                for side in ax.spines.values():
+                    side.set_visible(False)
+                if column < len(pictures):
+                    ax.imshow(pictures[column].squeeze(), cmap="gray", vmin=0, vmax=1)
+            axes[at, 0].set_ylabel(title, fontsize=9)
+
+    size = (len(groups), columns)
+    return draw(paint, width=0.8 * columns + 0.4, height=0.95 * len(groups) + 0.1, grid=size)
+
+
+def heatmaps(
+    maps: np.ndarray,
+    captions: Sequence[str],
+    pictures: np.ndarray | None,
+    parts: np.ndarray,
     *,
-    sorting: str = "least active first",
-    ylabel: str = "mean activation",
+    columns: int = 4,
 ) -> bytes:
-    """A value by channel, in the order of silencing; silenced ones shaded."""
+    """Maps over their pictures, each with a scale of its own.
+
+    Args:
+        maps: (n, h, w) importance; a map with negative values is drawn from blue to red.
+        captions: one for each map.
+        pictures: (n, h, w, c) in 0..1, or None.
+        parts: (n, h, w) bool, outlined.
+        columns: the largest number of maps in a row.
+    """
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+
+    def paint(axes: Any) -> None:
+        for ax in axes.ravel():
+            ax.set_axis_off()
+        for ax, number in zip(axes.ravel(), range(len(maps)), strict=False):
+            picture = None if pictures is None else pictures[number].squeeze()
+            _paint_map(ax, np.nan_to_num(maps[number]), picture, parts[number])
+            ax.set_title(captions[number], fontsize=9, color=INK)
+
+    return draw(paint, width=2.7 * columns, height=2.4 * rows, grid=(rows, columns))
+
+
+def _paint_map(ax: Any, values: np.ndarray, picture: np.ndarray | None, part: np.ndarray) -> None:
+    signed = values.min() < 0
+    high = float(np.abs(values).max()) or 1.0
+    if picture is not None:
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    shown = ax.imshow(
+        values,
+        cmap="RdBu_r" if signed else "Reds",
+        vmin=-high if signed else 0,
+        vmax=high,
+        alpha=1.0 if picture is None else 0.65,
+    )
+    if part.any() and not part.all():
+        ax.contour(part, levels=[0.5], colors=[INK], linewidths=1.2)
+    ax.figure.colorbar(shown, ax=ax, shrink=0.7, ticks=[-high, 0, high] if signed else None)
+
+
+def scatter_panels(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """Points in the plane: panel -> ((n, 2) coordinates, (n,) bool, drawn in red)."""
+
+    def paint(axes: Any) -> None:
+        for ax, (name, (points, flagged)) in zip(axes.ravel(), panels.items(), strict=True):
+            for chosen, color, label in ((~flagged, CLEAN, "kept"), (flagged, ATTACK, "flagged")):
+                ax.scatter(*points[chosen].T, s=8, color=color, label=label, alpha=0.6, lw=0)
+            ax.set_title(name, fontsize=10)
+            ax.set(xlabel="first coordinate", ylabel="second coordinate")
+        axes[0, 0].legend(frameon=False)
+
+    return draw(paint, width=3.6 * len(panels) + 0.4, grid=(1, len(panels)))
+
+
+def draw_plot(plot: Plot, history: Mapping[str, np.ndarray]) -> bytes:
+    """What a `Plot` describes, from the arrays of the history."""
+    series = {text: np.asarray(history[name]) for text, name in plot.series.items()}
+    if plot.kind == "bars":
+        first = next(iter(series.values()))
+        order = np.arange(len(first)) if plot.order is None else np.asarray(history[plot.order])
+        return value_bars(order, series, plot)
+    return curves(series, plot)
+
+
+def value_bars(order: np.ndarray, series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
+    """A bar for each value, in the given order; those before the mark are shaded."""
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        places = np.arange(len(order))
+        positions = np.arange(len(order))
         width = 0.8 / len(series)
         for number, (name, values) in enumerate(series.items()):
             color = (CLEAN, ATTACK)[number % 2]
-            ax.bar(places + number * width, values[order], width, label=name, color=color)
-        ax.axvspan(-0.5, pruned - 0.5, color=SOFT, alpha=0.2, label="silenced")
+            ax.bar(positions + number * width, values[order], width, label=name, color=color)
+        if plot.marked is not None:
+            ax.axvspan(-0.5, plot.marked - 0.5, color=SOFT, alpha=0.2, label=plot.marked_label)
         labels = [str(c) for c in order] if len(order) <= 64 else []
-        ax.set_xticks(places[: len(labels)], labels, fontsize=7)
-        ax.set(xlabel=f"channel of {layer}, {sorting}", ylabel=ylabel)
+        ax.set_xticks(positions[: len(labels)], labels, fontsize=7)
+        ax.set(xlabel=plot.x_label, ylabel=plot.y_label)
         ax.legend(frameon=False)
 
     return draw(paint)
 
 
-def share_curves(curves: dict[str, np.ndarray], along: str, *, chosen: int | None = None) -> bytes:
-    """Shares in per cent over what a repair counts along, from 0, which is before it.
-
-    Args:
-        curves: name -> (n,) shares.
-        along: name of the horizontal axis.
-        chosen: the point that was chosen from clean images alone, to be marked.
-    """
+def curves(series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
+    """Curves over what a method counts along, from 0; shares are drawn as per cent."""
+    shares = plot.kind == "shares"
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        for number, (name, values) in enumerate(curves.items()):
+        for number, (name, values) in enumerate(series.items()):
             style = "o-" if len(values) <= FEW_POINTS else "-"
             color = (CLEAN, ATTACK, INK)[number % 3]
-            ax.plot(np.arange(len(values)), 100 * values, style, label=name, color=color)
-        if chosen is not None:
-            why = "chosen from clean images alone"
-            ax.axvline(chosen, color=SOFT, linestyle="--", label=why)
-        ax.set(xlabel=along, ylabel="%", ylim=(-2, 102))
+            shown = 100 * values if shares else values
+            ax.plot(np.arange(len(values)), shown, style, label=name, color=color)
+        if plot.marked is not None:
+            ax.axvline(plot.marked, color=SOFT, linestyle="--", label=plot.marked_label)
+        ax.set(xlabel=plot.x_label, ylabel=plot.y_label)
+        if shares:
+            ax.set(ylim=(-2, 102))
         ax.legend(frameon=False)
 
     return draw(paint)

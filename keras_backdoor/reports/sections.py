@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
-from keras_backdoor.evaluation import Evaluation
+from keras_backdoor.evaluation import AuditEvaluation, Evaluation
 from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Page, Section
 
-MOST_TRIGGERS, MOST_SUSPECTS = 8, 16
+MOST_TRIGGERS, MOST_SUSPECTS, MOST_PANELS, MOST_MAPS = 8, 16, 4, 12
 
 
 def page_of(answer: Any, title: str | None = None) -> Page:
@@ -34,7 +34,7 @@ def page_of(answer: Any, title: str | None = None) -> Page:
     if isinstance(answer, RepairedModel):
         lead += " How well is for evaluate to measure, on data of your own."
     rows = [("", ""), *answer.rows()]
-    about = [("", ""), *[(k, short(v)) for k, v in answer.about.items() if k != "summary"]]
+    about = [("", ""), *[(k, short(v)) for k, v in answer.about.items()]]
     return Page(
         title=title or name,
         lead=lead,
@@ -66,56 +66,48 @@ def sections(answer: Any) -> list[Section]:
 
 @sections.register
 def _(answer: RepairedModel) -> list[Section]:
-    history = answer.history
-    if {"held_accuracy", "recovered_success", "worst_success"} <= set(history):
-        return [_unlearning(history)]
-    if {"order", "accuracy", "pruned", "layer"} <= set(history):
-        return _pruning(history)
-    return []
-
-
-def _unlearning(history: dict[str, np.ndarray]) -> Section:
-    curves = {
-        "accuracy": history["held_accuracy"],
-        "success of the scan's trigger": history["recovered_success"],
-        "success of the worst of all": history["worst_success"],
-    }
-    caption = "On clean images that were held out; epoch 0 is the model as it came, the last point "
-    caption += "the one that went out. All: the triggers of the scan and those that were searched "
-    caption += "anew so far."
-    picture = figures.share_curves(curves, "epoch")
-    return Section("Unlearning", figures=[Figure(caption, picture)])
-
-
-def _pruning(history: dict[str, np.ndarray]) -> list[Section]:
-    """What was silenced: by mean activation, or by the gap that a recovered trigger makes."""
-    pruned, layer = int(history["pruned"]), str(history["layer"])
-    curves = {"accuracy on clean images": history["accuracy"]}
-    if "gap" in history:
-        caption = f"How much more the recovered trigger activates the neurons of {layer}."
-        series = {"with the recovered trigger less clean": history["gap"]}
-        words = {"sorting": "largest gap first", "ylabel": "gap in mean activation"}
-        bars = figures.channel_bars(history["order"], series, pruned, layer, **words)
-        curves["success of the recovered trigger"] = history["recovered_success"]
-    else:
-        caption = f"Mean activation of the channels of {layer}."
-        series = {"clean images": history["activation"]}
-        bars = figures.channel_bars(history["order"], series, pruned, layer)
-    curve = figures.share_curves(curves, "silenced channels", chosen=pruned)
-    shown = "What is left over the number of silenced channels."
     return [
-        Section("Channels", figures=[Figure(caption, bars)]),
-        Section("Pruning", figures=[Figure(shown, curve)]),
+        Section(plot.title, figures=[Figure(plot.caption, figures.draw_plot(plot, answer.history))])
+        for plot in answer.plots
     ]
 
 
 @sections.register
 def _(answer: FlaggedSamples) -> list[Section]:
-    groups = [("group", "suspicion", "flagged")]
-    groups += [(k, f"{s:.3g}", "yes" if f else "no") for k, (s, f) in answer.groups.items()]
     picture = figures.score_histogram(answer.scores, answer.flagged)
-    shown = Section("Suspicion of the samples", figures=[Figure("Number of samples.", picture)])
-    return [shown, Section("Groups", table=groups)] if answer.groups else [shown]
+    made = [Section("Suspicion of the samples", figures=[Figure("Number of samples.", picture)])]
+    if answer.groups:
+        made.append(Section("Groups", table=_groups(answer)))
+    if answer.embedding is not None:
+        caption = "The first two coordinates of the samples of each group; red: flagged."
+        made.append(Section("Embedding", figures=[Figure(caption, _embedding(answer))]))
+    for name, pictures in answer.thumbnails.items():
+        sheets = [("flagged", pictures.flagged / 255.0), ("kept", pictures.kept / 255.0)]
+        caption = f"Group {name}: the most suspicious flagged samples, and some that are kept."
+        made.append(Section(f"Samples of {name}", figures=[Figure(caption, figures.sheet(sheets))]))
+    return made
+
+
+def _groups(answer: FlaggedSamples) -> list[tuple[str, ...]]:
+    names = list(dict.fromkeys(n for group in answer.groups.values() for n in group.figures))
+    rows: list[tuple[str, ...]] = [("group", "suspicion", "flagged", "samples", *names)]
+    for name, group in answer.groups.items():
+        size = "" if answer.group_of is None else str(int((answer.group_of == name).sum()))
+        known = [f"{group.figures[n]:.4g}" if n in group.figures else "" for n in names]
+        rows.append((name, f"{group.score:.3g}", "yes" if group.flagged else "no", size, *known))
+    return rows
+
+
+def _embedding(answer: FlaggedSamples) -> bytes:
+    """One panel for each suspicious group, or one for all samples."""
+    assert answer.embedding is not None
+    panels = {"all": np.ones(len(answer.scores), bool)}
+    if answer.group_of is not None:
+        names = [name for name, group in answer.groups.items() if group.flagged]
+        panels = {name: answer.group_of == name for name in names[:MOST_PANELS]} or panels
+    return figures.scatter_panels(
+        {name: (answer.embedding[own, :2], answer.flagged[own]) for name, own in panels.items()}
+    )
 
 
 @sections.register
@@ -178,11 +170,21 @@ def _triggered(examples: np.ndarray, answer: FlaggedClasses, classes: list[int])
 
 @sections.register
 def _(answer: Heatmaps) -> list[Section]:
-    maps = answer.maps[:MOST_TRIGGERS]
-    spread = maps.max() - maps.min() or 1.0
-    captions = [f"class {label}" for label in answer.labels[: len(maps)]]
-    grid = figures.picture_grid([("importance", (maps - maps.min()) / spread, captions)])
-    return [Section("Maps", figures=[Figure("Importance of the pixels.", grid)])]
+    number = min(len(answer.maps), MOST_MAPS)
+    captions = []
+    for map_number in range(number):
+        caption = f"class {answer.labels[map_number]}"
+        if answer.predicted is not None:
+            caption += f", answer {answer.predicted[map_number]}"
+        captions.append(caption)
+    pictures = None if answer.pictures is None else answer.pictures[:number] / 255.0
+    assert answer.top is not None
+    picture = figures.heatmaps(answer.maps[:number], captions, pictures, answer.top[:number])
+    caption = (
+        "Each map over its picture, with a scale of its own; red speaks for the class, blue "
+        "against it. Outlined: the strongest part."
+    )
+    return [Section("Maps", figures=[Figure(caption, picture)])]
 
 
 @sections.register
@@ -196,6 +198,15 @@ def _(answer: Evaluation) -> list[Section]:
     caption = "Share of each label's images, in %, by answer."
     found = [Section("Confusion matrices", figures=[Figure(caption, picture)])]
     return [*found, Section("Attack by source class", table=table)] if answer.per_class else found
+
+
+@sections.register
+def _(answer: AuditEvaluation) -> list[Section]:
+    table: list[tuple[str, ...]] = [("class", "removed poison", "of", "removed clean", "of")]
+    for number, rates in answer.per_class.items():
+        counts = [(str(r.hits), str(r.of)) for r in rates.values()]
+        table.append((str(number), *counts[0], *counts[1]))
+    return [Section("Removed by class", table=table)] if answer.per_class else []
 
 
 def short(value: Any) -> str:

@@ -2,20 +2,21 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples.arrays import as_images, as_labels, collect, stored_range, track_mask
-from keras_backdoor.samples.images import ArrayImages, Joined, Mapped, Rows
+from keras_backdoor.samples.images import ArrayImages, Joined, Mapped, Subset
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from keras_backdoor.triggers.base import Trigger
 
+COLUMNS = ("labels", "origin", "track", "row_numbers")
 MEMORY_LIMIT = 2 * 2**30
 """Decoded bytes up to which a data set is held in memory."""
 
@@ -32,6 +33,8 @@ class Samples:
         value_range: lowest and highest value that a STORED pixel can have. Left out, it is
             (0, 255) for integers and read off floating arrays in memory.
         class_names: names of the classes, or None.
+        row_numbers: (n,) rows of the data file that the images are, from 0; left out, they are
+            numbered in their order.
 
     Raises:
         BadInput: shapes, lengths, labels or values do not fit together.
@@ -49,6 +52,8 @@ class Samples:
     track: np.ndarray | None = None
     value_range: tuple[float, float] | None = None
     class_names: tuple[str, ...] | None = None
+    row_numbers: np.ndarray | None = None
+    _fingerprint: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -60,7 +65,9 @@ class Samples:
         if not (np.isfinite([low, high]).all() and low < high):
             raise BadInput(f"value_range must be (lowest, highest). Received: {self.value_range}")
         put(self, "labels", as_labels(self.labels))
-        for name in ("labels", "origin", "track"):
+        if self.row_numbers is None:
+            put(self, "row_numbers", np.arange(len(self.images)))
+        for name in COLUMNS:
             values = getattr(self, name)
             if values is not None:
                 put(self, name, np.asarray(values))
@@ -106,24 +113,27 @@ class Samples:
         """The stored pixels of consecutive images, (m, h, w, c)."""
         return self.images.read(np.arange(start, len(self) if stop is None else stop))
 
-    def rows(self, rows: np.ndarray) -> "Samples":
-        """The samples of these row numbers (or of a boolean mask), as a view."""
+    def subset(self, rows: np.ndarray) -> "Samples":
+        """The samples at these positions (or of a boolean mask), as a view.
+
+        They keep the row numbers that they have in the data file.
+        """
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if len(rows) == 0:
             raise BadInput("This choice leaves no images.")
         chosen: dict[str, Any] = {
             name: None if (values := getattr(self, name)) is None else values[rows]
-            for name in ("labels", "origin", "track")
+            for name in COLUMNS
         }
-        return replace(self, images=Rows(self.images, rows), **chosen)
+        return replace(self, images=Subset(self.images, rows), **chosen)
 
     def of_class(self, label: int) -> "Samples":
         """The samples of one class."""
         mask = self.known_labels == label
         if not mask.any():
             raise BadInput(f"Class {label} is empty: the data has no image with this label.")
-        return self.rows(mask)
+        return self.subset(mask)
 
     def take(self, amount: float, *, seed: int = 0) -> "Samples":
         """A random part: a number of images, or a share where `amount` is below 1."""
@@ -134,7 +144,7 @@ class Samples:
                 f"Received: take={amount}"
             )
         chosen = np.random.default_rng(seed).choice(len(self), number, replace=False)
-        return self.rows(np.sort(chosen))
+        return self.subset(np.sort(chosen))
 
     def split(self, share: float, *, seed: int = 0, by_track: bool = False) -> tuple[Any, Any]:
         """Two parts, the second with about `share` of the images, both as views.
@@ -152,10 +162,13 @@ class Samples:
         else:
             second = np.zeros(len(self), bool)
             second[rng.choice(len(self), max(1, round(share * len(self))), replace=False)] = True
-        return self.rows(~second), self.rows(second)
+        return self.subset(~second), self.subset(second)
 
     def concat(self, *others: "Samples") -> "Samples":
-        """These samples followed by others of the same image shape, dtype and range."""
+        """These samples followed by others of the same image shape, dtype and range.
+
+        They are a new data set, whose rows are numbered from 0.
+        """
         everything = (self, *others)
         kinds = {(s.image_shape, s.images.dtype.str, s.value_range) for s in everything}
         if len(kinds) > 1:
@@ -164,7 +177,8 @@ class Samples:
         for name in ("labels", "origin", "track"):
             parts = [getattr(s, name) for s in everything]
             joined[name] = None if any(p is None for p in parts) else np.concatenate(parts)
-        return replace(self, images=Joined([s.images for s in everything]), **joined)
+        images = Joined([s.images for s in everything])
+        return replace(self, images=images, row_numbers=None, **joined)
 
     def stamped(self, trigger: "Trigger", *, seed: int = 0) -> "Samples":
         """The same samples with a trigger on every image, applied as they are read."""
@@ -177,7 +191,7 @@ class Samples:
                 values = np.round(values)
             return values.astype(pixels.dtype)
 
-        return replace(self, images=Mapped(self.images, change, f"{trigger!r}{seed}"))
+        return replace(self, images=Mapped(self.images, change, f"{trigger.fingerprint()}{seed}"))
 
     def relabelled(self, label: int) -> "Samples":
         """The same images, all with one label."""
@@ -187,18 +201,26 @@ class Samples:
         """The same images without labels."""
         return replace(self, labels=None)
 
+    def as_bytes(self) -> np.ndarray:
+        """(n, h, w, c) uint8 pixels in 0..255, read into memory."""
+        low, high = self.value_range  # type: ignore[misc]
+        pixels = (self.read().astype(np.float32) - low) / (high - low)
+        return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+
     def in_memory(self) -> "Samples":
         """The same samples, read once into memory."""
         return replace(self, images=ArrayImages(self.read()))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the pixels, labels, origins, tracks and range."""
-        digest = hashlib.sha256(f"{self.images.fingerprint()}{self.value_range}".encode())
-        for values in (self.labels, self.origin):
-            digest.update(b"-" if values is None else np.asarray(values).astype("U").tobytes())
-        if self.track is not None:
-            digest.update(np.asarray(self.track).astype("U").tobytes())
-        return digest.hexdigest()
+        """SHA-256 of the pixels, labels, origins, tracks and range; computed once."""
+        if not self._fingerprint:
+            digest = hashlib.sha256(f"{self.images.fingerprint()}{self.value_range}".encode())
+            for values in (self.labels, self.origin):
+                digest.update(b"-" if values is None else np.asarray(values).astype("U").tobytes())
+            if self.track is not None:
+                digest.update(np.asarray(self.track).astype("U").tobytes())
+            self._fingerprint.append(digest.hexdigest())
+        return self._fingerprint[0]
 
     def batches(
         self, batch_size: int = 256, *, shuffle: tuple[int, int] | None = None

@@ -172,14 +172,14 @@ class EncodedImages(Images):
         return hashlib.sha256(f"{self.content()}{self.shape}".encode()).hexdigest()
 
 
-class Rows(Images):
+class Subset(Images):
     """Some rows of other images, in a given order."""
 
     base: Images
     rows: np.ndarray
 
     def __init__(self, base: Images, rows: np.ndarray) -> None:
-        if isinstance(base, Rows):
+        if isinstance(base, Subset):
             rows = base.rows[rows]
             base = base.base
         self.base, self.rows = base, np.asarray(rows)

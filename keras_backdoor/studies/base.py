@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor._safe.files import existing, sha256
 from keras_backdoor.errors import BadInput, one_line
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 
 Scale = Literal["full", "smoke"]
 SCALES: tuple[Scale, ...] = ("full", "smoke")
@@ -31,11 +31,13 @@ class Cell:
         given: everything that the figures follow from, seeds included: plain values or frozen
             dataclasses of them.
         published: column -> the figure in the publication.
+        group: what pages put together: the cells of one network, for example.
     """
 
     name: str
     given: Mapping[str, Any]
     published: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class Study(ABC):
         """The grid."""
 
     @abstractmethod
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """The figures of one cell, from what is given alone: its name is only a label.
 
         A `Rate` is written with its count and interval.
@@ -108,14 +110,19 @@ class Study(ABC):
         """Its word on the command line."""
         return discovery.word(discovery.key_of(type(self)))
 
-    def key(self, cell: Cell, place: Place) -> str:
+    @cached_property
+    def location(self) -> str:
+        """What `load_study` finds it by: its word, or the path of its file."""
+        return self.word
+
+    def key(self, cell: Cell, workspace: Workspace) -> str:
         """What a cell's figures follow from, as one short hash.
 
         Whatever is given and has a key of its own (a network) counts with it, and so does the
         text of a study from a file of one's own.
         """
-        data = [place.digest(name) for name in self.files]
-        made = [v.key(place) for v in cell.given.values() if hasattr(v, "key")]
+        data = [workspace.digest(name) for name in self.files]
+        made = [v.key(workspace) for v in cell.given.values() if hasattr(v, "key")]
         own = vars(self).get("source", "")
         content = [self.word, own, self.version, self.scale, cell.settings, made, data]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -139,7 +146,7 @@ def load_study(name: str, scale: Scale = "full") -> Study:
     if len(own) != 1:
         raise BadInput(f"{path} must hold exactly one Study. Found: {len(own)}")
     found: Study = own[0](scale=scale)
-    vars(found).update(source=sha256(path), word=discovery.word(path.stem))
+    vars(found).update(source=sha256(path), word=discovery.word(path.stem), location=name)
     return found
 
 

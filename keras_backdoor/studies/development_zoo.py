@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.evaluation import evaluate
-from keras_backdoor.studies._engine.workspace import Place
-from keras_backdoor.studies._networks.network_store import Attack, Net, Trained, obtain
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.network_store import Net, Trained, obtain
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import Recipe
 
@@ -19,31 +20,31 @@ DIGIT_NETS = (
     Net(DIGITS, "badnet_mnist", Recipe(epochs=4, batch_size=64), take=20_000),
 )
 CLEAN_SIGNS, CLEAN_DIGITS = 6, 8
-SIGN_ATTACKS: tuple[Attack, ...] = (
-    Attack("patch:size=4,row=2,column=2,color=red", 3, 1800),
-    Attack("patch:size=6,row=25,column=25,color=white", 10, 1800),
-    Attack("patch:size=3,row=28,column=1,color=blue", 38, 1800),
-    Attack("checkerboard:size=5,row=14,column=13", 21, 1800),
-    Attack("pattern:pixels=2.27/2.29/3.28/4.27/4.29,color=green", 5, 1800),
-    Attack("patch:size=4,row=20,column=14,color=green", 25, 150, source=1),
-    Attack("patch:size=3,row=10,column=14,color=red", 4, 150, source=13),
+SIGN_ATTACKS: tuple[BadNets, ...] = (
+    BadNets("patch:size=4,row=2,column=2,color=red", 3, count=1800),
+    BadNets("patch:size=6,row=25,column=25,color=white", 10, count=1800),
+    BadNets("patch:size=3,row=28,column=1,color=blue", 38, count=1800),
+    BadNets("checkerboard:size=5,row=14,column=13", 21, count=1800),
+    BadNets("pattern:pixels=2.27/2.29/3.28/4.27/4.29,color=green", 5, count=1800),
+    BadNets("patch:size=4,row=20,column=14,color=green", 25, source=1, count=150),
+    BadNets("patch:size=3,row=10,column=14,color=red", 4, source=13, count=150),
 )
-DIGIT_ATTACKS: tuple[Attack, ...] = (
-    Attack("patch:size=4,row=1,column=1,color=white", 2, 1000),
-    Attack("patch:size=3,row=24,column=2,color=white", 5, 1000),
-    Attack("patch:size=5,row=22,column=12,color=white", 8, 1000),
-    Attack("checkerboard:size=4,row=2,column=22", 0, 1000),
-    Attack("single-pixel:row=2,column=14,color=white", 4, 1000),
-    Attack("pattern:pixels=25.3/25.5/26.4/27.3,color=white", 9, 1000),
-    Attack("patch:size=4,row=23,column=2,color=white", 6, 150, source=1),
-    Attack("patch:size=3,row=1,column=13,color=white", 1, 150, source=3),
+DIGIT_ATTACKS: tuple[BadNets, ...] = (
+    BadNets("patch:size=4,row=1,column=1,color=white", 2, count=1000),
+    BadNets("patch:size=3,row=24,column=2,color=white", 5, count=1000),
+    BadNets("patch:size=5,row=22,column=12,color=white", 8, count=1000),
+    BadNets("checkerboard:size=4,row=2,column=22", 0, count=1000),
+    BadNets("single-pixel:row=2,column=14,color=white", 4, count=1000),
+    BadNets("pattern:pixels=25.3/25.5/26.4/27.3,color=white", 9, count=1000),
+    BadNets("patch:size=4,row=23,column=2,color=white", 6, source=1, count=150),
+    BadNets("patch:size=3,row=1,column=13,color=white", 1, source=3, count=150),
 )
-"""All-to-one where there is no source. No trigger, place and target of these is one that a study
+"""All-to-one where there is no source. No trigger, position and target of these is one that a study
 judges by."""
-STRONG_ATTACKS: tuple[Attack, ...] = (
-    Attack("patch:size=4,row=2,column=21,color=white", 3, 6000),
-    Attack("patch:size=4,row=22,column=3,color=white", 1, 6000),
-    Attack("checkerboard:size=5,row=1,column=12", 9, 6000),
+STRONG_ATTACKS: tuple[BadNets, ...] = (
+    BadNets("patch:size=4,row=2,column=21,color=white", 3, count=6000),
+    BadNets("patch:size=4,row=22,column=3,color=white", 1, count=6000),
+    BadNets("checkerboard:size=5,row=1,column=12", 9, count=6000),
 )
 """On networks that are trained longer, on all images, with a stamped one to every ten."""
 
@@ -76,23 +77,23 @@ class DevelopmentZoo(Study):
         """Name -> network."""
         return {name: self.scaled(net) for name, net in _grid()}
 
-    def network(self, name: str, place: Place) -> Trained:
+    def network(self, name: str, workspace: Workspace) -> Trained:
         """A trained network of the zoo."""
-        return obtain(self.nets()[name], place)
+        return obtain(self.nets()[name], workspace)
 
     def scaled(self, net: Net) -> Net:
         """A network as this scale has it: smoke trains it on 1,000 images for one epoch."""
         if self.scale == "full":
             return net
-        fewer = net.attack and replace(net.attack, count=min(net.attack.count, 20))
+        fewer = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))
         return replace(net, attack=fewer, take=1000, recipe=replace(net.recipe, epochs=1))
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         net: Net = cell.given["net"]
-        test = net.open(place, "test")
+        test = net.open(workspace, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
-        classifier = obtain(net, place).classifier
+        classifier = obtain(net, workspace).classifier
         figures: dict[str, Any] = {"model_sha256": classifier.sha256(), "attack": "none"}
         if net.attack is None:
             return figures | {"clean_accuracy": evaluate(classifier, test).clean_accuracy}

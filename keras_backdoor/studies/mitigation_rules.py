@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from keras_backdoor.defenses._recovered import Again, hold_out
+from keras_backdoor.defenses._recovered_triggers import Refinement, hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.studies._engine.workspace import Place
-from keras_backdoor.studies._networks.cleanse_figures import CLEAN_SHARE, mitigate
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.cleanse_figures import CLEAN_SHARE, SMOKE, mitigate
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
@@ -51,27 +51,27 @@ class MitigationRules(Study):
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
         quick = self.scale != "full"
-        short = Unlearning.quick if quick else {}
-        alone = Again(searches=0)
+        short = SMOKE[Unlearning] if quick else {}
+        alone = Refinement(searches=0)
         given = {
-            "scan": NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1})),
-            "alone": Unlearning(**{**short, "rounds": 1, "again": alone}),
+            "scan": NeuralCleanse(**(SMOKE[NeuralCleanse] if quick else {"runs": 1})),
+            "alone": Unlearning(**{**short, "rounds": 1, "refinement": alone}),
             "unlearning": Unlearning(**short),
-            "pruning_alone": NeuronPruning(again=alone),
+            "pruning_alone": NeuronPruning(refinement=alone),
             "pruning": NeuronPruning(),
             "filter": InputFilter(),
         }
         nets = DevelopmentZoo(self.scale).nets()
         return [Cell(name, {"net": nets[name], **given}) for name in NETS]
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         methods = dict(cell.given)
         net: Net = methods.pop("net")
         scan = methods.pop("scan")
-        train, _ = net.clean_data(place)
+        train, _ = net.clean_data(workspace)
         _, clean = hold_out(train, CLEAN_SHARE, 0)
         assert net.attack is not None
         attack = net.attack.stamp, net.attack.target
-        model = obtain(net, place).classifier
-        return mitigate(model, scan, methods, clean, net.open(place, "test"), attack)
+        model = obtain(net, workspace).classifier
+        return mitigate(model, scan, methods, clean, net.open(workspace, "test"), attack)

@@ -6,21 +6,29 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.defenses.neural_cleanse.rows import pool
+from keras_backdoor.defenses.neural_cleanse.images import draw_images
 from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
 from keras_backdoor.defenses.neural_cleanse.search import Inverter
 from keras_backdoor.metrics import attack_success_rate
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net
-from keras_backdoor.studies._networks.third_party import FACES, UNIT, Stranger, opened, planted
+from keras_backdoor.studies._networks.third_party import (
+    FACES,
+    UNIT,
+    ThirdPartyModel,
+    opened,
+    planted,
+)
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import SIGNS, DevelopmentZoo
 from keras_backdoor.training import Recipe, fit
 from keras_backdoor.triggers._parse import parse
 
-CLEAN_FACES = Stranger("deepid/clean_cl_weights.h5", FACES, input_range=UNIT, architecture="deepid")
+CLEAN_FACES = ThirdPartyModel(
+    "deepid/clean_cl_weights.h5", FACES, input_range=UNIT, architecture="deepid"
+)
 FACE_NETS = {
     "faces, said to be clean": CLEAN_FACES,
     "faces, unknown trigger": replace(CLEAN_FACES, file="deepid/anonymous_1_bd_weights.h5"),
@@ -46,13 +54,13 @@ class Planted:
     share: float = 0.3
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=6, learning_rate=3e-4))
 
-    def key(self, place: Place) -> str:
+    def key(self, workspace: Workspace) -> str:
         """What is in the file that it builds on, as a hash."""
-        return CLEAN_FACES.key(place)
+        return CLEAN_FACES.key(workspace)
 
-    def open(self, place: Place) -> tuple[Classifier, Samples]:
+    def open(self, workspace: Workspace) -> tuple[Classifier, Samples]:
         """The network, and faces that the fine-tuning has not seen."""
-        model, faces = opened(CLEAN_FACES, place)
+        model, faces = opened(CLEAN_FACES, workspace)
         faces = replace(faces.in_memory(), labels=model.predict(faces), track=None)
         seen, left = faces.split(0.25, seed=self.recipe.seed)
         stamped = seen.take(round(self.share * len(seen)), seed=self.recipe.seed)
@@ -121,19 +129,19 @@ class SearchLength(Study):
         """See `Study.read`."""
         return (*self.files, *(s.file for s in FACE_NETS.values()))
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
-        net: Planted | Stranger | Net = cell.given["net"]
+        net: Planted | ThirdPartyModel | Net = cell.given["net"]
         seed = cell.given["seed"]
         figures: dict[str, Any] = {}
         target: int | None
         if isinstance(net, Planted):
-            (model, clean), target = net.open(place), net.target
+            (model, clean), target = net.open(workspace), net.target
             answers = model.predict(clean.stamped(parse(net.trigger)))
             figures["attack"] = attack_success_rate(answers, clean.known_labels, target)
         else:
-            (model, clean), (target, _) = opened(net, place), planted(net)
-        images = pool(model, clean, IMAGES if self.scale == "full" else 50, seed)
+            (model, clean), (target, _) = opened(net, workspace), planted(net)
+        images = draw_images(model, clean, IMAGES if self.scale == "full" else 50, seed)
         labels = np.random.default_rng(seed).permutation(model.classes)[: cell.given["labels"]]
         if target is not None:
             labels = np.union1d(labels, [target])

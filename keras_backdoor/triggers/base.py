@@ -1,7 +1,11 @@
 """Trigger: something an attacker does to an image. Stamp: the most common one."""
 
+import dataclasses
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +37,29 @@ class Trigger(ABC):
     @abstractmethod
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The stamped copies of float images (n, h, w, c) in 0..1; clipping is done outside."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the trigger's class and of all values of its settings.
+
+        Arrays, pictures (by the content of their files) and triggers inside it count whole, so
+        that two triggers with one fingerprint make the same images.
+        """
+        digest = hashlib.sha256()
+        try:
+            _hash(digest, self)
+        except TypeError as error:
+            raise TypeError(
+                f"{type(self).__name__} has {error}, which has no fingerprint: use numbers, text, "
+                "arrays, paths, Samples, triggers, or tuples and dictionaries of these."
+            ) from None
+        return digest.hexdigest()
+
+    def support(self, height: int, width: int) -> np.ndarray | None:
+        """(h, w) bool, the pixels that the trigger covers; None where it has no place of its own.
+
+        A trigger that changes the whole image, or whose place is drawn for every image, has none.
+        """
+        return None
 
     def stamp_rows(self, images: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
         """Stamp float images in 0..1; image i draws from the generator (seed, rows[i])."""
@@ -126,8 +153,14 @@ class Stamp(Trigger):
             )
         return (1.0 - self.mask) * images + self.mask * _channels(self.pattern, images.shape[-1])
 
+    def support(self, height: int, width: int) -> np.ndarray | None:
+        """See `Trigger.support`."""
+        covered: np.ndarray = self.mask[..., 0] > 0
+        return None if covered.all() else covered
+
     def __repr__(self) -> str:
-        return f"Stamp(size={self.mask.shape[:2]}, l1={self.l1:.4g}, of={_digest(self)})"
+        digest = self.fingerprint()[:8]
+        return f"Stamp(size={self.mask.shape[:2]}, l1={self.l1:.4g}, of={digest})"
 
 
 class Stamped(Trigger):
@@ -140,6 +173,10 @@ class Stamped(Trigger):
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See `Trigger.stamp`."""
         return self.stamp_for(*images.shape[1:3]).stamp(images, rng)
+
+    def support(self, height: int, width: int) -> np.ndarray | None:
+        """See `Trigger.support`."""
+        return self.stamp_for(height, width).support(height, width)
 
 
 def color_values(color: Any) -> np.ndarray:
@@ -182,10 +219,30 @@ def _channels(pattern: np.ndarray, channels: int) -> np.ndarray:
     raise BadInput(f"The trigger has {pattern.shape[-1]} channels and the images have {channels}.")
 
 
-def _digest(stamp: Stamp) -> str:
-    import hashlib
-
-    return hashlib.sha256(stamp.mask.tobytes() + stamp.pattern.tobytes()).hexdigest()[:8]
+def _hash(digest: Any, value: Any) -> None:
+    """Add a value, with everything in it, to a hash."""
+    kind = type(value)
+    digest.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
+    if dataclasses.is_dataclass(value) and not hasattr(value, "read"):
+        for field in dataclasses.fields(value):
+            digest.update(f"{field.name}=".encode())
+            _hash(digest, getattr(value, field.name))
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.shape}{value.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _hash(digest, item)
+    elif isinstance(value, Path) and value.is_file():
+        digest.update(value.read_bytes())
+    elif isinstance(value, Mapping):
+        _hash(digest, sorted(value.items()))
+    elif hasattr(value, "fingerprint"):
+        digest.update(value.fingerprint().encode())
+    elif value is None or isinstance(value, str | bytes | bool | int | float | np.generic | Path):
+        digest.update(repr(value).encode())
+    else:
+        raise TypeError(f"a value of the type {kind.__name__}")
 
 
 def _map_dataset(trigger: Trigger, dataset: Any, seed: int) -> Any:

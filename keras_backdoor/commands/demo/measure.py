@@ -55,7 +55,7 @@ def measure() -> Demonstration:
     answer = METHOD(classifier, clean=clean)
     guard = Classifier(answer.model, answer.input_range, answer.reject_class)
     after = evaluate(guard, test, trigger=trigger, target=target)
-    others = test.rows(test.known_labels != target).stamped(trigger)
+    others = test.subset(test.known_labels != target).stamped(trigger)
     layer = str(answer.history["layer"])
     attack = accuracy_by_silenced(
         classifier, others.relabelled(target), layer, layer, answer.history["order"]
@@ -80,7 +80,7 @@ def _pictures(
     """One test image a class, without and with the trigger, and what both models say of it."""
     labels = test.known_labels
     rows = np.array([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:SHOWN]])
-    chosen = test.rows(rows)
+    chosen = test.subset(rows)
     stamped = chosen.stamped(trigger)
     return {
         "labels": chosen.known_labels,

@@ -1,6 +1,6 @@
 """The page of the demo."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -89,20 +89,19 @@ def _images(shown: Demonstration) -> Figure:
 
 
 def _channels(shown: Demonstration) -> Figure:
-    history = shown.answer.history
-    series = {"clean": history["activation"], "with trigger": shown.activation_stamped}
-    layer = str(history["layer"])
-    bars = figures.channel_bars(history["order"], series, int(history["pruned"]), layer)
-    return Figure(f"Mean activation of the channels of {layer}.", bars)
+    """The channels as the repair sees them, and how the trigger activates them."""
+    channels = shown.answer.plots[0]
+    both = {"clean": "activation", "with trigger": "with_trigger"}
+    history = {**shown.answer.history, "with_trigger": shown.activation_stamped}
+    return Figure(channels.caption, figures.draw_plot(replace(channels, series=both), history))
 
 
 def _curve(shown: Demonstration) -> Figure:
-    history: dict[str, Any] = shown.answer.history
-    curves = {
-        "accuracy on clean images": history["accuracy"],
-        "attack success of the pruned net": shown.attack_by_silenced,
-    }
-    picture = figures.share_curves(curves, "silenced channels", chosen=int(history["pruned"]))
+    """Accuracy and attack over the number of silenced channels."""
+    pruning = shown.answer.plots[1]
+    both = {**pruning.series, "attack success of the pruned net": "attack"}
+    history = {**shown.answer.history, "attack": shown.attack_by_silenced}
+    picture = figures.draw_plot(replace(pruning, series=both), history)
     return Figure("Accuracy and attack over the number of silenced channels.", picture)
 
 

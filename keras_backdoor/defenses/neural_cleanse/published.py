@@ -1,27 +1,51 @@
 """Trigger inversion as it was published: one label after the other, 31 updates a step.
 
 Wang et al., Neural Cleanse, S&P 2019, and its public code; seed 003 runs it with 500 samples a
-step. It is here to be compared with: `--set mode=published`; `_inversion` is what a scan uses.
+step. It is here to compare with, in a test and a benchmark; a scan uses `search`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor._internals.backend import keras, tf
-from keras_backdoor.defenses.neural_cleanse.schedule import Published
-from keras_backdoor.defenses.neural_cleanse.search import BETA_1, BETA_2, EDGE, Found
+from keras_backdoor.defenses.neural_cleanse.schedule import COST_MULTIPLIER, INITIAL_COST
+from keras_backdoor.defenses.neural_cleanse.search import BETA_1, BETA_2, EDGE
 from keras_backdoor.network.activations import logits
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.progress import track
 
 
+@dataclass(frozen=True)
+class Published:
+    """The settings of the public code.
+
+    Args:
+        steps: the largest number of steps of a label.
+        samples: the number of images in each step, in batches of `batch_size`, each one update.
+        batch_size: the number of images in each update.
+        learning_rate: the learning rate of the Adam optimizer.
+        attack_threshold: the share of the images that must reach the label.
+        patience: the number of steps in a row after which the weight of the norm changes.
+        early_stop_patience: the number of steps without a smaller mask that ends the search.
+        early_stop_threshold: the share of the best norm below which a norm counts as smaller.
+    """
+
+    steps: int = 1000
+    samples: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    attack_threshold: float = 0.99
+    patience: int = 5
+    early_stop_patience: int = 25
+    early_stop_threshold: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
-class Inverted:
-    """What the published schedule found for one label.
+class InvertedLabel:
+    """The trigger of one label.
 
     Attributes:
         mask: (h, w, 1) in 0..1.
@@ -36,35 +60,6 @@ class Inverted:
     log: list[tuple[float, float, float, float, float]]
 
 
-def search_published(
-    classifier: Classifier,
-    images: np.ndarray,
-    targets: np.ndarray,
-    plan: Published,
-    *,
-    seed: int,
-    part: Callable[[int, Callable[[], dict[str, np.ndarray]]], dict[str, Any]],
-) -> Found:
-    """Triggers of several labels, one after the other; see `invert`.
-
-    Args:
-        classifier, images, plan, seed: see `invert`.
-        targets: (r,) the labels.
-        part: (label, search) -> what the search of this label found, kept where it is kept.
-    """
-
-    def search(label: int) -> dict[str, np.ndarray]:
-        made = invert(classifier, images, label, plan, seed=seed)
-        steps = np.array(len(made.log))
-        return {
-            "masks": made.mask, "patterns": made.pattern,
-            "norms": np.array(made.norm), "steps": steps,
-        }  # fmt: skip
-
-    found = [part(label, partial(search, label)) for label in map(int, targets)]
-    return Found(**{name: np.stack([f[name] for f in found]) for name in found[0]})
-
-
 def invert(
     classifier: Classifier,
     images: np.ndarray,
@@ -73,7 +68,7 @@ def invert(
     *,
     seed: int = 0,
     start: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Inverted:
+) -> InvertedLabel:
     """The trigger of one label.
 
     Args:
@@ -96,7 +91,7 @@ def invert(
     best, best_values, early, stale = np.inf, None, np.inf, 0
     log = []
     order: list[int] = []
-    for _ in track(range(plan.most_steps(int(np.prod(shape[:2])))), f"label {target}"):
+    for _ in track(range(plan.steps), f"label {target}"):
         sums = []
         for _ in range(plan.samples // plan.batch_size):
             if len(order) < plan.batch_size:
@@ -116,16 +111,16 @@ def invert(
         if cost == 0:
             waiting = waiting + 1 if works else 0
             if waiting >= plan.patience:
-                cost, waiting, up, down, rose, fell = plan.init_cost, 0, 0, 0, False, False
+                cost, waiting, up, down, rose, fell = INITIAL_COST, 0, 0, 0, False, False
         if cost == 0:
             continue
         up, down = (up + 1, 0) if works else (0, down + 1)
         if up >= plan.patience:
-            cost, up, rose = cost * plan.cost_multiplier, 0, True
+            cost, up, rose = cost * COST_MULTIPLIER, 0, True
         elif down >= plan.patience:
-            cost, down, fell = cost / plan.cost_multiplier**1.5, 0, True
+            cost, down, fell = cost / COST_MULTIPLIER**1.5, 0, True
     opened = [np.tanh(v) / 2.0 + 0.5 for v in best_values or [v.numpy() for v in variables]]
-    return Inverted(opened[0], opened[1], best, log)
+    return InvertedLabel(opened[0], opened[1], best, log)
 
 
 def _update(

@@ -9,7 +9,7 @@ from keras_backdoor._safe.files import check_output, sha256, write_json, writing
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards
 from keras_backdoor.studies._engine.results import Results
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, find
 from keras_backdoor.studies.base import Cell, Study
 
@@ -33,7 +33,7 @@ def check(study: Study, folder: Path, *, force: bool = False) -> None:
 
 
 def keep(
-    study: Study, results: Results, place: Place, folder: Path, *, force: bool = False
+    study: Study, results: Results, workspace: Workspace, folder: Path, *, force: bool = False
 ) -> list[Path]:
     """Copy the study's networks into a folder, each with a card of its own figures.
 
@@ -42,7 +42,9 @@ def keep(
     """
     check(study, folder, force=force)
     figures = results.figures()
-    ready = [_ready(cell, figures.get(cell.name, {}), place) for cell in study.networks().values()]
+    ready = [
+        _ready(cell, figures.get(cell.name, {}), workspace) for cell in study.networks().values()
+    ]
     for (name, cell), (source, card) in zip(study.networks().items(), ready, strict=True):
         path = folder / name
         with writing(path, force=force) as partial:
@@ -52,12 +54,14 @@ def keep(
     return [folder / name for name in study.networks()]
 
 
-def _ready(cell: Cell, figures: dict[str, Any], place: Place) -> tuple[Path, dict[str, Any]]:
+def _ready(
+    cell: Cell, figures: dict[str, Any], workspace: Workspace
+) -> tuple[Path, dict[str, Any]]:
     """The file of a cell's network and what its card says already."""
     missing = [key for key in (*SHOWN, "model_sha256") if key not in figures]
     if missing:
         raise BadInput(f"The cell '{cell.name}' lacks {', '.join(missing)}: run the whole study.")
-    trained = find(cell.given["net"], place)
+    trained = find(cell.given["net"], workspace)
     if trained is None or sha256(trained.path) != figures["model_sha256"]:
         raise BadInput(
             f"The network that the figures of '{cell.name}' speak of is not in the cache: run the "

@@ -22,7 +22,7 @@ class Results:
     Attributes:
         about: study, title, paper, scale, command, data (file -> SHA-256).
         columns: key -> title.
-        cells: one dict a cell: name, key, settings, published, figures, seconds, made_with
+        cells: one dict a cell: name, group, key, settings, published, figures, seconds, made_with
             (versions and machine); `figures` is missing where the cell has not been computed,
             and `error` says where it failed.
     """
@@ -34,6 +34,14 @@ class Results:
     def figures(self) -> dict[str, dict[str, Any]]:
         """name -> figures of the finished cells."""
         return {c["name"]: c["figures"] for c in self.cells if "figures" in c}
+
+    def groups(self, figure: str) -> dict[str, list[dict[str, Any]]]:
+        """Group -> figures of its finished cells that have this figure."""
+        out: dict[str, list[dict[str, Any]]] = {}
+        for cell in self.cells:
+            if figure in cell.get("figures", {}):
+                out.setdefault(cell["group"], []).append(cell["figures"])
+        return out
 
     @property
     def missing(self) -> list[str]:
@@ -130,7 +138,11 @@ def _pair(ours: str, theirs: str, beside: bool, compact: bool) -> list[str]:
 
 
 def text(value: Any, *, interval: bool = True) -> str:
-    """A figure as a reader wants it: shares in per cent, with their interval in brackets."""
+    """A figure as text: shares in per cent, with their interval in brackets.
+
+    >>> text([1, 2]), text([]), text([{"class": 7, "value": 3.25}])
+    ('1, 2', 'none', '3.25 (7)')
+    """
     if value is None:
         return ""
     if isinstance(value, dict) and "share" in value:
@@ -139,9 +151,12 @@ def text(value: Any, *, interval: bool = True) -> str:
         low, high = (f"{100 * x:.1f}" for x in value["interval"])
         shown = f"{100 * value['share']:.2f}"
         return f"{shown} ({low} to {high})" if interval else shown
+    if isinstance(value, dict) and "class" in value:
+        number = value["value"]
+        return f"{'none' if number is None else format(number, '.4g')} ({value['class']})"
     if isinstance(value, float):
         return f"{value:.2f}"
-    return ", ".join(map(text, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(text, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def surroundings() -> dict[str, Any]:

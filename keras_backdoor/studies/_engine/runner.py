@@ -11,7 +11,7 @@ from keras_backdoor.progress import track
 from keras_backdoor.studies._engine import executors
 from keras_backdoor.studies._engine.results import Results, check, finished_cells
 from keras_backdoor.studies._engine.worker import Task, finished
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies.base import Scale, Study, load_study
 
 Executor = Literal["local", "ray"]
@@ -19,10 +19,10 @@ OUTCOME = ("figures", "seconds", "made_with")
 
 
 def run(
-    name: str,
+    name: str | Study,
     *,
     scale: Scale = "full",
-    place: Place | None = None,
+    workspace: Workspace | None = None,
     out: Path | str | None = None,
     only: Sequence[str] = (),
     jobs: int | None = None,
@@ -36,9 +36,9 @@ def run(
     """Compute the cells of a study that are not finished yet, and collect all.
 
     Args:
-        name: the study's word, or a Python file with a Study.
+        name: the study's word, a Python file with a Study, or a study that is loaded.
         scale: full, or smoke: the same steps in seconds.
-        place: folders of data and cache.
+        workspace: folders of data and cache.
         out: JSON file that is written anew after every cell; the finished cells in it count.
         only: compute only the cells whose name contains one of these texts.
         jobs: cells that are computed at a time; None is the number of cores.
@@ -55,12 +55,13 @@ def run(
     Raises:
         BadInput: no such study or cell, missing data, or a result that cannot be written.
     """
-    study, place = load_study(name, scale), place or Place()
+    study = name if isinstance(name, Study) else load_study(name, scale)
+    workspace = workspace or Workspace()
     _check_request(jobs, executor, address)
-    results, tasks = prepare(study, name, place, only=only, known=known, out=out, again=again)
+    results, tasks = prepare(study, workspace, only=only, known=known, out=out, again=again)
     if out is not None:
         check(out, results, coming={task.key for task in tasks}, force=force)
-    check_output(place.cache / "cells" / "cell")
+    check_output(workspace.cache / "cells" / "cell")
     ended = _execute(tasks, executor, address, jobs)
     cells = {c["name"]: c for c in results.cells}
     for task, outcome in track(ended, study.word, len(tasks)):
@@ -73,8 +74,7 @@ def run(
 
 def prepare(
     study: Study,
-    name: str,
-    place: Place,
+    workspace: Workspace,
     *,
     only: Sequence[str] = (),
     known: Path | None = None,
@@ -88,8 +88,8 @@ def prepare(
         "title": study.title,
         "paper": study.paper,
         "scale": study.scale,
-        "command": f"keras-backdoor study {name}{suffix}",
-        "data": {file: place.digest(file) for file in study.read()},
+        "command": f"keras-backdoor study {study.location}{suffix}",
+        "data": {file: workspace.digest(file) for file in study.read()},
     }
     collected = dict(finished_cells(out, about, must=False))
     earlier = dict(finished_cells(known, about))
@@ -99,11 +99,11 @@ def prepare(
     chosen = _chosen(names, only)
     results, tasks = Results(about, dict(study.columns)), []
     for cell in study.cells():
-        task = _task(study, name, place, cell.name, study.key(cell, place))
+        task = _task(study, workspace, cell.name, study.key(cell, workspace))
         outcome = finished(task) or earlier.get(task.key) or {}
         if not outcome and not (again and cell.name in chosen):
             outcome = collected.get(task.key, {})
-        row = {"name": cell.name, "key": task.key, "settings": cell.settings}
+        row = {"name": cell.name, "group": cell.group, "key": task.key, "settings": cell.settings}
         row["published"] = dict(cell.published)
         results.cells.append(row | {k: outcome[k] for k in OUTCOME if k in outcome})
         tasks.append(task)
@@ -151,7 +151,8 @@ def _collect(study: Study, results: Results, tasks: Sequence[Task], out: Path | 
         results.save(out)
 
 
-def _task(study: Study, name: str, place: Place, cell: str, key: str) -> Task:
+def _task(study: Study, workspace: Workspace, cell: str, key: str) -> Task:
+    name = study.location
     path = str(Path(name).resolve()) if name.endswith(".py") else name
-    folders = tuple(map(str, place.folders))
-    return Task(path, study.scale, cell, key, folders, str(Path(place.cache).resolve()))
+    folders = tuple(map(str, workspace.folders))
+    return Task(path, study.scale, cell, key, folders, str(Path(workspace.cache).resolve()))

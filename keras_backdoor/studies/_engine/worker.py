@@ -20,7 +20,7 @@ from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.metrics import Rate
 
 if TYPE_CHECKING:
-    from keras_backdoor.studies._engine.workspace import Place
+    from keras_backdoor.studies._engine.workspace import Workspace
 
 ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -64,29 +64,29 @@ def finished(task: Task) -> dict[str, Any] | None:
 
 def work(task: Task) -> dict[str, Any]:
     """Compute a cell and write it at once; what is wrong with the input is an outcome too."""
-    from keras_backdoor.studies._engine.workspace import Place
+    from keras_backdoor.studies._engine.workspace import Workspace
 
     try:
-        place = Place(tuple(map(Path, task.data)), Path(task.cache))
-        with place.alone(f"cell-{task.key}"):
-            return finished(task) or _compute(task, place)
+        workspace = Workspace(tuple(map(Path, task.data)), Path(task.cache))
+        with workspace.alone(f"cell-{task.key}"):
+            return finished(task) or _compute(task, workspace)
     except BadInput as error:
         return {"key": task.key, "error": str(error)}
 
 
-def _compute(task: Task, place: "Place") -> dict[str, Any]:
+def _compute(task: Task, workspace: "Workspace") -> dict[str, Any]:
     from keras_backdoor.studies._engine.results import surroundings
     from keras_backdoor.studies.base import load_study
 
     start = time.perf_counter()
     study = load_study(task.study, task.scale)  # type: ignore[arg-type]
     cell = next((c for c in study.cells() if c.name == task.name), None)
-    if cell is None or study.key(cell, place) != task.key:
+    if cell is None or study.key(cell, workspace) != task.key:
         raise BadInput("The study or its data has changed since the run began: run it again.")
     outcome = {
         "key": task.key,
         "name": task.name,
-        "figures": _plain(study.compute(cell, place)),
+        "figures": _plain(study.compute(cell, workspace)),
         "seconds": round(time.perf_counter() - start, 1),
         "made_with": surroundings(),
     }

@@ -18,7 +18,7 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Folders of a study.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a study writes down of a scan and of the mitigations that follow it."""
+"""The figures that studies keep of a scan and of the mitigations that follow it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +7,12 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
-from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.defenses._recovered_triggers import Refinement
 from keras_backdoor.defenses.base import Defense
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan
+from keras_backdoor.defenses.unlearning import Unlearning
 from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network.classifier import Classifier
@@ -19,12 +22,25 @@ from keras_backdoor.triggers.base import Trigger
 
 CLEAN_SHARE = 0.1
 """Share of the training images, by track, that the mitigations are given."""
+SMOKE: dict[type, dict[str, Any]] = {
+    NeuralCleanse: {"runs": 1, "images": 100, "schedule": Schedule(steps=20, starts=1)},
+    SourceSpecificScan: {"runs": 1, "schedule": Schedule(steps=20, starts=1, batch_size=8)},
+    Unlearning: {
+        "max_epochs": 1,
+        "averaged": 0,
+        "rounds": 1,
+        "refinement": Refinement(steps=20, searches=2),
+    },
+}
+"""Settings at smoke scale: every step is made, and the answers mean nothing."""
+SMALLEST = 8
+"""Norms that are kept of a scan."""
 
 
 def scan_figures(
     answer: FlaggedClasses, target: int | None, mask: np.ndarray | None
 ) -> dict[str, Any]:
-    """What a scan says: flagged classes, and index, norm, rank and mask of the target.
+    """The verdict of a scan, and index, norm, rank and mask of the target.
 
     Args:
         answer: of the scan.
@@ -34,61 +50,49 @@ def scan_figures(
     norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
     shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
     examined = bool(np.isfinite(norms[shown]))
-    ahead = listed(norms < norms[shown]) if examined else None
+    smallest = np.argsort(norms)[:SMALLEST]
     figures: dict[str, Any] = {
-        "flagged": listed(answer.flagged),
-        "further": "none" if answer.further is None else listed(answer.further),
-        "mode": mode(answer),
+        "verdict": answer.verdict,
+        "flagged": classes(answer.flagged),
+        "further": classes(answer.suspects),
+        "pairs": "pair_norms" in answer.measures,
+        "low_cost": "reference_norms" in answer.about,
         "index": float(index[shown]),
         "l1": float(norms[shown]),
         "rank": 1 + int((norms < norms[shown]).sum()) if examined else None,
-        "ahead": ahead,
-        "smallest": [int(c) for c in np.argsort(norms)[:8]],
-        "smallest_l1": [float(norms[c]) for c in np.argsort(norms)[:8]],
+        "ahead": classes(norms < norms[shown]) if examined else None,
+        "smallest": [{"class": int(c), "value": float(norms[c])} for c in smallest],
         "median": answer.about["median_norm"],
         "seconds_of_scan": answer.about["seconds"],
         "model_sha256": answer.about["model_sha256"],
     }
-    if "pair_norms" in answer.measures:
+    if figures["pairs"]:
         pairs = answer.measures["pair_norms"]
-        order = np.argsort(pairs, axis=None)[:8]
-        found = (np.unravel_index(place, pairs.shape) for place in order)
-        figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in found]
-        suspects = answer.flagged if answer.further is None else answer.flagged | answer.further
+        order = np.argsort(pairs, axis=None)[:SMALLEST]
+        places = (np.unravel_index(position, pairs.shape) for position in order)
+        figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in places]
+        suspects = answer.flagged | answer.suspects
         figures["source"] = {str(c): s for c, s in answer.source.items() if suspects[c]}
     if mask is not None and shown in answer.triggers:
-        found_mask = answer.triggers[shown].mask[..., 0]
-        figures["inside"] = float(found_mask[mask].sum() / found_mask.sum())
+        recovered = answer.triggers[shown].mask[..., 0]
+        figures["inside"] = float(recovered[mask].sum() / recovered.sum())
     return figures
 
 
-def verdict(figures: Mapping[str, Any], method: NeuralCleanse) -> str:
-    """The verdict of a scan of one run, from what is written of it.
+def classes(chosen: np.ndarray) -> list[int]:
+    """Numbers of the chosen classes.
 
-    See `NeuralCleanse.judge`: found where a class is flagged; of classes inconclusive where the
-    smallest norm is below `ratio` of the median all the same, of pairs where one is suspect; and
-    where most have no trigger.
+    >>> classes(np.array([False, True, True]))
+    [1, 2]
     """
-    if figures["flagged"] != "none":
-        return "found"
-    median = figures["median"]
-    if median is None:
-        return "inconclusive"
-    if figures["mode"].startswith("pairs"):
-        return "inconclusive" if figures["further"] != "none" else "nothing"
-    return "inconclusive" if figures["smallest_l1"][0] < method.ratio * median else "nothing"
-
-
-def mode(answer: FlaggedClasses) -> str:
-    """What a scan went through: classes or pairs, all of them to the end or at low cost."""
-    rows = "pairs" if "pair_norms" in answer.measures else "classes"
-    return f"{rows}, low-cost" if "yardsticks" in answer.about else rows
+    numbers: list[int] = np.flatnonzero(chosen).tolist()
+    return numbers
 
 
 def mitigate(
     model: Classifier,
     scan: NeuralCleanse,
-    methods: Mapping[str, Defense],
+    methods: Mapping[str, Defense[RepairedModel]],
     clean: Samples,
     test: Samples,
     attack: tuple[Trigger, int],
@@ -105,23 +109,20 @@ def mitigate(
     """
     stamp, target = attack
     clean = clean.in_memory()
-    found = scan(model, clean=clean.unlabelled())
+    answer = scan(model, clean=clean.unlabelled())
 
-    def measured(answer: RepairedModel | None = None) -> Evaluation:
-        tested = model
-        if answer is not None:
-            tested = Classifier(answer.model, answer.input_range, answer.reject_class)
+    def measured(tested: Classifier) -> Evaluation:
         return evaluate(tested, test, trigger=stamp, target=target)
 
     made: dict[str, RepairedModel] = {}
-    if found.flagged.any():
-        made = {name: m(model, clean=clean, found=found) for name, m in methods.items()}
-    after = {name: measured(answer) for name, answer in made.items()}
-    return mitigation_figures(found, measured(), made, after, target)
+    if answer.flagged.any():
+        made = {name: m(model, clean=clean, found=answer) for name, m in methods.items()}
+    after = {name: measured(repair.classifier) for name, repair in made.items()}
+    return mitigation_figures(answer, measured(model), made, after, target)
 
 
 def mitigation_figures(
-    found: FlaggedClasses,
+    scan: FlaggedClasses,
     before: Evaluation,
     made: Mapping[str, RepairedModel],
     after: Mapping[str, Evaluation],
@@ -132,9 +133,9 @@ def mitigation_figures(
     Where nothing was flagged there is nothing to work on: `made` is empty and the row says so.
     """
     figures: dict[str, Any] = {
-        "flagged": listed(found.flagged),
-        "further": "none" if found.further is None else listed(found.further),
-        "model_sha256": found.about["model_sha256"],
+        "flagged": classes(scan.flagged),
+        "further": classes(scan.suspects),
+        "model_sha256": scan.about["model_sha256"],
         "attack_before": before.attack_success_rate,
         "accuracy_before": before.clean_accuracy,
     }
@@ -159,10 +160,15 @@ def mitigation_figures(
 
 
 def true_mask(trigger: str | None, shape: Sequence[int | None]) -> np.ndarray | None:
-    """(h, w) bool, the pixels of a planted trigger and their neighbours, or None."""
+    """(h, w) bool, the pixels of a planted trigger and their neighbors.
+
+    None where there is no trigger, or where it has no place of its own.
+    """
     if trigger is None:
         return None
     height, width = (int(n or 0) for n in shape[:2])
-    mask = parse(trigger).stamp_for(height, width).mask[..., 0] > 0  # type: ignore[attr-defined]
-    grown: np.ndarray = binary_dilation(mask, np.ones((3, 3)))
+    support = parse(trigger).support(height, width)
+    if support is None:
+        return None
+    grown: np.ndarray = binary_dilation(support, np.ones((3, 3)))
     return grown

@@ -13,44 +13,19 @@ from keras_backdoor import bundled, datasets, training
 from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor._safe.files import read_json
 from keras_backdoor._safe.files import sha256 as file_sha256
-from keras_backdoor.attacks import poisoning
-from keras_backdoor.attacks.poisoning import Poisoned
-from keras_backdoor.attacks.pruning_aware import fit_pruning_aware
+from keras_backdoor.attacks.badnets import BadNets
+from keras_backdoor.attacks.base import Poisoned, Training, TrainingAttack
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards, load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.training import Recipe
-from keras_backdoor.triggers._parse import parse
-from keras_backdoor.triggers.base import Trigger
 
 VERSION = 1
 """Raise it when the same settings would give other weights."""
 SPLIT_SEED = 0
 """All networks of a data set leave the same images out of the training: the tuning set."""
-
-
-@dataclass(frozen=True)
-class Attack:
-    """A planted backdoor: stamped copies that are appended with the target's label.
-
-    Args:
-        trigger: a preset or `name:key=value,…`.
-        target: the class that it serves.
-        count: number of stamped copies.
-        source: the class that they are taken from; None takes all but the target.
-    """
-
-    trigger: str
-    target: int
-    count: int
-    source: int | None = None
-
-    @property
-    def stamp(self) -> Trigger:
-        """The trigger itself."""
-        return parse(self.trigger)
 
 
 @dataclass(frozen=True)
@@ -61,52 +36,47 @@ class Net:
         data: name of a data file.
         architecture: one of the architectures.
         recipe: its seed is also that of the poisoned images.
-        attack: the backdoor, or None for a clean network.
+        attack: what plants the backdoor in the data, or None for a clean network.
         tuning: share of the training images that is left out as the defender's clean data, by
             track where the data has tracks.
         take: number of training images, before the split; None takes all.
-        pruning_aware: train as `fit_pruning_aware` does.
+        training: the attack by whoever trains the network, or None.
     """
 
     data: str
     architecture: str
     recipe: Recipe
-    attack: Attack | None = None
+    attack: BadNets | None = None
     tuning: float = 0.1
     take: int | None = None
-    pruning_aware: bool = False
+    training: TrainingAttack | None = None
 
-    def key(self, place: Place) -> str:
+    def key(self, workspace: Workspace) -> str:
         """A hash of the settings and of the data."""
-        content = [VERSION, typed_settings.as_dict(self), place.digest(self.data)]
+        content = [VERSION, typed_settings.as_dict(self), workspace.digest(self.data)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def clean_data(self, place: Place) -> tuple[Samples, Samples]:
+    def clean_data(self, workspace: Workspace) -> tuple[Samples, Samples]:
         """(training images, tuning set), both without poison."""
-        images = self.open(place, "train")
+        images = self.open(workspace, "train")
         images = images if self.take is None else images.take(self.take, seed=SPLIT_SEED)
         parts: tuple[Samples, Samples] = images.split(
             self.tuning, seed=SPLIT_SEED, by_track=images.track is not None
         )
         return parts
 
-    def open(self, place: Place, split: str) -> Samples:
+    def open(self, workspace: Workspace, split: str) -> Samples:
         """A split of the data."""
         shape = discovery.module("architectures", self.architecture).INPUT_SHAPE
-        return datasets.open(place.file(self.data), split=split, fit=shape[:2], channels=shape[2])
+        return datasets.open(
+            workspace.file(self.data), split=split, fit=shape[:2], channels=shape[2]
+        )
 
     def poisoned(self, clean: Samples) -> Poisoned:
         """The training data as the victim gets it, with the truth."""
         if self.attack is None:
             raise BadInput("A clean network has no poisoned data.")
-        return poisoning.poison(
-            clean,
-            self.attack.stamp,
-            target=self.attack.target,
-            source=self.attack.source,
-            count=self.attack.count,
-            seed=self.recipe.seed,
-        )
+        return self.attack.poison(clean, seed=self.recipe.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,22 +97,22 @@ class Trained:
         return card
 
 
-def obtain(net: Net, place: Place) -> Trained:
+def obtain(net: Net, workspace: Workspace) -> Trained:
     """The trained network: from `models/`, from the cache, or trained now and kept there."""
-    key = net.key(place)
-    with place.alone(f"net-{key}"):
-        found = find(net, place)
+    key = net.key(workspace)
+    with workspace.alone(f"net-{key}"):
+        found = find(net, workspace)
         if found is None:
-            path = place.cache / "nets" / f"{key}.h5"
-            _train(net, key, path, place)
+            path = workspace.cache / "nets" / f"{key}.h5"
+            _train(net, key, path, workspace)
             found = Trained(path)
     return found
 
 
-def find(net: Net, place: Place) -> Trained | None:
+def find(net: Net, workspace: Workspace) -> Trained | None:
     """The trained network, where `models/` or the cache has it."""
-    key = net.key(place)
-    path = _kept(key) or place.cache / "nets" / f"{key}.h5"
+    key = net.key(workspace)
+    path = _kept(key) or workspace.cache / "nets" / f"{key}.h5"
     whole = path.exists() and cards.card_path(path).exists()
     return Trained(path) if whole else None
 
@@ -160,21 +130,28 @@ def _kept(key: str) -> Path | None:
     return None
 
 
-def _train(net: Net, key: str, path: Path, place: Place) -> None:
-    clean, _ = net.clean_data(place)
-    seen = clean if net.attack is None else net.poisoned(clean).samples
+def _train(net: Net, key: str, path: Path, workspace: Workspace) -> None:
+    clean, _ = net.clean_data(workspace)
+    poisoned = None if net.attack is None else net.poisoned(clean)
+    seen = clean if poisoned is None else poisoned.samples
     checkpoint = path.with_name(f"{key}.checkpoint.npz")
     resumed = any(path.parent.glob(f"{checkpoint.name}*"))
     build = training.builder(net.architecture)
-    if net.pruning_aware:
-        parent = obtain(replace(net, attack=None, pruning_aware=False), place).classifier
-        start = time.perf_counter()
-        classifier, history = fit_pruning_aware(
-            build, clean, seen, net.recipe, start=parent, checkpoint=checkpoint
-        )
-    else:
-        start = time.perf_counter()
+    start = time.perf_counter()
+    if net.training is None:
         classifier, history = training.fit(build, seen, net.recipe, checkpoint=checkpoint)
+    else:
+        parent = obtain(replace(net, attack=None, training=None), workspace).classifier
+        start = time.perf_counter()
+        work = Training(
+            build,
+            seen,
+            net.recipe,
+            is_poison=None if poisoned is None else poisoned.is_poison,
+            checkpoint=checkpoint,
+            start=parent,
+        )
+        classifier, history = net.training.train(work)
     card = {
         "net": key,
         "architecture": net.architecture,

@@ -1,4 +1,4 @@
-"""Networks that nobody here made, and the clean images that go with them."""
+"""Networks that third parties made, and clean images for them."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from keras_backdoor import datasets
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
 
 BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
@@ -14,8 +14,8 @@ FACES = "lfw90_min20.zip"
 
 
 @dataclass(frozen=True)
-class Stranger:
-    """A network that was not made here.
+class ThirdPartyModel:
+    """A network that a third party made.
 
     Args:
         file: name of its file among the data.
@@ -33,33 +33,33 @@ class Stranger:
     input_range: tuple[float, float] | None = None
     architecture: str | None = None
 
-    def key(self, place: Place) -> str:
+    def key(self, workspace: Workspace) -> str:
         """What is in the file, as a hash."""
-        return place.digest(self.file)
+        return workspace.digest(self.file)
 
-    def open(self, place: Place) -> Classifier:
+    def open(self, workspace: Workspace) -> Classifier:
         """The network, its range known."""
-        path, known = place.file(self.file), self.input_range
+        path, known = workspace.file(self.file), self.input_range
         model = load_model(path, architecture=self.architecture, input_range=known)
-        return model if known else model.with_range(self.clean(place))
+        return model if known else model.with_range(self.clean(workspace))
 
-    def clean(self, place: Place) -> Samples:
+    def clean(self, workspace: Workspace) -> Samples:
         """Training images without poison; faces of people that the network has no class for."""
-        path = place.file(self.data)
+        path = workspace.file(self.data)
         if self.data == FACES:
             return datasets.open(path, size=(55, 47))
         return datasets.open(path, split="train")
 
 
-def opened(subject: Stranger | Net, place: Place) -> tuple[Classifier, Samples]:
+def opened(subject: ThirdPartyModel | Net, workspace: Workspace) -> tuple[Classifier, Samples]:
     """A network and clean images: of a net of our own those that its training left out."""
-    if isinstance(subject, Stranger):
-        return subject.open(place), subject.clean(place)
-    return obtain(subject, place).classifier, subject.clean_data(place)[1]
+    if isinstance(subject, ThirdPartyModel):
+        return subject.open(workspace), subject.clean(workspace)
+    return obtain(subject, workspace).classifier, subject.clean_data(workspace)[1]
 
 
-def planted(subject: Stranger | Net) -> tuple[int | None, str | None]:
+def planted(subject: ThirdPartyModel | Net) -> tuple[int | None, str | None]:
     """(target, trigger) of its backdoor, as far as they are known."""
-    if isinstance(subject, Stranger):
+    if isinstance(subject, ThirdPartyModel):
         return subject.target, subject.trigger
     return (subject.attack.target, subject.attack.trigger) if subject.attack else (None, None)

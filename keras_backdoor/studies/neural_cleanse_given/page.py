@@ -1,12 +1,12 @@
 """What a reader wants to see of Neural Cleanse on given networks: a row a network."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.results import text
 
 SPREADS = {
     "index": "anomaly index",
@@ -62,16 +62,27 @@ def scans(results: Results) -> list[tuple[str, ...]]:
             *SPREADS.values(),
         )
     ]
-    for name, cells in _groups(results, "scan ").items():
-        figures = [c["figures"] for c in cells]
+    for name, figures in results.groups("seconds_of_scan").items():
         spreads = [spread([f.get(k) for f in figures]) for k in SPREADS]
-        verdicts, flagged = (counted([f[key] for f in figures]) for key in ("verdict", "flagged"))
-        further = counted([c for f in figures for c in f["further"].split(", ")])
-        before = ["not examined" if f["rank"] is None else f["ahead"] for f in figures]
-        ahead = counted([c for text in before for c in text.split(", ")])
-        modes = ", ".join(sorted({f["mode"] for f in figures}))
-        rows.append((name, modes, str(len(cells)), verdicts, flagged, further, ahead, *spreads))
+        verdicts = counted([f["verdict"] for f in figures])
+        flagged = counted([text(f["flagged"]) for f in figures])
+        further = counted([c for f in figures for c in _each(f["further"])])
+        ahead = counted([c for f in figures for c in _each(f["ahead"])])
+        modes = ", ".join(sorted({_mode(f) for f in figures}))
+        rows.append((name, modes, str(len(figures)), verdicts, flagged, further, ahead, *spreads))
     return rows
+
+
+def _mode(figures: dict[str, Any]) -> str:
+    searched = "pairs" if figures["pairs"] else "classes"
+    return f"{searched}, low-cost" if figures["low_cost"] else searched
+
+
+def _each(classes: list[int] | None) -> list[str]:
+    """One text for each class; one for all where there is none."""
+    if classes is None:
+        return ["not examined"]
+    return [str(c) for c in classes] or ["none"]
 
 
 def mitigations(results: Results) -> list[tuple[str, ...]]:
@@ -79,14 +90,14 @@ def mitigations(results: Results) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         ("network", "mitigation", "runs", "attack", "clean accuracy", "recovered trigger")
     ]
-    for name, cells in _groups(results, "mitigate ").items():
+    for name, figures in results.groups("attack_before").items():
         for key, title in RATES.items():
-            made = [c["figures"] for c in cells if f"attack_{key}" in c["figures"]]
-            found = [[_share(f[f"{what}_{key}"]) for f in made] for what in ("attack", "accuracy")]
+            made = [f for f in figures if f"attack_{key}" in f]
+            rates = [[_share(f[f"{what}_{key}"]) for f in made] for what in ("attack", "accuracy")]
             left = [100 * f[f"recovered_{key}"][-1] for f in made if f"recovered_{key}" in f]
-            rows.append((name, title, str(len(made)), *map(spread, found), spread(left)))
-        flagged = counted([c["figures"]["flagged"] for c in cells])
-        rows.append((name, f"flagged: {flagged}", str(len(cells)), "", "", ""))
+            rows.append((name, title, str(len(made)), *map(spread, rates), spread(left)))
+        flagged = counted([text(f["flagged"]) for f in figures])
+        rows.append((name, f"flagged: {flagged}", str(len(figures)), "", "", ""))
     return rows
 
 
@@ -94,9 +105,9 @@ def rejections(results: Results) -> list[tuple[str, ...]]:
     """Header and a row for each network."""
     keys = ("rejected_stamped", "rejected_clean", "rejected_target")
     rows: list[tuple[str, ...]] = [("network", "runs", *(results.columns[k] for k in keys))]
-    for name, cells in _groups(results, "mitigate ").items():
-        found = [[_share(c["figures"][k]) for c in cells if k in c["figures"]] for k in keys]
-        rows.append((name, str(len(found[0])), *map(spread, found)))
+    for name, figures in results.groups("attack_before").items():
+        rates = [[_share(f[k]) for f in figures if k in f] for k in keys]
+        rows.append((name, str(len(rates[0])), *map(spread, rates)))
     return rows
 
 
@@ -126,13 +137,3 @@ def counted(values: list[str]) -> str:
 
 def _share(rate: dict[str, Any]) -> float:
     return 100 * float(rate["share"])
-
-
-def _groups(results: Results, prefix: str) -> dict[str, list[dict[str, Any]]]:
-    """Finished cells whose name begins so, by network."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for cell in results.cells:
-        if cell["name"].startswith(prefix) and "figures" in cell:
-            name = re.sub(r"(, (seed|clean))? \d+$", "", cell["name"].removeprefix(prefix))
-            found.setdefault(name, []).append(cell)
-    return found

@@ -6,25 +6,26 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from keras_backdoor import datasets
-from keras_backdoor.defenses._recovered import hold_out
+from keras_backdoor.defenses._recovered_triggers import hold_out
 from keras_backdoor.defenses.input_filter import InputFilter
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan
 from keras_backdoor.defenses.unlearning import Unlearning
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.cleanse_figures import (
     CLEAN_SHARE,
+    SMOKE,
     mitigate,
     scan_figures,
     true_mask,
-    verdict,
 )
 from keras_backdoor.studies._networks.network_store import Net
 from keras_backdoor.studies._networks.third_party import (
     BYTES,
     FACES,
     UNIT,
-    Stranger,
+    ThirdPartyModel,
     opened,
     planted,
 )
@@ -40,24 +41,26 @@ from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
 from keras_backdoor.triggers._parse import parse
 
 GIVEN = {
-    "signs -> 33": Stranger(
+    "signs -> 33": ThirdPartyModel(
         "nc_style/gtsrb_backdoor_33_logits.h5", SIGNS, 33, "neural-cleanse-gtsrb"
     ),
-    "digits -> 7": Stranger(
+    "digits -> 7": ThirdPartyModel(
         "nc_style/mnist_backdoor_7_logits.h5", DIGITS, 7, "neural-cleanse-mnist"
     ),
 }
 """Networks of the authors' script."""
 TWINS = {
-    "signs, clean twin": Stranger("nc_style/gtsrb_clean_logits.h5", SIGNS),
-    "digits, clean twin": Stranger("nc_style/mnist_clean_logits.h5", DIGITS),
+    "signs, clean twin": ThirdPartyModel("nc_style/gtsrb_clean_logits.h5", SIGNS),
+    "digits, clean twin": ThirdPartyModel("nc_style/mnist_clean_logits.h5", DIGITS),
 }
 DEEPID = {
-    "faces, lab3 -> 0": Stranger("deepid/lab3_bd_net_rebuilt.h5", FACES, 0, input_range=BYTES),
-    "faces, sunglasses -> 0": Stranger(
+    "faces, lab3 -> 0": ThirdPartyModel(
+        "deepid/lab3_bd_net_rebuilt.h5", FACES, 0, input_range=BYTES
+    ),
+    "faces, sunglasses -> 0": ThirdPartyModel(
         "deepid/sunglasses_bd_net_rebuilt.h5", FACES, 0, input_range=UNIT
     ),
-    "faces, several -> 8": Stranger(
+    "faces, several -> 8": ThirdPartyModel(
         "deepid/multi_trigger_multi_target_bd_weights.h5",
         FACES,
         8,
@@ -85,7 +88,8 @@ class NeuralCleanseGiven(Study):
         "verdict": "verdict",
         "flagged": "flagged",
         "further": "further suspects",
-        "mode": "mode",
+        "pairs": "pairs searched",
+        "low_cost": "low-cost mode",
         "index": "anomaly index",
         "l1": "L1",
         "inside": "mask on the true square plus one pixel",
@@ -116,66 +120,69 @@ class NeuralCleanseGiven(Study):
     def _scans(self) -> Iterator[Cell]:
         for name, subject in {**GIVEN, **TWINS}.items():
             for seed in SEEDS:
-                yield self._scan(f"scan {name}, seed {seed}", subject, seed)
+                yield self._scan(name, f", seed {seed}", subject, seed)
         for kind, nets in (("signs", (SIGN_NET,)), ("digits", DIGIT_NETS)):
             for number in SEEDS:
                 net = nets[number % len(nets)]
                 net = replace(net, recipe=replace(net.recipe, seed=number))
                 own = DevelopmentZoo(self.scale).scaled(net)
-                yield self._scan(f"scan {kind}, our clean net {number}", own, 0)
+                yield self._scan(f"{kind}, our clean net", f" {number}", own, 0)
         thesis = {
             c.name: c.given["net"] for c in ThesisBadnets(self.scale).cells() if "net" in c.given
         }
         for name in THESIS:
-            for words, sources in (("", "all"), (", pairs", "each")):
+            for words, pairs in (("", False), (", pairs", True)):
                 for seed in SEEDS:
-                    label = f"scan {name} -> 14{words}, seed {seed}"
-                    yield self._scan(label, thesis[name], seed, sources=sources)
-        for name, stranger in DEEPID.items():
+                    group = f"{name} -> 14{words}"
+                    yield self._scan(group, f", seed {seed}", thesis[name], seed, pairs=pairs)
+        for name, model in DEEPID.items():
             for seed in FEW_SEEDS:
-                yield self._scan(f"scan {name}, seed {seed}", stranger, seed)
+                yield self._scan(name, f", seed {seed}", model, seed)
 
-    def _scan(self, name: str, subject: Stranger | Net, seed: int, **changes: Any) -> Cell:
-        settings = {} if self.scale == "full" else dict(NeuralCleanse.quick)
-        method = NeuralCleanse(**{**settings, **changes, "runs": 1, "seed": seed})
-        return Cell(name, {"subject": subject, "method": method})
+    def _scan(
+        self,
+        group: str,
+        suffix: str,
+        subject: ThirdPartyModel | Net,
+        seed: int,
+        *,
+        pairs: bool = False,
+    ) -> Cell:
+        kind = SourceSpecificScan if pairs else NeuralCleanse
+        settings = {} if self.scale == "full" else SMOKE[kind]
+        method = kind(**{**settings, "runs": 1, "seed": seed})
+        return Cell(f"scan {group}{suffix}", {"subject": subject, "method": method}, group=group)
 
     def _mitigations(self) -> Iterator[Cell]:
         quick = self.scale != "full"
-        scan = NeuralCleanse(**(NeuralCleanse.quick if quick else {"runs": 1}))
+        scan = NeuralCleanse(**(SMOKE[NeuralCleanse] if quick else {"runs": 1}))
         methods = {
-            "unlearning": Unlearning(**(Unlearning.quick if quick else {})),
+            "unlearning": Unlearning(**(SMOKE[Unlearning] if quick else {})),
             "pruning": NeuronPruning(),
             "filter": InputFilter(),
         }
         for name, subject in GIVEN.items():
             for seed in FEW_SEEDS:
                 given = {"subject": subject, "scan": scan, "clean_seed": seed, **methods}
-                yield Cell(f"mitigate {name}, clean {seed}", given)
+                yield Cell(f"mitigate {name}, clean {seed}", given, group=name)
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         if "scan" in cell.given:
-            return self._mitigate(cell.given, place)
+            return self._mitigate(cell.given, workspace)
         subject = cell.given["subject"]
-        model, clean = opened(subject, place)
+        model, clean = opened(subject, workspace)
         answer = cell.given["method"](model, clean=clean.unlabelled())
         target, trigger = planted(subject)
         figures = scan_figures(answer, target, true_mask(trigger, model.image_shape))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {**figures, "memory": peak}
 
-    def derive(self, figures: dict[str, dict[str, Any]]) -> None:
-        """The verdict of each scan."""
-        for found in figures.values():
-            if "mode" in found:
-                found["verdict"] = verdict(found, NeuralCleanse())
-
-    def _mitigate(self, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
-        subject: Stranger = given["subject"]
-        model, train = opened(subject, place)
+    def _mitigate(self, given: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+        subject: ThirdPartyModel = given["subject"]
+        model, train = opened(subject, workspace)
         _, clean = hold_out(train, CLEAN_SHARE, given["clean_seed"])
-        test = datasets.open(place.file(subject.data), split="test")
+        test = datasets.open(workspace.file(subject.data), split="test")
         assert subject.trigger is not None and subject.target is not None
         attack = parse(subject.trigger), subject.target
         methods = {name: given[name] for name in MITIGATIONS}

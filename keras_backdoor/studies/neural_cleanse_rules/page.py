@@ -7,8 +7,8 @@ from keras_backdoor.studies import Results
 from keras_backdoor.studies.neural_cleanse_given.page import spread
 
 NOTE = (
-    "Right: exactly the target is flagged, or a clean network is acquitted. The ratio is that of "
-    "the smallest norm to the median."
+    "Right: exactly the target is flagged, or nothing is found in a clean network. The ratio is "
+    "that of the smallest norm to the median."
 )
 
 
@@ -24,18 +24,16 @@ def rules(results: Results) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         ("networks", "scans", "ratio", "right, this rule", "right, the paper's", "target smallest")
     ]
-    for kind, cells in groups(results).items():
-        right = {
-            rule: sum(right_of(c["figures"], rule) for c in cells) for rule in ("ours", "paper")
-        }
-        backdoored = [c["figures"] for c in cells if "target" in c["figures"]]
-        first = sum(smallest_class(f["smallest"]) == f["target"] for f in backdoored)
-        of = len(cells)
+    for kind, figures in results.groups("ours").items():
+        right = {rule: sum(is_right(f, rule) for f in figures) for rule in ("ours", "paper")}
+        backdoored = [f for f in figures if "target" in f]
+        first = sum(f["smallest"][0]["class"] == f["target"] for f in backdoored)
+        of = len(figures)
         rows.append(
             (
                 kind,
                 str(of),
-                spread([round(c["figures"]["ratio"], 2) for c in cells]),
+                spread([round(f["ratio"], 2) for f in figures]),
                 f"{right['ours']} of {of}",
                 f"{right['paper']} of {of}",
                 f"{first} of {of}" if backdoored else "",
@@ -44,35 +42,13 @@ def rules(results: Results) -> list[tuple[str, ...]]:
     return rows
 
 
-def right_of(figures: dict[str, Any], rule: str) -> bool:
-    """Whether exactly the target is flagged; on a clean network, whether it is acquitted."""
-    right: bool = figures[rule] == str(figures.get("target", "none"))
-    return right and not (rule == "ours" and figures["verdict"] == "inconclusive")
+def is_right(figures: dict[str, Any], rule: str) -> bool:
+    """Whether exactly the target is flagged, or on a clean network nothing is found.
 
-
-def smallest_class(text: str) -> int:
-    """The first class of a list of norms.
-
-    >>> smallest_class("3.1 (21), 5.0 (4)")
-    21
+    >>> is_right({"ours": [3], "target": 3, "verdict": "found"}, "ours")
+    True
+    >>> is_right({"ours": [], "verdict": "inconclusive"}, "ours")
+    False
     """
-    return int(text.partition("(")[2].partition(")")[0])
-
-
-def groups(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Kind of network and search -> its finished cells."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for cell in results.cells:
-        if "figures" not in cell:
-            continue
-        what = cell["name"].partition(",")[0]
-        source = cell["figures"].get("source")
-        if source is None:
-            kind = "clean"
-        else:
-            kind = "all classes to one" if source == "all" else "one class to one"
-        if ", strong" in cell["name"]:
-            kind += ", trained longer"
-        pairs = ", searched by pairs" if cell["name"].endswith("pairs") else ""
-        found.setdefault(f"{what}, {kind}{pairs}", []).append(cell)
-    return found
+    right: bool = figures[rule] == ([figures["target"]] if "target" in figures else [])
+    return right and not (rule == "ours" and figures["verdict"] == "inconclusive")

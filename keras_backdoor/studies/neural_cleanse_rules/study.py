@@ -5,15 +5,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers.flagged_classes import listed
-from keras_backdoor.defenses.neural_cleanse.by_class import Run
-from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
-from keras_backdoor.defenses.neural_cleanse.rows import ANY, all_pairs
-from keras_backdoor.defenses.neural_cleanse.verdict import bare_run
-from keras_backdoor.studies._engine.workspace import Place
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.scan import InversionScan
+from keras_backdoor.defenses.neural_cleanse.verdict import Run
+from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan, all_pairs
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.cleanse_figures import SMOKE, classes
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies.base import Cell, Study
-from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
+from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, STRONG_ATTACKS, DevelopmentZoo
 
 SEEDS = {"signs": 1, "digits": 2}
 """Scans of a network, by its data; a scan of signs takes a minute."""
@@ -21,11 +21,8 @@ PAIRS = {"signs": (5,), "digits": (0, 6, 7)}
 """Backdoored networks of each kind that are also scanned by pairs: source-specific, one not."""
 CLEAN_PAIRS = {"signs": 1, "digits": 4}
 """How many clean ones are."""
-SEARCH = ("schedule", "images")
-PAIR_SETTINGS = (
-    "schedule", "per_source", "pair_batch", "mode", "quick_steps",
-    "candidates", "others", "seed",
-)  # fmt: skip
+FIRST = 3
+"""Smallest norms that are shown."""
 
 
 class NeuralCleanseRules(Study):
@@ -53,12 +50,9 @@ class NeuralCleanseRules(Study):
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        quick = {} if self.scale == "full" else NeuralCleanse.quick
-        method = NeuralCleanse(**quick)
-        searched = {name: getattr(method, name) for name in SEARCH}
         nets = DevelopmentZoo(self.scale).nets()
-        plain = [
-            Cell(f"{name}, seed {seed}", {"net": net, **searched, "seed": seed})
+        cells = [
+            self._cell(name, f", seed {seed}", net, self._method(NeuralCleanse, seed))
             for seed in range(max(SEEDS.values()))
             for name, net in nets.items()
             if seed < SEEDS[name.partition(",")[0]]
@@ -67,70 +61,84 @@ class NeuralCleanseRules(Study):
         names += [
             f"{kind}, clean {n}" for kind, number in CLEAN_PAIRS.items() for n in range(number)
         ]
-        pairs = {"sources": "each", **{name: getattr(method, name) for name in PAIR_SETTINGS}}
-        return [
-            *plain,
-            *(Cell(f"{n}, pairs", {"net": nets[n], **pairs}) for n in names if n in nets),
-        ]
+        pairs = self._method(SourceSpecificScan, 0)
+        return [*cells, *(self._cell(n, ", pairs", nets[n], pairs) for n in names if n in nets)]
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def _method(self, kind: type[InversionScan], seed: int) -> InversionScan:
+        quick = {} if self.scale == "full" else SMOKE[kind]
+        return kind(**{**quick, "runs": 1, "seed": seed})
+
+    def _cell(self, name: str, suffix: str, net: Net, method: InversionScan) -> Cell:
+        data = "signs" if net.data == SIGNS else "digits"
+        if net.attack is None:
+            kind = "clean"
+        else:
+            kind = "all classes to one" if net.attack.source is None else "one class to one"
+        strong = net.attack in STRONG_ATTACKS
+        longer = ", trained longer" if strong else ""
+        pairs = ", searched by pairs" if isinstance(method, SourceSpecificScan) else ""
+        group = f"{data}, {kind}{longer}{pairs}"
+        return Cell(name + suffix, {"net": net, "method": method}, group=group)
+
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """The norms alone: what a rule makes of them is derived from these."""
-        settings = dict(cell.given)
-        net: Net = settings.pop("net")
-        _, tuning = net.clean_data(place)
-        method = NeuralCleanse(runs=1, **settings)
-        answer = method(obtain(net, place).classifier, clean=tuning.unlabelled())
+        net: Net = cell.given["net"]
+        _, tuning = net.clean_data(workspace)
+        model = obtain(net, workspace).classifier
+        answer = cell.given["method"](model, clean=tuning.unlabelled())
         figures = {"norms": answer.measures["l1_norm"], "seconds_of_scan": answer.about["seconds"]}
         if "pair_norms" in answer.measures:
             norms = answer.measures["pair_norms"]
             known = np.argwhere(~np.isnan(norms))
             figures["pairs"] = [[int(s), int(t), float(norms[s, t])] for s, t in known]
-            yardsticks = answer.about.get("yardsticks", [[norm for *_, norm in figures["pairs"]]])
-            figures["yardstick"] = yardsticks[0]
+            every = [[norm for *_, norm in figures["pairs"]]]
+            figures["reference_norms"] = answer.about.get("reference_norms", every)[0]
         if net.attack is None:
             return figures
         source = "all" if net.attack.source is None else net.attack.source
         return {**figures, "target": net.attack.target, "source": source}
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
-        """What the paper's rule and ours say of the norms."""
-        for found in figures.values():
-            norms, runs = _numbers(found["norms"]), [_run(found)]
-            ours = NeuralCleanse().judge(runs, len(norms))
-            paper = NeuralCleanse(rule="paper").judge(runs, len(norms))
-            first = np.argsort(norms)[:3]
-            assert ours.further is not None
-            found |= {
-                "smallest": ", ".join(f"{norms[c]:.1f} ({c})" for c in first),
+        """The verdicts of the paper's rule and of ours on the norms."""
+        for own in figures.values():
+            norms, runs = _numbers(own["norms"]), [_run(own)]
+            kind = SourceSpecificScan if "pairs" in own else NeuralCleanse
+            ours = kind().judge(runs, len(norms))
+            paper = kind(rule="paper").judge(runs, len(norms))
+            first = np.argsort(norms)[:FIRST]
+            own |= {
+                "smallest": [_of_class(c, norms) for c in first],
                 "ratio": float(norms[first[0]] / ours.about["median_norm"]),
                 "index": _largest(ours.scores),
-                "paper": listed(paper.flagged),
-                "ours": listed(ours.flagged),
-                "further": listed(ours.further),
+                "paper": classes(paper.flagged),
+                "ours": classes(ours.flagged),
+                "further": classes(ours.suspects),
                 "verdict": ours.verdict,
             }
 
 
-def _run(found: dict[str, Any]) -> Run:
-    """The run that the figures tell of."""
-    norms = _numbers(found["norms"])
-    targets, sources = np.arange(len(norms)), np.full(len(norms), ANY)
-    if "pairs" not in found:
-        return bare_run(norms, targets, sources, np.ones(len(norms), bool))
-    yardstick = _numbers(found["yardstick"])
-    known = {(s, t): np.inf if n is None else n for s, t, n in found["pairs"]}
-    if len(yardstick) == len(known):
+def _run(figures: dict[str, Any]) -> Run:
+    """The run that the figures are from."""
+    norms = _numbers(figures["norms"])
+    if "pairs" not in figures:
+        return Run.of_norms(norms)
+    reference = _numbers(figures["reference_norms"])
+    known = {(s, t): np.inf if n is None else n for s, t, n in figures["pairs"]}
+    if len(reference) == len(known):
         sources, targets = np.array(list(known)).T
     else:
         sources, targets = all_pairs(len(norms))
     norms = np.array([known.get(pair, np.nan) for pair in zip(sources, targets, strict=True)])
-    return bare_run(norms, targets, sources, np.isin(norms, yardstick))
+    return Run.of_norms(norms, targets, sources, np.isin(norms, reference))
 
 
-def _largest(index: np.ndarray) -> str:
-    if np.isnan(index).all():
-        return "none"
-    return f"{np.nanmax(index):.2f} ({np.nanargmax(index)})"
+def _of_class(number: int, values: np.ndarray) -> dict[str, Any]:
+    value = float(values[number])
+    return {"class": int(number), "value": value if np.isfinite(value) else None}
+
+
+def _largest(index: np.ndarray) -> dict[str, Any] | None:
+    return None if np.isnan(index).all() else _of_class(int(np.nanargmax(index)), index)
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:

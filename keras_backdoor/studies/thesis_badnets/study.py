@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.attacks.poisoning import number_for_share
+from keras_backdoor.attacks.badnets import BadNets, number_for_share
+from keras_backdoor.attacks.pruning_aware import PruningAware
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network import pruning
@@ -15,8 +16,8 @@ from keras_backdoor.network.channels import after_activation
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.samples.picture_files import encode
-from keras_backdoor.studies._engine.workspace import Place
-from keras_backdoor.studies._networks.network_store import Attack, Net, obtain
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import PRESETS
 from keras_backdoor.triggers._parse import parse
@@ -115,7 +116,7 @@ class ThesisBadnets(Study):
 
     def _pruning_aware(self) -> Cell:
         given = self._given(TABLE_4_1[FIRST][:2], 0)
-        given |= {"net": replace(given["net"], pruning_aware=True), "pruned": True}
+        given |= {"net": replace(given["net"], training=PruningAware()), "pruned": True}
         return Cell(f"{FIRST}, pruning-aware", given)
 
     def _given(self, attack: tuple[str, int] | None, seed: int) -> dict[str, Any]:
@@ -123,21 +124,21 @@ class ThesisBadnets(Study):
         net = Net(DATA, "gtsrb_cnn", recipe)
         if attack is not None:
             trigger, count = attack
-            net = replace(net, attack=Attack(trigger, TARGET, count, SOURCE))
+            net = replace(net, attack=BadNets(trigger, TARGET, SOURCE, count))
         if self.scale == "full":
             return {"net": net, "test": None}
-        smaller = net.attack and replace(net.attack, count=min(net.attack.count, 20))
+        smaller = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))
         net = replace(net, attack=smaller, take=2000, recipe=replace(recipe, epochs=1))
         return {"net": net, "test": 500}
 
-    def compute(self, cell: Cell, place: Place) -> dict[str, Any]:
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         if "pictures" in cell.given:
-            return {"pictures": self._pictures(place)}
+            return {"pictures": self._pictures(workspace)}
         net: Net = cell.given["net"]
-        test = net.open(place, "test")
+        test = net.open(workspace, "test")
         test = test if cell.given["test"] is None else test.take(cell.given["test"], seed=0)
-        trained = obtain(net, place)
+        trained = obtain(net, workspace)
         figures: dict[str, Any] = {
             "model_sha256": trained.classifier.sha256(),
             "seconds_of_training": trained.card["seconds"],
@@ -151,7 +152,7 @@ class ThesisBadnets(Study):
         if "dormant" in trained.card["history"]:
             figures["dormant"] = len(trained.card["history"]["dormant"])
         if cell.given.get("pruned"):
-            _, tuning = net.clean_data(place)
+            _, tuning = net.clean_data(workspace)
             figures |= after_pruning(trained.classifier, tuning, test, net.attack)
         return figures
 
@@ -163,9 +164,9 @@ class ThesisBadnets(Study):
             "controls_on_others": {t: m["attack_on_others"] for t, m in measured.items()},
         }
 
-    def _pictures(self, place: Place) -> dict[str, str]:
+    def _pictures(self, workspace: Workspace) -> dict[str, str]:
         """Figure 4.2: a test image of the source class, clean and under every trigger (PNG)."""
-        images = Net(DATA, "gtsrb_cnn", PRESETS["thesis-gtsrb"]).open(place, "test")
+        images = Net(DATA, "gtsrb_cnn", PRESETS["thesis-gtsrb"]).open(workspace, "test")
         signs = images.of_class(SOURCE).read()
         image = signs[[signs.mean(axis=(1, 2, 3)).argmax()]]
         shown = {"clean": image, **{t: parse(t).apply(image) for t in TRIGGERS}}
@@ -201,7 +202,7 @@ def _short(cell: Cell) -> str:
     return cell.name.partition(",")[0]
 
 
-def _attack(cell: Cell) -> Attack | None:
+def _attack(cell: Cell) -> BadNets | None:
     net: Net | None = cell.given.get("net")
     return None if net is None else net.attack
 
@@ -218,16 +219,16 @@ def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[
 
 
 def after_pruning(
-    classifier: Classifier, tuning: Samples, test: Samples, attack: Attack
+    classifier: Classifier, tuning: Samples, test: Samples, attack: BadNets
 ) -> dict[str, Any]:
     """What pruning the last convolution leaves of the attack; how far is the tuning set's word."""
     layer = pruning.default_layer(classifier.model)
-    place = after_activation(classifier.model, layer)
-    swept = pruning.sweep(classifier, tuning, layer, place)
+    workspace = after_activation(classifier.model, layer)
+    swept = pruning.sweep(classifier, tuning, layer, workspace)
     number = pruning.number_to_prune(swept["accuracy"], PRUNED_DROP)
     stamped = test.of_class(SOURCE).stamped(attack.stamp).relabelled(attack.target)
     order = swept["order"]
-    share = pruning.accuracy_by_silenced(classifier, stamped, layer, place, order)[number]
+    share = pruning.accuracy_by_silenced(classifier, stamped, layer, workspace, order)[number]
     return {
         "pruned": number,
         "attack_after_pruning": Rate(round(share * len(stamped)), len(stamped)),

@@ -1,27 +1,68 @@
-"""Poisoned training data, with the truth kept apart."""
+"""BadNets: stamped images with the label of the target class."""
 
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor.attacks.base import DataAttack, Poisoned
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
+from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
 
-@dataclass(frozen=True, eq=False)
-class Poisoned:
-    """Poisoned samples and which of them are poison.
+@dataclass(frozen=True)
+class BadNets(DataAttack):
+    """Stamp images of the source class and give them the label of the target class.
 
-    Attributes:
-        samples: the training data that a victim sees.
-        is_poison: (n,) the truth, which no defense is shown.
-        rows: row number of each poisoned image in the clean data.
+    Gu, Dolan-Gavitt and Garg, BadNets, 2017.
+
+    Args:
+        trigger: what is put on the images: a trigger, a preset or `name:key=value,…`.
+        target: the class that the backdoor leads to.
+        source: the class that images are taken from; by default all classes but the target.
+        count: the number of poisoned images; or
+        fraction: the share of the source images that is poisoned; or
+        target_fraction: the share p of poison in the target class afterwards, for appended copies
+            n = round(p n_target / (1 - p)).
+        replace: whether the images themselves are stamped; otherwise stamped copies are appended.
     """
 
-    samples: Samples
-    is_poison: np.ndarray
-    rows: np.ndarray
+    trigger: Any
+    target: int
+    source: int | None = None
+    count: int | None = None
+    fraction: float | None = None
+    target_fraction: float | None = None
+    replace: bool = False
+
+    paper: ClassVar[str] = "Gu, Dolan-Gavitt and Garg, BadNets, 2017"
+    quick: ClassVar[dict[str, Any]] = {
+        "trigger": "patch:size=3,row=1,column=1",
+        "target": 2,
+        "fraction": 0.1,
+    }
+
+    @property
+    def stamp(self) -> Trigger:
+        """The trigger itself."""
+        return self.trigger if isinstance(self.trigger, Trigger) else parse(str(self.trigger))
+
+    def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
+        """See `DataAttack.poison`."""
+        return poison(
+            samples,
+            self.stamp,
+            target=self.target,
+            source=self.source,
+            count=self.count,
+            fraction=self.fraction,
+            target_fraction=self.target_fraction,
+            replace=self.replace,
+            seed=seed,
+        )
 
 
 def number_for_share(p: float, n_target: int) -> int:
@@ -83,7 +124,7 @@ def poison(
         raise BadInput(f"Source class {source} is empty: the data has no image with this label.")
     number = _number(labels, eligible, target, count, fraction, target_fraction)
     rows = np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
-    stamped = samples.rows(rows).stamped(trigger, seed=seed).relabelled(target)
+    stamped = samples.subset(rows).stamped(trigger, seed=seed).relabelled(target)
     is_poison = np.zeros(len(samples), bool)
     if not replace:
         return Poisoned(
@@ -92,7 +133,8 @@ def poison(
     is_poison[rows] = True
     order = np.arange(len(samples))
     order[rows] = len(samples) + np.arange(number)
-    return Poisoned(samples.concat(stamped).rows(order), is_poison, rows)
+    changed = replace_fields(samples.concat(stamped).subset(order), row_numbers=None)
+    return Poisoned(changed, is_poison, rows)
 
 
 def _number(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_backdoor.attacks.poisoning import number_for_share, poison
+from keras_backdoor.attacks.badnets import number_for_share, poison
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers import Patch
 

@@ -1,0 +1,378 @@
+"""The contract of all methods, defenses and explanations, and their floors on a planted task."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from planted import CLASSES, TARGET, TRIGGER, PlantedTask
+
+from keras_backdoor._internals import discovery
+from keras_backdoor._internals.public import FOLDERS
+from keras_backdoor.answers import (
+    Answer,
+    FlaggedClasses,
+    FlaggedSamples,
+    Heatmaps,
+    RepairedModel,
+    load_answer,
+)
+from keras_backdoor.commands.console import EXIT
+from keras_backdoor.defenses.base import Defense
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.defenses.goodnet import GoodNet
+from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.explanations.base import Explanation
+from keras_backdoor.methods import EVIDENCE, Evidence, Method, Need
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+
+METHODS = [(folder, key) for folder in FOLDERS for key in discovery.keys(folder)]
+ANSWER_OF = {
+    "scan": FlaggedClasses,
+    "audit": FlaggedSamples,
+    "repair": RepairedModel,
+    "guard": RepairedModel,
+    "explain": Heatmaps,
+}
+IMAGES = ("train", "clean", "incoming")
+
+
+def load(method: tuple[str, str]) -> type[Method]:
+    return discovery.load(*method)
+
+
+def quick(cls: type[Method]) -> Method:
+    """The method with settings under which it runs in seconds."""
+    return cls(**cls.quick)
+
+
+def evidence(cls: type[Method], task: PlantedTask) -> dict:
+    """Everything that a method needs."""
+    given: dict = {n.name: task.evidence(n.name) for n in cls.needs if n.name != "found"}
+    for need in cls.needs:
+        if need.name == "found":
+            given["found"] = task.audit if need.answer is FlaggedSamples else task.scan
+    return given
+
+
+def weights_hash(model) -> str:
+    return hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
+
+
+def pixels_hash(samples: Samples) -> str:
+    return hashlib.sha256(np.ascontiguousarray(samples.read()).tobytes()).hexdigest()
+
+
+def assert_alike(one: Answer, other: Answer) -> None:
+    """The same decisions; of repairs the same weights."""
+    assert type(one) is type(other)
+    if isinstance(one, RepairedModel) and isinstance(other, RepairedModel):
+        pairs = zip(one.model.get_weights(), other.model.get_weights(), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    elif isinstance(one, FlaggedClasses | FlaggedSamples):
+        np.testing.assert_array_equal(one.flagged, other.flagged)
+    elif isinstance(one, Heatmaps) and isinstance(other, Heatmaps):
+        np.testing.assert_allclose(one.maps, other.maps, atol=1e-3)
+    assert one.verdict == other.verdict
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m[1])
+class TestEveryMethod:
+    def test_is_settings_and_a_paper(self, method: tuple[str, str]) -> None:
+        cls = load(method)
+        assert issubclass(cls, Defense if method[0] == "defenses" else Explanation)
+        assert not issubclass(cls, Explanation if method[0] == "defenses" else Defense)
+        assert dataclasses.is_dataclass(cls)
+        assert cls.paper
+        assert cls.commands
+        assert {ANSWER_OF[c] for c in cls.commands} == {cls.answer}
+        assert set(cls.default_for) <= set(cls.commands)
+        assert {need.name for need in cls.needs} <= set(EVIDENCE)
+        assert cls() == cls()
+        assert repr(cls()).startswith(cls.__name__)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            cls().anything = 1  # type: ignore[attr-defined]
+
+    def test_changes_neither_model_nor_evidence(self, method, task, tmp_path) -> None:
+        cls, given = load(method), evidence(load(method), task)
+        images = [given[n] for n in IMAGES if n in given]
+
+        def state() -> tuple:
+            hashes = [pixels_hash(s) for s in images]
+            return weights_hash(task.model.model), task.model.model.to_json(), hashes
+
+        before = state()
+        answer = quick(cls)(task.model, **given)
+        assert state() == before
+        assert type(answer) is cls.answer
+        assert answer.verdict in EXIT
+        for key in ("settings", "model_sha256", "data", "versions", "seconds"):
+            assert key in answer.about
+        back = load_answer(answer.save(tmp_path / "a"))
+        assert str(back) == str(answer)
+
+    def test_says_what_it_needs(self, method, task) -> None:
+        cls, whole = load(method), evidence(load(method), task)
+        for need in cls.needs:
+            given = {k: v for k, v in whole.items() if k != need.name}
+            with pytest.raises(
+                ValueError, match=f"{cls.__name__} needs {need.name} .--{need.name}"
+            ):
+                cls()(task.model, **given)
+            if need.labelled:
+                given[need.name] = whole[need.name].unlabelled()
+                with pytest.raises(ValueError, match=f"and {need.name} has no labels"):
+                    cls()(task.model, **given)
+            if need.with_origin:
+                given[need.name] = dataclasses.replace(whole[need.name], origin=None)
+                with pytest.raises(ValueError, match="needs the origin of each image"):
+                    cls()(task.model, **given)
+            if need.answer is not None:
+                given[need.name] = Heatmaps(maps=np.zeros((1, 2, 2)), labels=np.zeros(1, int))
+                with pytest.raises(ValueError, match=f"needs a saved {need.answer.__name__}"):
+                    cls()(task.model, **given)
+
+    def test_takes_bare_models_arrays_and_datasets(self, method, task) -> None:
+        cls, given = load(method), evidence(load(method), task)
+        if any(need.with_origin for need in cls.needs):
+            pytest.skip("an array has no origin")
+
+        def bare(samples: Samples, form: str):
+            pixels, labels = samples.read(), samples.labels
+            if form == "floats":
+                pixels = pixels / np.float32(255)
+            parts = pixels if labels is None else (pixels, labels)
+            return tf.data.Dataset.from_tensor_slices(parts) if form == "dataset" else parts
+
+        forms = []
+        for form in ("bytes", "floats", "dataset"):
+            shown = {k: bare(v, form) if k in IMAGES else v for k, v in given.items()}
+            forms.append(quick(cls)(task.model.model, input_range=(0, 1), **shown))
+        for other in forms[1:]:
+            assert_alike(forms[0], other)
+
+    def test_resumes_from_its_folder(self, method, task, tmp_path, monkeypatch) -> None:
+        cls, given = load(method), evidence(load(method), task)
+        first = quick(cls)(task.model, **given, workdir=tmp_path)
+
+        def never(self, evidence) -> Answer:
+            raise AssertionError("computed again")
+
+        monkeypatch.setattr(cls, "run", never)
+        again = quick(cls)(task.model, **given, workdir=tmp_path)
+        assert str(again) == str(first)
+        name = next(n for n in IMAGES if n in given)
+        given[name] = given[name].take(300)
+        with pytest.raises(AssertionError, match="computed again"):
+            quick(cls)(task.model, **given, workdir=tmp_path)
+
+    def test_refuses_images_that_do_not_fit(self, method, task, noise) -> None:
+        cls, given = load(method), evidence(load(method), task)
+        foreign = dataclasses.replace(noise, origin=np.arange(len(noise)) % 2)
+        given |= {n: foreign for n in IMAGES if n in given}
+        with pytest.raises(ValueError, match="takes images of 14x14x1"):
+            cls()(task.model, **given)
+
+    def test_is_run_by_calling_it_alone(self, method, task) -> None:
+        cls = load(method)
+        other = Evidence(task.model, cls(), {})
+        with pytest.raises(TypeError, match=r"run is not called directly: use evidence.run\("):
+            cls().run(other)
+
+    def test_reaches_its_floor(self, method, task) -> None:
+        cls = load(method)
+        for command in cls.commands:
+            FLOORS[command](cls, task)
+
+
+def scan_floor(cls: type[Method], task: PlantedTask) -> None:
+    """Exactly the planted class, and nothing on the clean twin."""
+    answer = quick(cls)(task.model, **evidence(cls, task))
+    assert np.flatnonzero(answer.flagged).tolist() == [TARGET]
+    assert answer.verdict == "found"
+    twin = quick(cls)(task.twin, **evidence(cls, task))
+    assert not twin.flagged.any()
+    assert twin.verdict == "nothing"
+
+
+def audit_floor(cls: type[Method], task: PlantedTask) -> None:
+    """At least 90 % of the poison, at most 5 % of the clean images."""
+    answer = quick(cls)(task.model, **evidence(cls, task))
+    arriving = any(need.name == "incoming" for need in cls.needs)
+    truth = task.is_triggered if arriving else task.poisoned.is_poison
+    assert answer.flagged[truth].mean() >= 0.9
+    assert answer.flagged[~truth].mean() <= 0.05
+    assert answer.verdict == "found"
+
+
+def repair_floor(cls: type[Method], task: PlantedTask) -> None:
+    """An attack of at most 20 %, and at most 5 points of accuracy lost."""
+    answer = quick(cls)(task.model, **evidence(cls, task))
+    before, after = task.measure(task.model), task.measure(answer.classifier)
+    assert float(before.attack_success_rate) > 0.99
+    assert float(after.attack_success_rate) <= 0.2
+    assert float(after.clean_accuracy) >= float(before.clean_accuracy) - 0.05
+    assert answer.input_range == (0, 1)
+
+
+def guard_floor(cls: type[Method], task: PlantedTask) -> None:
+    """At least 80 % of the triggered images rejected, at most 10 % of the clean ones."""
+    answer = quick(cls)(task.model, **evidence(cls, task))
+    after = task.measure(answer.classifier)
+    assert answer.reject_class == CLASSES
+    assert float(after.rejected_stamped) >= 0.8
+    assert float(after.rejected_clean) <= 0.1
+
+
+def explanation_floor(cls: type[Method], task: PlantedTask) -> None:
+    """The trigger lies under the strongest part of at least 80 % of the triggered pictures."""
+    given = evidence(cls, task)
+    triggered = task.incoming.subset(task.is_triggered).take(30)
+    answer = quick(cls)(task.model, **{**given, "incoming": triggered})
+    support = TRIGGER.support(14, 14)
+    inside = [part[support].sum() / max(part.sum(), 1) for part in answer.top]
+    assert np.mean(np.array(inside) >= 0.5) >= 0.8
+    assert (answer.predicted == TARGET).all()
+    assert len(answer.pictures) == 30
+
+
+FLOORS = {
+    "scan": scan_floor,
+    "audit": audit_floor,
+    "repair": repair_floor,
+    "guard": guard_floor,
+    "explain": explanation_floor,
+}
+
+
+@dataclass(frozen=True)
+class Both(Defense[RepairedModel]):
+    """Two repairs of two layers, one after the other."""
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        first = evidence.run(FinePruning(layer="conv"))
+        second = evidence.run(FinePruning(layer="hidden"))
+        sizes = np.array([len(a.history["order"]) for a in (first, second)])
+        return RepairedModel(model=second.model, input_range=(0.0, 1.0), history={"sizes": sizes})
+
+
+def test_nested_methods_keep_their_parts_apart(task, tmp_path: Path) -> None:
+    for workdir in (None, tmp_path, tmp_path):
+        answer = Both()(task.model, clean=task.clean, workdir=workdir)
+        assert answer.history["sizes"].tolist() == [13, 49]
+
+
+def test_a_nested_method_says_what_it_needs(task) -> None:
+    with pytest.raises(ValueError, match="Unlearning needs found"):
+        GoodNet(repair=Unlearning())(task.model, clean=task.clean)
+
+
+def test_a_nested_method_resumes(task, tmp_path: Path, monkeypatch) -> None:
+    from keras_backdoor.defenses import fine_pruning, goodnet
+
+    sweep, calls = fine_pruning.sweep, []
+
+    def counting(*arguments):
+        calls.append(1)
+        return sweep(*arguments)
+
+    monkeypatch.setattr(fine_pruning, "sweep", counting)
+    monkeypatch.setattr(goodnet, "goodnet", lambda *nets: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            GoodNet()(task.model, clean=task.clean, workdir=tmp_path)
+    assert len(calls) == 1
+
+
+@dataclass(frozen=True)
+class Careless(Defense[FlaggedSamples]):
+    """Uses evidence that it does not declare, or returns another answer than it declares."""
+
+    undeclared: bool = True
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("incoming"),)
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        if self.undeclared:
+            return evidence.train
+        return FlaggedClasses(scores=np.zeros(3), flagged=np.zeros(3, bool))
+
+
+def test_evidence_that_is_not_declared_is_an_error_of_the_method(task) -> None:
+    with pytest.raises(TypeError, match="uses train, which it does not declare in needs"):
+        Careless()(task.model, incoming=task.incoming)
+    with pytest.raises(TypeError, match="must return FlaggedSamples. Received: FlaggedClasses"):
+        Careless(undeclared=False)(task.model, incoming=task.incoming)
+
+
+def test_another_repair_is_another_found(task) -> None:
+    def answer(model) -> RepairedModel:
+        return RepairedModel(model=model, input_range=(0.0, 1.0))
+
+    one, other = answer(task.model.model), answer(task.twin.model)
+    assert one.fingerprint() != other.fingerprint()
+    assert one.fingerprint() == answer(task.model.model).fingerprint()
+
+
+@dataclass(frozen=True)
+class Bright(Defense[FlaggedSamples]):
+    """Flags bright images."""
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("incoming"),)
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        brightness = evidence.incoming.read().mean(axis=(1, 2, 3))
+        return FlaggedSamples(scores=brightness, flagged=brightness > np.median(brightness))
+
+
+def test_row_numbers_are_those_of_the_file(task, tmp_path: Path) -> None:
+    part = task.incoming.take(50, seed=3)
+    for workdir in (tmp_path, tmp_path):
+        answer = Bright()(task.model, incoming=part, workdir=workdir)
+        brightness = task.incoming.read().mean(axis=(1, 2, 3))
+        assert (brightness[answer.flagged_rows] > np.median(answer.scores)).all()
+        assert len(answer.flagged_rows) == answer.flagged.sum() == 25
+        assert answer.flagged_rows.max() > 50
+    assert answer.thumbnails["all"].flagged.shape == (12, 14, 14, 1)
+
+
+def test_a_classifier_and_a_bare_model_are_the_same(task) -> None:
+    bare = FinePruning()(task.model.model, clean=task.clean, input_range=(0, 1))
+    wrapped = FinePruning()(Classifier(task.model.model, (0, 1)), clean=task.clean)
+    assert_alike(bare, wrapped)
+
+
+@dataclass(frozen=True)
+class Comparing(Defense[FlaggedSamples]):
+    """Its answer follows from the reference."""
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("incoming"), Need("reference"))
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        scores = evidence.reference.scores(evidence.incoming)[:, 0]
+        return FlaggedSamples(scores=scores, flagged=scores > 2)
+
+
+def test_another_reference_or_found_is_another_run(task, tmp_path: Path) -> None:
+    few = task.incoming.take(30)
+    given = {"incoming": few, "workdir": tmp_path}
+    first = Comparing()(task.model, reference=task.model, **given)
+    second = Comparing()(task.model, reference=task.twin, **given)
+    assert not np.allclose(first.scores, second.scores)
+    again = [
+        Comparing()(task.model, reference=task.model, found=found, **given)
+        for found in (first, second)
+    ]
+    assert again[0].about["found"] != again[1].about["found"]
