@@ -239,9 +239,11 @@ class Method(ABC, Generic[A]):
         for samples in _images(given).values():
             classifier.check(samples)
         labelled = next((s for s in _images(given).values() if s.labels is not None), None)
-        classifier = classifier.with_range(labelled)
+        if _images(given):
+            classifier = classifier.with_range(labelled)
         if reference is not None:
-            given["reference"] = Classifier.wrap(reference).with_range(labelled)
+            other = Classifier.wrap(reference)
+            given["reference"] = other.with_range(labelled) if _images(given) else other
         return self._answer(classifier, given, None if workdir is None else Path(workdir))
 
     def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor._internals import discovery
-from keras_backdoor.answers import FlaggedClasses, load_answer
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, load_answer
 from keras_backdoor.commands import catalogue
 from keras_backdoor.commands.console import EXIT
 from keras_backdoor.triggers.base import Stamp
@@ -376,3 +376,87 @@ def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
         assert code == 2
         assert message in " ".join(err.split())
     assert [p.name for p in tmp_path.iterdir()] == ["keep.txt"]
+
+
+class TestEvidence:
+    """Each kind of evidence has its own split and its own number of images."""
+
+    def answer(self, command, tmp_path: Path, *arguments: object) -> dict:
+        code, _, err = command(
+            "guard", BADNET, *arguments, "--json", tmp_path / "a.json", "--force"
+        )
+        assert code == 0, err
+        return json.loads((tmp_path / "a.json").read_text())["data"]
+
+    def test_part_of_the_clean_and_all_of_the_incoming(self, command, tmp_path: Path) -> None:
+        both = ("--clean", DIGITS, "--clean-take", 200, "--incoming", DIGITS, "--seed", 3)
+        used = self.answer(command, tmp_path, *both)
+        train, test = (datasets.open(DIGITS, split=s) for s in ("train", "test"))
+        assert used["clean"] == train.take(200, seed=3).fingerprint()
+        assert used["incoming"] == test.fingerprint()
+        more = ("--clean-split", "test", "--incoming-take", 0.01, "--incoming-split", "train")
+        used = self.answer(command, tmp_path, *both, *more)
+        assert used["clean"] == test.take(200, seed=3).fingerprint()
+        assert used["incoming"] == train.take(0.01, seed=3).fingerprint()
+
+    def test_one_kind_takes_the_short_options(self, command, tmp_path: Path) -> None:
+        used = self.answer(command, tmp_path, "--clean", DIGITS, "--take", 150, "--split", "test")
+        test = datasets.open(DIGITS, split="test")
+        assert used == {"clean": test.take(150, seed=0).fingerprint()}
+
+    def test_several_kinds_need_the_long_ones(self, command) -> None:
+        given = ("--clean", DIGITS, "--incoming", DIGITS, "--take", 5)
+        code, _, err = command("guard", BADNET, *given)
+        assert (code, "With several kinds of data say of which" in err) == (2, True)
+
+    def test_help_shows_only_what_a_command_takes(self, command) -> None:
+        assert "--write-clean" in command("audit", "--help")[1]
+        assert "--write-clean" not in command("scan", "--help")[1]
+        assert "IMAGE" in command("explain", "--help")[1]
+        assert "IMAGE" not in command("audit", "--help")[1]
+
+    def test_an_audit_is_measured_against_the_truth(self, command, tmp_path: Path) -> None:
+        flagged = np.array([True, False, True, False])
+        FlaggedSamples(
+            scores=flagged * 1.0, flagged=flagged, row_numbers=np.array([7, 3, 5, 1])
+        ).save(tmp_path / "flags")
+        truth = {"is_poison": np.arange(8) >= 6, "labels": np.arange(8) % 2}
+        np.savez(tmp_path / "truth.npz", **truth)
+        audit = ("evaluate", tmp_path / "flags", "--truth", tmp_path / "truth.npz")
+        code, out, err = command(*audit, "--report", tmp_path / "page", "--json", tmp_path / "e")
+        assert code == 0, err
+        assert "removed of class 1" in out
+        measured = json.loads((tmp_path / "e").read_text())
+        assert measured["removed_poison"]["hits"] == measured["removed_poison"]["of"] == 1
+        assert (measured["removed_clean"]["hits"], measured["removed_clean"]["of"]) == (1, 3)
+        assert measured["per_class"]["1"]["removed_clean"]["of"] == 3
+        assert "Removed by class" in (tmp_path / "page" / "index.html").read_text()
+        np.savez(tmp_path / "short.npz", is_poison=np.zeros(4, bool))
+        for arguments, message in (
+            (("evaluate", tmp_path / "flags"), "Pass --test DATA to measure a model, or --truth"),
+            ((*audit, "--test", DIGITS), "Pass --test to measure a model, or --truth"),
+            (("evaluate", tmp_path / "flags", "--truth", tmp_path / "short.npz"), "other data"),
+            (("evaluate", BADNET, "--truth", tmp_path / "truth.npz"), "is not a saved answer"),
+        ):
+            code, _, err = command(*arguments)
+            assert (code, message in " ".join(err.split())) == (2, True), err
+
+
+def test_a_scan_opens_probes_and_wraps_once(command, tmp_path: Path, monkeypatch) -> None:
+    """One helper process and one read of the model file, one range, few wrappers."""
+    from keras_backdoor._safe import h5
+    from keras_backdoor.network.classifier import Classifier
+
+    asked, made, tried = [], [], []
+    helper, init, accuracy = h5.HELPER.ask, Classifier.__post_init__, Classifier._accuracy
+    monkeypatch.setattr(h5.HELPER, "ask", lambda *a, **k: (asked.append(1), helper(*a, **k))[1])
+    monkeypatch.setattr(Classifier, "__post_init__", lambda s: (made.append(1), init(s))[1])
+    monkeypatch.setattr(Classifier, "_accuracy", lambda s, x: (tried.append(1), accuracy(s, x))[1])
+    quick = ("--set", "runs=1", "--set", "schedule.steps=2", "--set", "schedule.starts=1")
+    code, _, err = command("scan", BADNET, "--clean", DIGITS, "--take", 50, *quick)
+    assert code in (0, 1, 3), err
+    assert (len(asked), len(tried)) == (1, 1)
+    assert len(made) <= 2  # the file's own range is looked at, then the classifier is made
+    asked.clear(), tried.clear()
+    assert command("guard", BADNET, "--clean", DIGITS, "--take", 100)[0] == 0
+    assert (len(asked), len(tried)) == (1, 1)  # a nested method tries no range again

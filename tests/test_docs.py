@@ -1,9 +1,13 @@
 """What the documents say is what the code does; `python tests/test_docs.py --write` renders."""
 
+import dataclasses
+import importlib
+import inspect
 import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +15,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from keras_backdoor import bundled  # noqa: E402
+from keras_backdoor import bundled, datasets  # noqa: E402
 from keras_backdoor._internals import discovery  # noqa: E402
 from keras_backdoor._safe.files import sha256  # noqa: E402
+from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.studies import Results, load_results  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 
+DIGITS = bundled.path("data/mnist_small.npz")
 FOLDERS = ("data", "models", "results")
 DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / folder / "README.md" for folder in FOLDERS]
 
@@ -235,27 +241,134 @@ def test_contributing_adds_a_study_in_one_file(tmp_path, monkeypatch, command) -
     assert "8 pixels" in out
 
 
-def test_contributing_adds_a_trigger_in_one_file(tmp_path, monkeypatch, command) -> None:
-    from test_triggers import TestEveryTrigger
+@dataclasses.dataclass
+class Added:
+    """An entry that CONTRIBUTING adds: where its file goes, and which contract tests try it."""
 
-    source, test = code_blocks("CONTRIBUTING.md", "python")
-    (tmp_path / "stripe.py").write_text(source)
-    package = discovery.package("triggers")
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    folder: str
+    key: str
+    contract: str
+    argument: Any
+    commands: list[list[str]]
+    printed: str
+
+
+MODEL, DATA = "{tmp}/planted.h5", "{tmp}/data.npz"
+ADDED = {
+    "trigger": Added(
+        "triggers", "stripes", "test_triggers.TestEveryTrigger", "stripes",
+        [["evaluate", MODEL, "--test", DATA, "--trigger", "stripes:profile=0.5:0", "--target", "0"]],
+        "attack success rate",
+    ),
+    "scan": Added(
+        "defenses", "large_weight", "test_methods.TestEveryMethod", ("defenses", "large_weight"),
+        [["scan", MODEL, "--method", "large-weight", "--set", "ratio=5"]],
+        "flagged classes",
+    ),
+    "audit": Added(
+        "defenses", "label_disagreement", "test_methods.TestEveryMethod", ("defenses", "label_disagreement"),
+        [
+            ["audit", MODEL, "--train", DATA, "--method", "label-disagreement", "--out", "{tmp}/flags",
+             "--report", "{tmp}/page", "--reference", "{tmp}/twin.h5", "--write-clean", "{tmp}/left.npz"],
+            ["audit", MODEL, "--train", DATA, "--method", "label-disagreement", "--take", "400",
+             "--reference", "{tmp}/twin.h5", "--json", "{tmp}/part.json", "--out", "{tmp}/part",
+             "--write-clean", "{tmp}/rest.npz"],
+            ["evaluate", "{tmp}/part", "--truth", "{tmp}/truth.npz"],
+            ["evaluate", "{tmp}/flags", "--truth", "{tmp}/truth.npz", "--json", "{tmp}/e.json"],
+        ],
+        "removed poison",
+    ),
+    "explanation": Added(
+        "explanations", "occlusion", "test_methods.TestEveryMethod", ("explanations", "occlusion"),
+        [["explain", MODEL, DATA, "--take", "3", "--report", "{tmp}/page"]],
+        "strongest part",
+    ),
+    "attack": Added(
+        "attacks", "late_poison", "test_attacks.TestEveryTrainingAttack", "late_poison",
+        [
+            ["poison", DIGITS, "--take", "400", "--trigger", "patch", "--target", "1", "--count", "40",
+             "--out", "{tmp}/p.npz"],
+            ["train", "badnet-mnist", "{tmp}/p.npz", "--attack", "late-poison", "--truth",
+             "{tmp}/p.npz.truth.npz", "--set", "epochs=1", "--out", "{tmp}/net.h5"],
+        ],
+        "accuracy",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_contributing_adds_it_in_one_file(kind, task, command, tmp_path, monkeypatch, request):
+    added = ADDED[kind]
+    (source,), (own_test,) = (
+        code_blocks("CONTRIBUTING.md", f"python {w}") for w in (kind, f"{kind} test")
+    )
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / f"{added.key}.py").write_text(source)
+    package = discovery.package(added.folder)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "more")])
+    task.model.model.save(tmp_path / "planted.h5", include_optimizer=False)
+    task.twin.model.save(tmp_path / "twin.h5", include_optimizer=False)
+    for name in ("planted", "twin"):
+        card = {"sha256": sha256(tmp_path / f"{name}.h5"), "input_range": [0, 1]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+    poisoned = task.poisoned
+    np.savez(tmp_path / "data.npz", x=poisoned.samples.read(), y=poisoned.samples.labels)
+    np.savez(tmp_path / "truth.npz", is_poison=poisoned.is_poison, labels=poisoned.samples.labels)
     try:
-        assert "stripe" in discovery.keys("triggers")
-        contract = TestEveryTrigger()
-        for name in dir(contract):
+        assert added.key in discovery.keys(added.folder)
+        run_contract(added, tmp_path, request)
+        names: dict = {}
+        exec(compile(own_test, "CONTRIBUTING.md", "exec"), names)
+        for name, test in names.items():
             if name.startswith("test_"):
-                getattr(contract, name)("stripe")
-        names = {"np": np}
-        exec(compile(test, "CONTRIBUTING.md", "exec"), names)
-        names["test_stripe_is_one_white_row"]()
-        code, out, _ = command("methods", "stripe")
-        assert (code, "A white row across the image" in out) == (0, True)
+                test(*[request.getfixturevalue(n) for n in inspect.signature(test).parameters])
+        code, out, _ = command("methods", discovery.word(added.key))
+        assert (code, source.partition('    """')[2].partition("\n")[0][:40] in out) == (0, True)
+        for arguments in added.commands:
+            code, out, err = command(*[a.format(tmp=tmp_path) for a in map(str, arguments)])
+            assert code in (0, 1), err
+        assert added.printed in out
     finally:
-        sys.modules.pop("keras_backdoor.triggers.stripe", None)
-        vars(package).pop("stripe", None)
+        sys.modules.pop(f"keras_backdoor.{added.folder}.{added.key}", None)
+        vars(package).pop(added.key, None)
+    if kind == "audit":
+        assert json.loads((tmp_path / "e.json").read_text())["removed_poison"]["share"] >= 0.9
+        left = datasets.open(tmp_path / "left.npz")
+        assert 0.85 * len(poisoned.samples) < len(left) < len(poisoned.samples)
+        assert "Samples of 2" in (tmp_path / "page" / "index.html").read_text()
+        rows = json.loads((tmp_path / "part.json").read_text())["flagged"]
+        whole = load_answer(tmp_path / "flags").flagged_rows.tolist()
+        assert max(rows) > 400  # rows of the file, not of the 400 that were taken
+        assert set(rows) <= set(whole)
+        assert len(datasets.open(tmp_path / "rest.npz")) == len(poisoned.samples) - len(rows)
+
+
+def run_contract(added: Added, tmp_path: Path, request) -> None:
+    """The contract tests of a kind, on one entry."""
+    module, name = added.contract.split(".")
+    contract = getattr(importlib.import_module(module), name)()
+    tests = [n for n in dir(contract) if n.startswith("test_")]
+    assert tests
+    for number, test in enumerate(tests):
+        folder = tmp_path / f"contract {number}"
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            known = {"key": added.argument, "method": added.argument, "tmp_path": folder}
+            known |= {"monkeypatch": patch, "clean": small("train", 2000)}
+            known |= {"test_digits": small("test", 800)}
+            function = getattr(contract, test)
+            wanted = inspect.signature(function).parameters
+            given = {n: known[n] if n in known else request.getfixturevalue(n) for n in wanted}
+            try:
+                function(**given)
+            except pytest.skip.Exception:
+                continue
+
+
+def small(split: str, number: int):
+    from planted import digits
+
+    return digits(split, number).in_memory()
 
 
 if __name__ == "__main__" and "--write" in sys.argv:

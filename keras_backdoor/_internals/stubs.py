@@ -12,6 +12,8 @@ EXTRA = {
     "answers": "from keras_backdoor.answers._plots import Plot as Plot\n"
     "from keras_backdoor.answers.base import Answer as Answer\n"
     "from keras_backdoor.answers.base import load_answer as load_answer\n",
+    "triggers": "from keras_backdoor.triggers._parse import PRESETS as PRESETS\n"
+    "from keras_backdoor.triggers._parse import parse as parse\n",
     "studies": "from keras_backdoor.studies._engine.results import Results as Results\n"
     "from keras_backdoor.studies._engine.results import load_results as load_results\n"
     "from keras_backdoor.studies._engine.runner import run as run\n",

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_backdoor.errors import BadInput
+import numpy as np
+
+from keras_backdoor._safe.files import existing
+from keras_backdoor._safe.npz import parse_npy
+from keras_backdoor.errors import BadInput, one_line
 
 
 def fields(cls: type) -> dict[str, Any]:
@@ -105,6 +109,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
             raise BadInput(f"{name} must be a {kind.__name__}. Received: {value}") from None
     if kind is Any:
         return _number_or_text(value)
+    if kind is np.ndarray:
+        return _array(value, name)
     return value
 
 
@@ -136,6 +142,19 @@ def _default(cls: Any, name: str) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
+
+
+def _array(value: str, name: str) -> np.ndarray:
+    """An array from numbers separated by colons, or from an `.npy` file."""
+    if value.endswith(".npy"):
+        try:
+            return parse_npy(existing(value, "array").read_bytes())
+        except ValueError as error:
+            raise BadInput(f"{name}: {value} is not an array: {one_line(error)}.") from error
+    numbers = _number_or_text(value)
+    if isinstance(numbers, str):
+        raise BadInput(f"{name} must be numbers a:b:c or an .npy file. Received: {value}")
+    return np.atleast_1d(np.array(numbers))
 
 
 def _number_or_text(value: str) -> Any:

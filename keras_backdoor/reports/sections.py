@@ -29,19 +29,20 @@ def page_of(answer: Any, title: str | None = None) -> Page:
         return page
     if isinstance(answer, Inspection):
         return _page_of_inspection(answer)
-    name = getattr(answer, "about", {}).get("settings", {}).get("method", type(answer).__name__)
+    made_with = getattr(answer, "about", {})
+    name = made_with.get("settings", {}).get("method", type(answer).__name__)
     lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
     if isinstance(answer, RepairedModel):
         lead += " How well is for evaluate to measure, on data of your own."
     rows = [("", ""), *answer.rows()]
-    about = [("", ""), *[(k, short(v)) for k, v in answer.about.items()]]
+    about = [("", ""), *[(k, short(v)) for k, v in made_with.items()]]
     return Page(
         title=title or name,
         lead=lead,
         sections=[
             Section("Answer", table=rows),
             *sections(answer),
-            Section("How it was made", table=about),
+            *([Section("How it was made", table=about)] if made_with else []),
         ],
     )
 

@@ -244,14 +244,17 @@ class Samples:
         return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
 
     def feed(self, batch_size: int = 256) -> Iterable[tuple[Any, Any]]:
-        """The batches in order, the fastest way: straight from an array where nothing overlaps.
+        """The batches in order, the fastest way: without `tf.data` where nothing would overlap.
 
         On a CPU slices of an array cost nothing, and the threads of `tf.data` would only take
-        cores from the model; from files, for lazy views and for a GPU it is `batches`.
+        cores from the model; a single batch has nothing to overlap with. From files, for lazy
+        views and for a GPU it is `batches`.
         """
         from keras_backdoor._internals.backend import tf
 
-        if isinstance(self.images, ArrayImages) and not tf.config.list_physical_devices("GPU"):
+        in_memory = isinstance(self.images, ArrayImages)
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        if len(self) <= batch_size or (in_memory and on_cpu):
             return self._batches(batch_size, None)
         return self.batches(batch_size)
 

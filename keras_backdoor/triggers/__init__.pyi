@@ -8,3 +8,5 @@ from keras_backdoor.triggers.patch import Patch as Patch
 from keras_backdoor.triggers.pattern import Pattern as Pattern
 from keras_backdoor.triggers.placed import Placed as Placed
 from keras_backdoor.triggers.single_pixel import SinglePixel as SinglePixel
+from keras_backdoor.triggers._parse import PRESETS as PRESETS
+from keras_backdoor.triggers._parse import parse as parse

@@ -1,5 +1,6 @@
 """Neural Cleanse: the search for triggers, its schedule, and the verdict."""
 
 from keras_backdoor.defenses.neural_cleanse.method import NeuralCleanse
+from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
 
-__all__ = ["NeuralCleanse"]
+__all__ = ["NeuralCleanse", "Schedule"]
