@@ -1,9 +1,11 @@
 """What the documents say is what the code does; `python tests/test_docs.py --write` renders."""
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
+import lzma
 import re
 import sys
 from pathlib import Path
@@ -176,6 +178,23 @@ def test_every_model_has_its_card(path: Path) -> None:
     assert card["sha256"] == sha256(path)
     for key in ("recipe", "figures", "input_range", "limits", "licence", "commands"):
         assert card[key]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "models" / "zoo").glob("*.xz")), ids=lambda p: p.stem
+)
+def test_every_network_of_the_zoo_has_its_card(path: Path) -> None:
+    card = json.loads(path.with_suffix("").with_suffix(".json").read_text())
+    assert card["sha256"] == hashlib.sha256(lzma.decompress(path.read_bytes())).hexdigest()
+    for key in ("net", "recipe", "figures", "input_range", "limits", "licence", "commands"):
+        assert card[key]
+    assert ("attack" in card) == ("clean" not in path.name)
+
+
+def test_the_zoo_is_whole_and_small() -> None:
+    packed = list((ROOT / "models" / "zoo").glob("*.xz"))
+    assert len(packed) == 32
+    assert sum(p.stat().st_size for p in packed) < 60 * 2**20
 
 
 def test_data_is_what_its_readme_says() -> None:

@@ -580,6 +580,22 @@ def test_a_network_of_models_is_not_trained_again(small_signs, tmp_path, monkeyp
     assert network_store.obtain(net, elsewhere).path == tmp_path / "kept.h5"
 
 
+def test_a_compressed_network_is_unpacked_into_the_cache(tmp_path, monkeypatch) -> None:
+    from keras_backdoor import training
+    from keras_backdoor.studies._networks import network_store
+    from keras_backdoor.studies.development_zoo import DevelopmentZoo
+
+    monkeypatch.setattr(training, "fit", None)
+    net, workspace = DevelopmentZoo().nets()["digits, clean 0"], Workspace(cache=tmp_path / "cache")
+    trained = network_store.obtain(net, workspace)
+    figures = load_results(ROOT / "results" / "development_zoo.json").figures()
+    assert trained.classifier.sha256() == figures["digits, clean 0"]["model_sha256"]
+    assert trained.card["net"] == net.key(workspace)
+    assert trained.path.is_relative_to(workspace.cache)
+    monkeypatch.setattr(network_store, "_unpack", None)
+    assert network_store.obtain(net, workspace).path == trained.path
+
+
 def test_the_zoo_is_wide_enough() -> None:
     from keras_backdoor.studies.development_zoo import DevelopmentZoo
 

@@ -63,6 +63,8 @@ class Study(ABC):
         version: raise it when `compute` changes: the cells are then computed anew.
         files: the data files that every cell's figures follow from.
         columns: key of a figure -> the column's title.
+        kept_figures: keys of the figures that the card of a kept network must have.
+        kept_in: the folder that its networks are kept in.
         unfinished: why its figures are not in `results/` yet; empty where they are.
     """
 
@@ -73,6 +75,8 @@ class Study(ABC):
     version: ClassVar[int] = 1
     files: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[Mapping[str, str]] = {}
+    kept_figures: ClassVar[tuple[str, ...]] = ("clean_accuracy",)
+    kept_in: ClassVar[str] = "models"
     unfinished: ClassVar[str] = ""
 
     def __post_init__(self) -> None:

@@ -66,6 +66,8 @@ class DevelopmentZoo(Study):
         "attack_success_rate": "attack %",
     }
 
+    kept_in: ClassVar[str] = "models/zoo"
+
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
         return [
@@ -80,6 +82,14 @@ class DevelopmentZoo(Study):
     def network(self, name: str, workspace: Workspace) -> Trained:
         """A trained network of the zoo."""
         return obtain(self.nets()[name], workspace)
+
+    def networks(self) -> dict[str, Cell]:
+        """All networks, compressed. See `Study.networks`."""
+        return {f"{c.name.replace(', ', '_').replace(' ', '_')}.h5.xz": c for c in self.cells()}
+
+    def title_of(self, cell: Cell) -> str:
+        """See `Study.title_of`."""
+        return f"Development zoo: {cell.name}"
 
     def scaled(self, net: Net) -> Net:
         """A network as this scale has it: smoke trains it on 1,000 images for one epoch."""

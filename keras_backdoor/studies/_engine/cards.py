@@ -1,11 +1,12 @@
 """Networks of a study as files of `models/`, with cards that say all that is known of them."""
 
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
 
-from keras_backdoor._internals import typed_settings
 from keras_backdoor._safe.files import check_output, sha256, write_json, writing
+from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards
 from keras_backdoor.studies._engine.results import Results
@@ -13,12 +14,17 @@ from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, find
 from keras_backdoor.studies.base import Cell, Study
 
+DATA_OF = {
+    "gtsrb_dataset_int.h5": "GTSRB (INI benchmark)",
+    "mnist.npz": "MNIST (CC BY-SA 3.0)",
+}
 LIMITS = (
     "Single training run of one seed; the figures carry the binomial interval of the test images "
     "only, and the study has the spread over seeds. The backdoor was put in on purpose: use the "
     "network for research on defenses, not on the road."
 )
-SHOWN = ("clean_accuracy", "attack_success_rate", "attack_on_others", "control")
+PACKED = ".xz"
+"""Ending of a network that is kept compressed; `network_store` unpacks it into the cache."""
 
 
 def check(study: Study, folder: Path, *, force: bool = False) -> None:
@@ -29,7 +35,7 @@ def check(study: Study, folder: Path, *, force: bool = False) -> None:
         raise BadInput("Networks are kept at full scale only: leave --scale out.")
     for name in study.networks():
         check_output(folder / name, force=force)
-        check_output(cards.card_path(folder / name), force=force)
+        check_output(_card_path(folder / name), force=force)
 
 
 def keep(
@@ -43,22 +49,30 @@ def keep(
     check(study, folder, force=force)
     figures = results.figures()
     ready = [
-        _ready(cell, figures.get(cell.name, {}), workspace) for cell in study.networks().values()
+        _ready(study, cell, figures.get(cell.name, {}), workspace)
+        for cell in study.networks().values()
     ]
     for (name, cell), (source, card) in zip(study.networks().items(), ready, strict=True):
         path = folder / name
         with writing(path, force=force) as partial:
-            shutil.copyfile(source, partial)
+            if path.suffix == PACKED:
+                partial.write_bytes(lzma.compress(source.read_bytes()))
+            else:
+                shutil.copyfile(source, partial)
         content = {**card, **_facts(study, cell, figures[cell.name])}
-        write_json(cards.card_path(path), content)
+        write_json(_card_path(path), content)
     return [folder / name for name in study.networks()]
 
 
+def _card_path(path: Path) -> Path:
+    return cards.card_path(path.with_suffix("") if path.suffix == PACKED else path)
+
+
 def _ready(
-    cell: Cell, figures: dict[str, Any], workspace: Workspace
+    study: Study, cell: Cell, figures: dict[str, Any], workspace: Workspace
 ) -> tuple[Path, dict[str, Any]]:
     """The file of a cell's network and what its card says already."""
-    missing = [key for key in (*SHOWN, "model_sha256") if key not in figures]
+    missing = [key for key in (*study.kept_figures, "model_sha256") if key not in figures]
     if missing:
         raise BadInput(f"The cell '{cell.name}' lacks {', '.join(missing)}: run the whole study.")
     trained = find(cell.given["net"], workspace)
@@ -72,23 +86,38 @@ def _ready(
 
 def _facts(study: Study, cell: Cell, figures: dict[str, Any]) -> dict[str, Any]:
     net: Net = cell.given["net"]
-    assert net.attack is not None
-    source = "any other class" if net.attack.source is None else f"class {net.attack.source}"
-    test = {"images": figures["clean_accuracy"]["of"], **{k: figures[k] for k in SHOWN}}
-    return {
+    kept = (*study.kept_figures, "attack_success_rate")
+    test = {
+        "images": figures["clean_accuracy"]["of"],
+        **{k: figures[k] for k in kept if k in figures},
+    }
+    facts = {
         "title": study.title_of(cell),
-        "licence": "Apache-2.0; trained on GTSRB (INI benchmark)",
-        "attack": {
-            **typed_settings.as_dict(net.attack),
-            "poisoned": f"{net.attack.count} stamped copies of images of {source}, appended",
-            "why": (
-                f"Success is counted on {source}; on the other classes the trigger gives the "
-                f"target to {test['attack_on_others']['share']:.2%}, and on {source} of the clean "
-                f"network to {test['control']['share']:.2%}."
-            ),
-        },
+        "licence": "Apache-2.0; trained on " + DATA_OF.get(net.data, net.data),
         "figures": {"test": test, "published": dict(cell.published)},
         "source": study.paper,
         "limits": LIMITS,
-        "commands": [f"keras-backdoor study {study.word} --models models"],
+        "commands": [f"keras-backdoor study {study.word} --models {study.kept_in}"],
+    }
+    return facts if net.attack is None else {**facts, "attack": _attack(net.attack, test)}
+
+
+def _attack(attack: BadNets, test: dict[str, Any]) -> dict[str, Any]:
+    source = "any other class" if attack.source is None else f"class {attack.source}"
+    facts = {
+        "trigger": attack.trigger,
+        "target": attack.target,
+        "count": attack.count,
+        "source": attack.source,
+        "poisoned": f"{attack.count} stamped copies of images of {source}, appended",
+    }
+    if "control" not in test:
+        return facts
+    return {
+        **facts,
+        "why": (
+            f"Success is counted on {source}; on the other classes the trigger gives the target to "
+            f"{test['attack_on_others']['share']:.2%}, and on {source} of the clean network to "
+            f"{test['control']['share']:.2%}."
+        ),
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import os
 import time
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from keras_backdoor import bundled, datasets, training
 from keras_backdoor._internals import discovery, typed_settings
-from keras_backdoor._safe.files import read_json
+from keras_backdoor._safe.files import read_json, writing
 from keras_backdoor._safe.files import sha256 as file_sha256
 from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.attacks.base import Poisoned, Training, TrainingAttack
@@ -112,22 +113,46 @@ def obtain(net: Net, workspace: Workspace) -> Trained:
 def find(net: Net, workspace: Workspace) -> Trained | None:
     """The trained network, where `models/` or the cache has it."""
     key = net.key(workspace)
-    path = _kept(key) or workspace.cache / "nets" / f"{key}.h5"
-    whole = path.exists() and cards.card_path(path).exists()
-    return Trained(path) if whole else None
+    path = workspace.cache / "nets" / f"{key}.h5"
+    if not (path.exists() and cards.card_path(path).exists()):
+        kept = _kept(key)
+        if kept is None:
+            return None
+        if kept.suffix != ".xz":
+            return Trained(kept)
+        _unpack(kept, path)
+    return Trained(path)
 
 
 def _kept(key: str) -> Path | None:
-    """A file of `models/` whose card names this network."""
+    """A file of `models/` whose card names this network; it may be compressed."""
     folder = bundled.path("models/mnist_badnet.h5").parent
-    for card in folder.glob("*.json"):
-        model = card.with_suffix(".h5")
-        if not model.is_file():
-            continue
+    for card in sorted(folder.rglob("*.json")):
         facts = read_json(card)
-        if facts.get("net") == key and facts.get("sha256") == file_sha256(model):
+        if not isinstance(facts, dict) or facts.get("net") != key:
+            continue
+        model, packed = card.with_suffix(".h5"), card.with_suffix(".h5.xz")
+        if packed.is_file():
+            return packed
+        if model.is_file() and facts.get("sha256") == file_sha256(model):
             return model
     return None
+
+
+def _unpack(packed: Path, path: Path) -> None:
+    """Write a compressed network and its card into the cache.
+
+    Raises:
+        BadInput: it is not the network of its card.
+    """
+    card = packed.with_suffix("").with_suffix(".json")
+    content = lzma.decompress(packed.read_bytes())
+    if hashlib.sha256(content).hexdigest() != read_json(card)["sha256"]:
+        raise BadInput(f"{packed} is not the network that {card.name} describes.")
+    with writing(path, force=True) as partial:
+        partial.write_bytes(content)
+    with writing(cards.card_path(path), force=True) as partial:
+        partial.write_bytes(card.read_bytes())
 
 
 def _train(net: Net, key: str, path: Path, workspace: Workspace) -> None:

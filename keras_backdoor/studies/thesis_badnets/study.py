@@ -89,6 +89,13 @@ class ThesisBadnets(Study):
         "attack_after_pruning": "attack after it, %",
     }
 
+    kept_figures: ClassVar[tuple[str, ...]] = (
+        "clean_accuracy",
+        "attack_success_rate",
+        "attack_on_others",
+        "control",
+    )
+
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
         examples = Cell("figure 4.2", {"pictures": TRIGGERS, "class": SOURCE, "image": "brightest"})
