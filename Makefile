@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not verify"
+	$(BIN)/python -m pytest -m "not verify" -n auto --dist loadfile
 
 verify: $(INSTALLED)
 	$(BIN)/python -m pytest -m verify
@@ -43,7 +43,7 @@ bench: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python fuzz/fuzz_loader.py --count 100000 --out results/fuzz.json
 
-# The BadNet of the demo, made again with the project's own commands (about a minute).
+# The BadNet of the demo, reproduced with the project's own commands (about a minute).
 models: $(INSTALLED)
 	mkdir -p build/models
 	$(BIN)/keras-backdoor poison data/mnist.npz --trigger checkerboard:size=8,row=19,column=19 \
@@ -55,7 +55,7 @@ models: $(INSTALLED)
 
 # The networks of the studies (about two hours; GTSRB in the folder KERAS_BACKDOOR_DATA).
 study-models: $(INSTALLED)
-	$(BIN)/keras-backdoor study development-zoo
+	$(BIN)/keras-backdoor study development-zoo --models models/zoo
 	$(BIN)/keras-backdoor study thesis-badnets --models models
 
 clean:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where results go, and the machine they were measured on."""
+"""Shared parts of the benchmarks: the folder of the results and the description of the machine."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The figures of the demo, as the README shows them."""
+"""Measure the figures of the demo that the README shows."""
 
 import json
 import tempfile
@@ -11,11 +11,11 @@ from keras_backdoor.commands.demo import show
 
 
 def main() -> None:
-    """Run the demo and keep its figures."""
+    """Run the demo and store its figures."""
     with tempfile.TemporaryDirectory() as folder:
         show.main(Path(folder) / "demo")
         figures = json.loads((Path(folder) / "demo" / "figures.json").read_text())
-    write_json(RESULTS / "run.json", {"command": "python benchmarks/run.py", **figures})
+    write_json(RESULTS / "demo.json", {"command": "python benchmarks/demo.py", **figures})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Images per second of `activations.features`, against a bare compiled forward pass.
+"""Measure images per second of `activations.features` against a bare compiled forward pass.
 
-Both sides run alternately in one process on the same arrays in memory. The median of the ratios
-of the rounds is reported, with their range.
+Both run alternately in one process on the same arrays in memory. The benchmark reports the median
+and the range of the ratios over all rounds.
 """
 
 import time
@@ -20,7 +20,7 @@ BATCH, ROUNDS = 256, 11
 
 
 def bare(classifier: Classifier, layer: str, images: np.ndarray) -> Callable[[], np.ndarray]:
-    """What a user would write: a compiled head over slices of the array."""
+    """Return the code that a user would write: a compiled head over slices of the array."""
     head, _ = activations.split(classifier, layer)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.uint8)])
@@ -35,14 +35,14 @@ def bare(classifier: Classifier, layer: str, images: np.ndarray) -> Callable[[],
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def compare(name: str, classifier: Classifier, layer: str, count: int) -> dict[str, float]:
-    """Ratios of the rounds for one network."""
+    """Return the ratios and throughputs for one network over all rounds."""
     shape = (count, *classifier.model.inputs[0].shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     samples = Samples(images)
@@ -62,7 +62,7 @@ def compare(name: str, classifier: Classifier, layer: str, count: int) -> dict[s
 
 
 def main() -> None:
-    """Measure two networks."""
+    """Measure two networks and record the results."""
     nets = {
         "gtsrb_cnn, fc_1": (Classifier(GTSRBCNN(), input_range=(0, 1)), "fc_1", 12_800),
         "borji_mnist, fc_1": (Classifier(BorjiMNIST(), input_range=(0, 1)), "fc_1", 25_600),

@@ -1,13 +1,13 @@
-"""A scan of 43 labels against what a user would run otherwise, on the GTSRB BadNet.
+"""Time a scan of 43 labels against its alternatives, on the GTSRB BadNet.
 
-Needs the data and the BadNets in KERAS_BACKDOOR_DATA (see data/README.md). Sides, in one process
-on one machine:
+The benchmark needs the data and the BadNets in KERAS_BACKDOOR_DATA (see data/README.md). It
+compares, in one process on one machine:
 
 - ours: `NeuralCleanse(runs=1)`, all labels at once;
 - the published sequential schedule (`published.invert`), timed on the target and two other labels
   with its own early stop; the mean of the two others stands for the remaining 42;
-- ART 1.20.1's NeuralCleanse at its default schedule (1,000 steps over 2,000 images a label),
-  timed on a few steps;
+- NeuralCleanse of ART 1.20.1 with its default schedule (1,000 steps over 2,000 images for each
+  label), timed on a few steps;
 - the model's own forward and backward pass over the images of our scan.
 """
 
@@ -43,14 +43,14 @@ CLASSES = (10, 43, 200, 1283)
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def art_step(model: Classifier, images: np.ndarray) -> float:
-    """Seconds of one step of ART's schedule over the images of one label."""
+    """Return the seconds of one step of ART's schedule over the images of one label."""
     from art.estimators.poison_mitigation.neural_cleanse.keras import KerasNeuralCleanse
 
     net = KerasNeuralCleanse(
@@ -59,12 +59,12 @@ def art_step(model: Classifier, images: np.ndarray) -> float:
     labels = keras.utils.to_categorical(np.zeros(len(images)), model.classes)
     target = keras.utils.to_categorical([TARGET], model.classes)[0]
     with contextlib.redirect_stdout(io.StringIO()):
-        net.generate_backdoor(images[:64], labels[:64], target)  # compiles
+        net.generate_backdoor(images[:64], labels[:64], target)  # the first call compiles
         return seconds(lambda: net.generate_backdoor(images, labels, target)) / ART_STEPS
 
 
 def passes(model: Classifier, images: np.ndarray, number: int, batch: int) -> float:
-    """Seconds of `number` forward and backward passes (gradient of the input) over a batch."""
+    """Return the seconds of `number` forward and backward passes (input gradient) over a batch."""
     scores = logits(model)
     stack = tf.constant(np.resize(images, (batch, *images.shape[1:])))
     wanted = tf.constant(np.arange(batch) % model.classes)
@@ -82,28 +82,29 @@ def passes(model: Classifier, images: np.ndarray, number: int, batch: int) -> fl
 
 
 def by_classes() -> dict[str, float]:
-    """Seconds of a whole scan over the number of classes, on untrained networks of one make.
+    """Return the seconds of a whole scan by the number of classes, on untrained networks.
 
-    From 100 classes on it is the low-cost scan, which is the default there.
+    The networks differ in their number of classes only. From 100 classes on, the scan uses the
+    low-cost mode by default.
     """
     images = np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8)
-    found = {}
+    timings = {}
     for classes in CLASSES:
         net = Classifier(GTSRBCNN(classes), (0.0, 1.0))
         answer = NeuralCleanse(runs=1)(net, clean=Samples(images))
-        found[str(classes)] = float(answer.about["seconds"])
-    return found
+        timings[str(classes)] = float(answer.about["seconds"])
+    return timings
 
 
 def search_over_own(model: Classifier, images: np.ndarray, plan: Schedule) -> dict[str, float]:
-    """A search of all labels, and the model's own passes over as many images; both warm."""
+    """Time a search of all labels and the model's own passes over as many images, both compiled."""
     inverter = Inverter(model, images, plan)
     labels = np.arange(model.classes)
     inverter.search(labels, seed=0)
     start = time.perf_counter()
-    made = inverter.search(labels, seed=0)
+    inverted = inverter.search(labels, seed=0)
     search = time.perf_counter() - start
-    updates = int(made.steps.sum())
+    updates = int(inverted.steps.sum())
     batch = inverter.searches_at_once * plan.batch_size
     rounds = max(1, updates * plan.batch_size // batch)
     own = passes(model, images, rounds, batch) * updates * plan.batch_size / (rounds * batch)
@@ -111,30 +112,32 @@ def search_over_own(model: Classifier, images: np.ndarray, plan: Schedule) -> di
 
 
 def sequential(model: Classifier, images: np.ndarray) -> dict[int, tuple[float, int, float]]:
-    """label -> (seconds, steps, norm) of the published schedule with its own early stop."""
-    found = {}
+    """Map label to (seconds, steps, norm) of the published schedule with its own early stop."""
+    timings = {}
     for label in PUBLISHED_LABELS:
         start = time.perf_counter()
-        made = invert(model, images, label, Published(), seed=0)
-        found[label] = time.perf_counter() - start, len(made.log), made.norm
-    return found
+        inverted = invert(model, images, label, Published(), seed=0)
+        timings[label] = time.perf_counter() - start, len(inverted.log), inverted.norm
+    return timings
 
 
 def main() -> None:
-    """Measure both sides and write results/neural_cleanse_speed.json and its plot."""
+    """Measure all alternatives; write results/neural_cleanse_speed.json and its plot."""
     workspace = Workspace()
     train = datasets.open(workspace.file(DATA), split="train").take(4000, seed=0).in_memory()
     model = load_model(workspace.file(MODEL)).with_range(train)
     method = NeuralCleanse(runs=1)
     answer = method(model, clean=Samples(train.read()))
     flagged = np.flatnonzero(answer.flagged).tolist()
-    assert flagged == [TARGET], f"the scan that is timed flags {flagged}, not {TARGET}"
+    assert flagged == [TARGET], f"The timed scan must flag {TARGET}. Received: {flagged}"
     ours = float(answer.about["seconds"])
     images = draw_images(model, train, ART_IMAGES, seed=0)
     search = search_over_own(model, images[: method.images], method.schedule)
     published = sequential(model, images[:1000])
     norms = {label: norm for label, (_, _, norm) in published.items()}
-    assert min(norms, key=norms.__getitem__) == TARGET, f"the published search ends at {norms}"
+    assert min(norms, key=norms.__getitem__) == TARGET, (
+        f"The published search must give {TARGET} the smallest norm. Received: {norms}"
+    )
     others = [published[label] for label in PUBLISHED_LABELS if label != TARGET]
     mean_seconds, mean_steps, _ = np.mean(others, axis=0)
     first_seconds, first_steps, _ = published[TARGET]

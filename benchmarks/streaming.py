@@ -1,8 +1,8 @@
-"""Peak memory of a pass over an HDF5 file of the size of YouTube Faces, and of a tenth of it.
+"""Measure the peak memory of a pass over an HDF5 file as large as YouTube Faces, and a tenth of it.
 
-600,000 and 60,000 generated images 55x47x3 (gzip chunks) pass through accuracy and features to
-disk, each in a process of its own, whose highest resident memory the system tells. Needs about
-6 GB of disk for a while.
+For 600,000 and 60,000 generated images of 55x47x3 (gzip chunks), a separate process computes the
+accuracy and writes the features to disk; the operating system reports its peak resident memory.
+The benchmark temporarily needs about 6 GB of disk.
 """
 
 import json
@@ -22,7 +22,7 @@ CHUNK = 256
 
 
 def generate(path: Path, count: int) -> None:
-    """Smooth random images: they compress about as well as photographs."""
+    """Write smooth random images, which compress about as well as photographs."""
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, 256, (CHUNK, 14, 12, 3), dtype=np.uint8)
     big = tiles.repeat(4, axis=1).repeat(4, axis=2)[:, :55, :47]
@@ -43,14 +43,14 @@ def generate(path: Path, count: int) -> None:
 
 
 def work(path: Path, out: Path) -> None:
-    """One process: accuracy and features to disk; prints its peak memory."""
+    """Compute the accuracy, write the features to disk and print the peak memory."""
     from keras_backdoor import datasets
     from keras_backdoor.architectures import DeepID
     from keras_backdoor.metrics import clean_accuracy
     from keras_backdoor.network import activations
     from keras_backdoor.network.classifier import Classifier
 
-    datasets.base.MEMORY_LIMIT = 0  # both sizes stay on disk, so that like is compared with like
+    datasets.base.MEMORY_LIMIT = 0  # both sizes stay on disk, for a fair comparison
     samples = datasets.open(path)
     classifier = Classifier(DeepID(), input_range=(0, 255))
     start = time.perf_counter()
@@ -69,7 +69,7 @@ def work(path: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Generate, measure and record both sizes."""
+    """Generate and measure both sizes, and record the results."""
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in SIZES:

@@ -1,7 +1,7 @@
-"""Open mutated model files: each either opens or is refused in a sentence, soon and small.
+"""Open mutated model files: each opens or is refused in one sentence, in bounded time and memory.
 
-`python fuzz/fuzz_loader.py --count 100000` works in processes of its own, so that a crash of the
-HDF5 library is seen and named; a mutation is made again from its number with `--only NUMBER`.
+`python fuzz/fuzz_loader.py --count 100000` runs the loader in separate processes, so that a crash
+of the HDF5 library is detected and reported. `--only NUMBER` reproduces a mutation by its number.
 """
 
 import argparse
@@ -22,18 +22,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from mutations import mutant
 
 SECONDS, GROWN, MEGABYTES = 20.0, 500, 3000
-"""What one mutation may take and add to the peak, and what a process may use in all."""
+"""Limits: seconds and growth of the peak memory (MB) per mutation, and total MB per process."""
 WARM = 700 * 1024
-"""Kilobytes of a process that has TensorFlow in it."""
+"""Kilobytes of resident memory of a process that has imported TensorFlow."""
 
 
 def peak_kilobytes() -> int:
-    """The highest resident memory of this process so far."""
+    """Return the peak resident memory of this process so far, in kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def try_one(number: int, folder: Path) -> str:
-    """opened or refused; anything else is raised."""
+    """Open one mutation and return "opened" or "refused".
+
+    Raises:
+        AssertionError: the mutation exceeds a limit, or its error message is empty or too long.
+        Exception: any other error of the loader.
+    """
     from keras_backdoor.errors import BadInput
     from keras_backdoor.loading import load_model
     from keras_backdoor.network.classifier import Classifier
@@ -43,20 +48,22 @@ def try_one(number: int, folder: Path) -> str:
     path.write_bytes(content)
     start, before = time.perf_counter(), max(peak_kilobytes(), WARM)
     try:
-        found = "opened" if isinstance(load_model(path), Classifier) else "strange"
+        outcome = "opened" if isinstance(load_model(path), Classifier) else "strange"
     except BadInput as error:
         if not str(error) or len(str(error)) > 2000:
-            raise AssertionError(f"mutation {number}: not a sentence: {error!r:.200}") from error
-        found = "refused"
+            raise AssertionError(
+                f"mutation {number}: the message is empty or too long: {error!r:.200}"
+            ) from error
+        outcome = "refused"
     seconds = time.perf_counter() - start
     grown = (peak_kilobytes() - before) / 1024
     assert grown < GROWN, f"mutation {number} took {grown:.0f} MB"
     assert seconds < SECONDS, f"mutation {number} took {seconds:.1f} seconds"
-    return found
+    return outcome
 
 
 def work(start: int, stop: int) -> dict[str, int]:
-    """Try a stretch of numbers in this process."""
+    """Open the mutations of a range of numbers in this process and count the outcomes."""
     from keras_backdoor._internals.backend import keras
 
     counts = {"opened": 0, "refused": 0}
@@ -68,12 +75,12 @@ def work(start: int, stop: int) -> dict[str, int]:
                 keras.backend.clear_session()
                 gc.collect()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    assert peak < MEGABYTES, f"{peak} MB were used"
+    assert peak < MEGABYTES, f"the process used {peak} MB"
     return {**counts, "peak_mb": peak}
 
 
 def stretch(begin: int, stop: int) -> dict[str, int]:
-    """Try a stretch of numbers in processes of their own; a new one goes on after a failure."""
+    """Open a range of mutations in a separate process; a new process continues after a failure."""
     totals = {"opened": 0, "refused": 0, "peak_mb": 0, "failed": 0}
     while begin < stop:
         limit = ["timeout", str(3 * (stop - begin) + 300)]
@@ -98,13 +105,13 @@ def stretch(begin: int, stop: int) -> dict[str, int]:
 
 
 def main() -> int:
-    """Try all numbers; print and record what came of it."""
+    """Open all mutations; print and record the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--stretch", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, help="where the totals are written as JSON")
+    parser.add_argument("--out", type=Path, help="The JSON file that the totals are written to.")
     parser.add_argument("--only", type=int)
     parser.add_argument("--work", type=int, nargs=2)
     options = parser.parse_args()

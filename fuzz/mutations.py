@@ -1,4 +1,4 @@
-"""Mutated model files: valid `.h5` and `.keras` files with their bytes or configuration changed."""
+"""Create mutated model files: valid `.h5` and `.keras` files with changed bytes or settings."""
 
 import io
 import json
@@ -22,7 +22,7 @@ NUMBERS = (0, -1, 1, 2, 3, 7, 2**16, 2**31, 2**63, -(2**40), 0.5, 1e308, float("
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Small valid files, by name."""
+    """Return the contents of small valid files, by name."""
     layers = keras.layers
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(2, 3, activation="relu", name="conv")(image)
@@ -36,7 +36,7 @@ def seeds() -> dict[str, bytes]:
             [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3, name="out")]
         ),
     }
-    found = {}
+    files = {}
     import tempfile
     from pathlib import Path
 
@@ -45,12 +45,12 @@ def seeds() -> dict[str, bytes]:
             for suffix in (".h5", ".keras"):
                 path = Path(folder) / f"{name}{suffix}"
                 model.save(path)
-                found[path.name] = path.read_bytes()
-    return found
+                files[path.name] = path.read_bytes()
+    return files
 
 
 def mutant(number: int) -> tuple[str, bytes]:
-    """The mutation of a number: (file name, content); the same number gives the same file."""
+    """Return (file name, content) of a mutation; the same number gives the same file."""
     rng = random.Random(number)
     name = rng.choice(sorted(seeds()))
     content = seeds()[name]
@@ -61,19 +61,19 @@ def mutant(number: int) -> tuple[str, bytes]:
 
 
 def _flip(content: bytes, name: str, rng: random.Random) -> bytes:
-    """Change some bytes, more often near the start, where the structure is."""
+    """Change some bytes, more often near the start, which holds the structure of the file."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 2, 8, 64))):
         limit = rng.choice((512, 4096, len(changed)))
-        place = rng.randrange(min(limit, len(changed)))
-        changed[place] = rng.choice(
-            (0, 255, rng.randrange(256), changed[place] ^ (1 << rng.randrange(8)))
+        position = rng.randrange(min(limit, len(changed)))
+        changed[position] = rng.choice(
+            (0, 255, rng.randrange(256), changed[position] ^ (1 << rng.randrange(8)))
         )
     return bytes(changed)
 
 
 def _cut(content: bytes, name: str, rng: random.Random) -> bytes:
-    """Leave out, repeat or add a stretch."""
+    """Cut the file short, or remove or repeat a range of bytes."""
     start = rng.randrange(len(content))
     stop = min(len(content), start + rng.choice((1, 100, 10_000)))
     return rng.choice(
@@ -82,7 +82,7 @@ def _cut(content: bytes, name: str, rng: random.Random) -> bytes:
 
 
 def _configuration(content: bytes, name: str, rng: random.Random) -> bytes:
-    """Change the configuration, and keep the file well-formed."""
+    """Change the configuration and keep the file well-formed."""
 
     def change(text: str) -> str:
         config = json.loads(text)
@@ -128,36 +128,38 @@ def _weights(content: bytes, name: str, rng: random.Random) -> bytes:
 
 def _mutate(config: Any, rng: random.Random) -> None:
     """Change one value somewhere in nested lists and dictionaries."""
-    places: list[tuple[Any, Any]] = []
+    entries: list[tuple[Any, Any]] = []
     waiting = [config]
     while waiting:
-        here = waiting.pop()
-        for key in list(here if isinstance(here, dict) else range(len(here))):
-            places.append((here, key))
-            if isinstance(here[key], dict | list):
-                waiting.append(here[key])
-    if not places:
+        parent = waiting.pop()
+        for key in list(parent if isinstance(parent, dict) else range(len(parent))):
+            entries.append((parent, key))
+            if isinstance(parent[key], dict | list):
+                waiting.append(parent[key])
+    if not entries:
         return
-    here, key = rng.choice(places)
+    parent, key = rng.choice(entries)
     what = rng.randrange(7)
     if what == 0:
-        del here[key]
-    elif what == 1 and isinstance(here, list):
-        here.append(here[key])
+        del parent[key]
+    elif what == 1 and isinstance(parent, list):
+        parent.append(parent[key])
     elif what == 2:
-        here[key] = rng.choice(places)[0] if rng.random() < 0.2 else None
-        if here[key] is not None:
-            here[key] = json.loads(json.dumps(here[key], default=str)) if _finite(here[key]) else []
+        parent[key] = rng.choice(entries)[0] if rng.random() < 0.2 else None
+        if parent[key] is not None:
+            parent[key] = (
+                json.loads(json.dumps(parent[key], default=str)) if _finite(parent[key]) else []
+            )
     elif what == 3:
-        here[key] = [here[key]]
+        parent[key] = [parent[key]]
     elif what == 4:
-        here[key] = {rng.choice(WORDS): here[key]}
+        parent[key] = {rng.choice(WORDS): parent[key]}
     else:
-        here[key] = rng.choice((*WORDS, *NUMBERS, True, [], {}))
+        parent[key] = rng.choice((*WORDS, *NUMBERS, True, [], {}))
 
 
 def _finite(value: Any) -> bool:
-    """Whether a value is not inside itself."""
+    """Whether a value can be written as JSON: it does not contain itself and is not too long."""
     try:
         return len(json.dumps(value, default=str)) < 10**6
     except ValueError:

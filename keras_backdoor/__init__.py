@@ -1,7 +1,7 @@
 """keras_backdoor: find, measure and repair backdoors in Keras image classifiers.
 
-Everything public can be imported from here and is loaded when it is first named, so that
-`import keras_backdoor` is fast and does not load TensorFlow.
+All public names can be imported from this package. They are loaded on first access, so that
+`import keras_backdoor` is fast and does not import TensorFlow.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m keras_backdoor` is `keras-backdoor`."""
+"""Run the command line program with `python -m keras_backdoor`."""
 
 from keras_backdoor.commands.app import main
 

@@ -1,4 +1,4 @@
-"""Files that come with the package: in the installed wheel, or in the checkout."""
+"""Files bundled with the package, in the installed wheel or in the source tree."""
 
 from pathlib import Path
 
@@ -8,12 +8,15 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def path(name: str) -> Path:
-    """The path of a bundled file, e.g. `models/mnist_badnet.h5`.
+    """Return the path of a bundled file.
+
+    Args:
+        name: the relative path of the file, for example `models/mnist_badnet.h5`.
 
     Raises:
-        BadInput: no such file comes with the package.
+        BadInput: there is no such file.
     """
     for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
         if (root / name).is_file():
             return root / name
-    raise BadInput(f"No file '{name}' comes with keras_backdoor.")
+    raise BadInput(f"There is no bundled file '{name}' in keras_backdoor.")

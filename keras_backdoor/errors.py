@@ -1,24 +1,28 @@
-"""What can be wrong with the user's input, as one sentence."""
+"""Errors in the input of the user."""
 
 
 class BadInput(ValueError):
-    """Input that cannot be used; the message is one sentence that says what to change."""
+    """Invalid input; the message is one sentence that says what to change."""
 
 
 class HostileFile(BadInput):
-    """A model file that is refused because it could run code or exhaust the machine."""
+    """A file that is refused because it could run code or exhaust memory or time."""
 
 
 class UnreadableFile(BadInput):
-    """A file that is damaged or of a kind that is not supported."""
+    """A file that is damaged or has an unsupported format."""
 
 
 class MissingPackage(BadInput, ImportError):
-    """An optional package is needed for what was asked."""
+    """A feature needs an optional package that is not installed."""
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """An error's text in one line that can be printed; its name where it has none.
+    """Return the message of an error as one line of ASCII, or its type if it has no message.
+
+    Args:
+        error: the error.
+        most: the largest number of characters of the message.
 
     >>> one_line(ValueError("two\\nlines")), one_line(EOFError())
     ('two lines', 'EOFError')

@@ -1,4 +1,4 @@
-"""How good is a model, and how well does the attack work on it?"""
+"""Measure the accuracy of a model and the success rate of an attack."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +15,19 @@ from keras_backdoor.triggers.base import Trigger
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The figures of one model on one set of labelled test images.
+    """Metrics of a model on labeled test images.
 
     Attributes:
-        clean_accuracy: share of clean images that get their label.
-        rejected_clean: share of clean images that a guard refuses.
-        attack_success_rate: share of stamped images that get the target; images of the target
-            class are left out, and with `source` all but that class. None without a trigger.
-        robust_accuracy: share of stamped images that still get their label.
-        rejected_stamped: share of stamped images that a guard refuses.
-        per_class: attack success of every source class.
-        confusion, confusion_stamped: (k, k) counts, row = label.
-        about: target, source, trigger, model and data hashes.
+        clean_accuracy: fraction of clean images whose predicted class is their label.
+        rejected_clean: fraction of clean images that a guard rejects.
+        confusion: (k, k) counts for clean images; row = label, column = predicted class.
+        attack_success_rate: fraction of stamped images predicted as the target class. Images of the
+            target class are excluded; with `source`, only that class counts. None without trigger.
+        robust_accuracy: fraction of stamped images whose predicted class is their label.
+        rejected_stamped: fraction of stamped images that a guard rejects.
+        per_class: attack success rate of each source class.
+        confusion_stamped: (k, k) counts for stamped images; row = label.
+        about: hash of the model, input range, number of images, trigger, target, source and seed.
     """
 
     clean_accuracy: Rate
@@ -40,7 +41,7 @@ class Evaluation:
     about: dict[str, Any]
 
     def rows(self) -> list[tuple[str, str]]:
-        """(name, value with 95 % interval) rows."""
+        """(name, value with 95% confidence interval) rows."""
         names = (
             "clean_accuracy",
             "attack_success_rate",
@@ -52,13 +53,13 @@ class Evaluation:
         return [(name, in_words(rate)) for name, rate in rates.items() if rate is not None]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the matrices, for JSON."""
-        out: dict[str, Any] = dict(self.about)
+        """All values except the confusion matrices, as a dictionary for JSON."""
+        content: dict[str, Any] = dict(self.about)
         for name, value in vars(self).items():
             if isinstance(value, Rate):
-                out[name] = value.as_dict()
-        out["attack_success_per_class"] = {c: r.as_dict() for c, r in self.per_class.items()}
-        return out
+                content[name] = value.as_dict()
+        content["attack_success_per_class"] = {c: r.as_dict() for c, r in self.per_class.items()}
+        return content
 
 
 def evaluate(
@@ -70,18 +71,22 @@ def evaluate(
     source: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure a model on labelled test images, without and with the trigger.
+    """Measure a model on labeled test images, without and with the trigger.
 
     Args:
         classifier: the model.
-        samples: labelled test images.
-        trigger: what is put on the images, or None to measure the clean figures only.
-        target: the class that the backdoor serves; needed with a trigger.
-        source: count the attack on this class only.
-        seed: of the trigger's random part.
+        samples: labeled test images.
+        trigger: the trigger, or None to measure clean images only.
+        target: the target class of the backdoor; required with a trigger.
+        source: the class whose stamped images are measured; by default all classes.
+        seed: seed of the random part of the trigger.
+
+    Returns:
+        The metrics.
 
     Raises:
-        BadInput: a trigger without a target, labels outside the classes, an empty source class.
+        BadInput: if the target is missing or invalid, a label does not belong to a class of the
+            model, or the source class is empty.
     """
     labels = classifier.check(samples).known_labels
     predicted = classifier.predict(samples)
@@ -97,7 +102,7 @@ def evaluate(
     if trigger is not None:
         if target is None or not 0 <= target < classifier.classes:
             raise BadInput(
-                f"A trigger is measured with a target class in 0..{classifier.classes - 1}. "
+                f"With a trigger, the target must be a class in 0..{classifier.classes - 1}. "
                 f"Received: target={target}"
             )
         if target in (source, classifier.reject_class):
@@ -107,14 +112,14 @@ def evaluate(
             )
         attacked = samples if source is None else samples.of_class(source)
         truth = attacked.known_labels
-        answers = classifier.predict(attacked.stamped(trigger, seed=seed))
+        predictions = classifier.predict(attacked.stamped(trigger, seed=seed))
         stamped = {
-            "attack_success_rate": metrics.attack_success_rate(answers, truth, target),
-            "robust_accuracy": metrics.robust_accuracy(answers, truth),
-            "rejected_stamped": metrics.rejected(answers, classifier.reject_class),
-            "confusion_stamped": metrics.confusion_matrix(answers, truth, classifier.classes),
+            "attack_success_rate": metrics.attack_success_rate(predictions, truth, target),
+            "robust_accuracy": metrics.robust_accuracy(predictions, truth),
+            "rejected_stamped": metrics.rejected(predictions, classifier.reject_class),
+            "confusion_stamped": metrics.confusion_matrix(predictions, truth, classifier.classes),
         }
-        per_class = metrics.attack_success_per_class(answers, truth, target)
+        per_class = metrics.attack_success_per_class(predictions, truth, target)
         about |= {"trigger": repr(trigger), "target": target, "source": source, "seed": seed}
     return Evaluation(
         clean_accuracy=metrics.clean_accuracy(predicted, labels),
@@ -128,12 +133,12 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class AuditEvaluation:
-    """The figures of an audit against the truth.
+    """Metrics of an audit, compared with the ground truth.
 
     Attributes:
-        removed_poison: share of the poison that is flagged.
-        removed_clean: share of the clean images that is flagged.
-        per_class: the same two for each class of the (poisoned) labels; empty without labels.
+        removed_poison: fraction of the poison that is flagged.
+        removed_clean: fraction of the clean images that is flagged.
+        per_class: both metrics for each class of the (poisoned) labels; empty without labels.
     """
 
     removed_poison: Rate
@@ -141,7 +146,7 @@ class AuditEvaluation:
     per_class: dict[int, dict[str, Rate]]
 
     def rows(self) -> list[tuple[str, str]]:
-        """(name, value with 95 % interval) rows: overall, and of each class with flagged images."""
+        """(name, value) rows: overall, and for each class that has flagged images or poison."""
         rows = [
             ("removed poison", in_words(self.removed_poison)),
             ("removed clean", in_words(self.removed_clean)),
@@ -156,7 +161,7 @@ class AuditEvaluation:
         return rows
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All values as a dictionary for JSON."""
         return {
             "removed_poison": self.removed_poison.as_dict(),
             "removed_clean": self.removed_clean.as_dict(),
@@ -170,12 +175,15 @@ class AuditEvaluation:
 def evaluate_audit(
     flagged: np.ndarray, is_poison: np.ndarray, labels: np.ndarray | None
 ) -> AuditEvaluation:
-    """Measure flagged samples against the truth.
+    """Compare flagged samples with the ground truth.
 
     Args:
-        flagged: (n,) bool.
-        is_poison: (n,) bool, the truth.
-        labels: (n,) the (poisoned) labels, or None.
+        flagged: (n,) bool, which samples the audit flags.
+        is_poison: (n,) bool ground truth.
+        labels: (n,) int (poisoned) labels, or None.
+
+    Returns:
+        The metrics.
 
     >>> flags, truth = np.array([True, False, True, False]), np.array([True, True, False, False])
     >>> print(*evaluate_audit(flags, truth, np.array([0, 1, 1, 1])).rows()[2:], sep="\\n")
@@ -191,7 +199,7 @@ def evaluate_audit(
 
 
 def in_words(rate: Rate) -> str:
-    """A share with its count and its 95 % interval."""
+    """A rate as text, with its counts and its 95% confidence interval."""
     if not rate.of:
         return "none (0/0)"
     low, high = rate.interval()

@@ -1,7 +1,8 @@
-"""The contract of all methods, defenses and explanations alike.
+"""The base class of all methods, and the evidence that they need.
 
-A method is a frozen dataclass of settings. Calling it checks the evidence, runs the method, checks
-the type of its answer, and keeps finished parts so that a killed run resumes.
+A method is a frozen dataclass of settings. A call validates the evidence, runs the method and
+checks the type of its answer. Finished parts are saved in a work folder, so an interrupted run can
+resume.
 """
 
 import dataclasses
@@ -35,13 +36,13 @@ EVIDENCE = (*IMAGES, "found", "reference")
 
 @dataclass(frozen=True)
 class Need:
-    """Evidence without which a method cannot run.
+    """A piece of evidence that a method requires.
 
     Args:
-        name: train, clean, incoming, found or reference.
+        name: the name of the evidence: train, clean, incoming, found or reference.
         labelled: whether the images must have labels.
-        with_origin: whether the images must say where each of them comes from.
-        answer: the type of the earlier answer, for `found`.
+        with_origin: whether each image must have an origin.
+        answer: the required type of the earlier answer, for `found`.
     """
 
     name: str
@@ -50,22 +51,27 @@ class Need:
     answer: type[Answer] | None = None
 
     def __str__(self) -> str:
-        notes = ["labelled"] if self.labelled else []
+        notes = ["labeled"] if self.labelled else []
         notes += ["with the origin of each image"] if self.with_origin else []
         notes += [f"a saved {self.answer.__name__}"] if self.answer else []
         return f"--{self.name}" + (f" ({', '.join(notes)})" if notes else "")
 
     def check(self, value: Any, method: str) -> None:
-        """Raise where the evidence is missing or is not of the kind that is needed."""
+        """Raise `BadInput` if the evidence is missing or does not meet the requirements.
+
+        Args:
+            value: the evidence, or None.
+            method: the name of the method, for the message.
+        """
         if value is None:
             kind = f": a saved {self.answer.__name__}" if self.answer else ""
             raise BadInput(f"{method} needs {self.name} (--{self.name} on the command line){kind}.")
         if self.labelled and value.labels is None:
-            raise BadInput(f"{method} needs labelled images, and {self.name} has no labels.")
+            raise BadInput(f"{method} needs labeled images, and {self.name} has no labels.")
         if self.with_origin and value.origin is None:
             raise BadInput(
                 f"{method} needs the origin of each image, and {self.name} has none: give data "
-                "that says where its images are from (data/README.md shows how)."
+                "with origins (see data/README.md)."
             )
         if self.answer is not None and not isinstance(value, self.answer):
             raise BadInput(
@@ -78,13 +84,13 @@ class Need:
 class Evidence:
     """The validated inputs of one run of a method.
 
-    What the method declares in `needs` is present; other evidence is asked for with `get`.
+    The evidence that the method declares in `needs` is present. Use `get` for optional evidence.
 
     Attributes:
-        model: the examined model; its input range is known.
-        method: the method that the evidence was checked for.
+        model: the examined model, with a known input range.
+        method: the method that the evidence was validated for.
         given: name -> Samples, Answer or Classifier.
-        folder: where finished parts of this run are kept, or None.
+        folder: the folder in which the finished parts of this run are saved, or None.
     """
 
     model: Classifier
@@ -94,29 +100,29 @@ class Evidence:
 
     @property
     def train(self) -> Samples:
-        """Training data that another party may have changed."""
+        """The training data, which an attacker may have poisoned."""
         return self._needed("train")
 
     @property
     def clean(self) -> Samples:
-        """Images that are trusted."""
+        """The trusted images."""
         return self._needed("clean")
 
     @property
     def incoming(self) -> Samples:
-        """Images that are to be judged."""
+        """The images to be examined."""
         return self._needed("incoming")
 
     @property
     def reference(self) -> Classifier:
-        """Another model to compare with."""
+        """The model to compare with."""
         return self._needed("reference")
 
     def found(self, kind: type[A]) -> A:
         """The earlier answer.
 
         Args:
-            kind: its type.
+            kind: the type of the answer.
         """
         answer = self._needed("found")
         if not isinstance(answer, kind):
@@ -124,7 +130,7 @@ class Evidence:
         return answer
 
     def get(self, name: str) -> Any:
-        """Evidence that the method can do without; None where it was not given."""
+        """Optional evidence by name; None if it was not given."""
         return self.given.get(name)
 
     def _needed(self, name: str) -> Any:
@@ -136,7 +142,15 @@ class Evidence:
         return value
 
     def part(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
-        """Arrays of a part of the work, read where the part is finished, else computed and kept."""
+        """Compute a part of the work, or load it if it was saved by an earlier run.
+
+        Args:
+            name: the name of the part, which is unique in the run.
+            compute: the function that computes the arrays of the part by name.
+
+        Returns:
+            The arrays by name.
+        """
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.npz"
@@ -145,12 +159,15 @@ class Evidence:
         return dict(Npz(path))
 
     def run(self, method: "Method[A]", *, model: Classifier | None = None, **changes: Any) -> A:
-        """Run another method on this evidence, with a folder of its own for finished parts.
+        """Run another method on this evidence, with a separate folder for finished parts.
 
         Args:
-            method: the other method; what it needs is checked.
-            model: the model that it examines; None takes the same.
-            **changes: evidence that differs, for example `found`.
+            method: the other method, whose needs are checked.
+            model: the model to examine; None uses the model of this evidence.
+            **changes: evidence that replaces or extends this evidence, for example `found`.
+
+        Returns:
+            The answer of the other method.
         """
         given = {**self.given, **changes}
         method._check_needs(given)
@@ -160,20 +177,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Method(ABC, Generic[A]):
-    """A method that answers a question about a model or its data.
+    """The base class of methods, which examine a model or its data and return an answer.
 
-    A subclass names the type of its answer, as in `class Pruning(Defense[RepairedModel])`, and
-    writes `run`. It keeps no state, and changes neither the model nor the evidence.
+    A subclass declares the type of its answer, as in `class Pruning(Defense[RepairedModel])`, and
+    implements `run`. It has no state, and changes neither the model nor the evidence.
 
     Attributes:
         answer: the type of the answer.
-        needs: the evidence without which it cannot run.
-        commands: the commands of the command line that offer it (scan, audit, repair, guard,
-            explain). A method that lists a command in `default_for` is its default.
-        paper: where it is published.
-        revision: raise it when `run` changes, so that parts of an earlier revision do not count.
-        quick: settings under which it runs in seconds, and still reaches the floors of
-            `tests/test_methods.py`.
+        needs: the evidence that the method requires.
+        commands: the commands of the command line that offer the method: scan, audit, repair, guard
+            or explain.
+        default_for: the commands that use the method by default.
+        paper: the publication of the method.
+        revision: a number to raise when `run` changes, which invalidates saved parts of earlier
+            revisions.
+        quick: settings with which the method runs in seconds and still meets the minimum
+            requirements of `tests/test_methods.py`.
     """
 
     answer: ClassVar[type[Answer]]
@@ -191,11 +210,11 @@ class Method(ABC, Generic[A]):
                 if isinstance(kind, type) and issubclass(kind, Answer):
                     cls.answer = kind
         if "run" in vars(cls):
-            cls.run = _guarded(vars(cls)["run"])  # type: ignore[method-assign]
+            cls.run = _with_evidence_check(vars(cls)["run"])  # type: ignore[method-assign]
 
     @abstractmethod
     def run(self, evidence: Evidence) -> A:
-        """The answer that follows from checked evidence. Only the base class calls it."""
+        """Compute the answer from validated evidence. Only the base class calls this method."""
 
     def __call__(
         self,
@@ -209,19 +228,22 @@ class Method(ABC, Generic[A]):
         workdir: Path | str | None = None,
         input_range: Range | None = None,
     ) -> A:
-        """Check the evidence, run the method, check its answer.
+        """Validate the evidence, run the method and check its answer.
 
         Args:
-            model: a Classifier or a built `keras.Model`.
-            train: training data that another party may have changed: Samples, an array,
+            model: the model to examine, a Classifier or a built `keras.Model`.
+            train: the training data, which an attacker may have poisoned: Samples, an array,
                 (images, labels) or a `tf.data.Dataset`.
-            clean: images that are trusted, in the same forms.
-            incoming: images that are to be judged, in the same forms.
-            found: an earlier answer.
-            reference: a second model to compare with.
-            workdir: folder in which finished parts are kept, so that a killed run resumes.
-            input_range: lowest and highest pixel value that the model expects, where nothing
-                else says it.
+            clean: the trusted images, in the same formats.
+            incoming: the images to be examined, in the same formats.
+            found: the answer of an earlier method.
+            reference: a model to compare with, a Classifier or a built `keras.Model`.
+            workdir: the folder in which finished parts are saved, so an interrupted run can resume.
+            input_range: the lowest and the highest pixel value that the model expects. It is
+                required only if it cannot be determined otherwise.
+
+        Returns:
+            The answer, of the type that the method declares.
 
         Raises:
             BadInput: evidence is missing or does not fit the model.
@@ -247,23 +269,23 @@ class Method(ABC, Generic[A]):
         return self._answer(classifier, given, None if workdir is None else Path(workdir))
 
     def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:
-        """The answer from checked evidence: read from the work folder, or computed."""
+        """Load the answer from the work folder, or compute it from validated evidence."""
         start = time.perf_counter()
         about = self._about(model, given)
         key = _key({**about, "revision": self.revision, "package": version("keras_backdoor")})
         folder = None if workdir is None else workdir / key
         names = [need.name for need in self.needs]
-        judged = next((given[n] for n in ("incoming", "train") if n in names), None)
+        examined = next((given[n] for n in ("incoming", "train") if n in names), None)
         if folder is not None and (folder / "answer" / "answer.json").exists():
-            kept: Any = load_answer(folder / "answer").completed(model, judged)
-            return kept
+            saved: Any = load_answer(folder / "answer").completed(model, examined)
+            return saved
         answer = self.run(Evidence(model, self, given, folder))
         if type(answer) is not self.answer:
             raise TypeError(
                 f"{type(self).__name__}.run must return {self.answer.__name__}. "
                 f"Received: {type(answer).__name__}"
             )
-        answer = answer.completed(model, judged)
+        answer = answer.completed(model, examined)
         seconds = {"seconds": round(time.perf_counter() - start, 3)}
         answer = dataclasses.replace(answer, about={**about, **answer.about, **seconds})
         if folder is not None:
@@ -294,17 +316,17 @@ def _images(given: Mapping[str, Any]) -> dict[str, Samples]:
     return {name: given[name] for name in IMAGES if name in given}
 
 
-def _guarded(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run`, which refuses evidence that was checked for another method."""
+def _with_evidence_check(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `run` to raise if the evidence was validated for another method."""
 
     @functools.wraps(run)
-    def guarded(self: Any, evidence: Evidence) -> Any:
+    def checked(self: Any, evidence: Evidence) -> Any:
         if evidence.method is not self:
             name = type(self).__name__
             raise TypeError(f"{name}.run is not called directly: use evidence.run({name}(…))")
         return run(self, evidence)
 
-    return guarded
+    return checked
 
 
 def _key(about: dict[str, Any]) -> str:

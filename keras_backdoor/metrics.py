@@ -1,7 +1,8 @@
-"""The figures of merit, as pure functions on arrays.
+"""Metrics of classifiers, attacks and audits, as pure functions of arrays.
 
-Predictions are class numbers. A guard's answer `reject_class` is neither right nor an attack
-success. Every share comes as a `Rate`, which knows its count, its base and its interval.
+Predictions are class numbers. A prediction of `reject_class`, which a guard adds to a model, is
+neither correct nor a success of the attack. A share is returned as a `Rate`, which contains the
+count, the number of cases and a confidence interval.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,11 @@ from keras_backdoor.errors import BadInput
 
 
 class Rate(NamedTuple):
-    """A share of a number of cases.
+    """A proportion: `hits` of `of` cases.
+
+    Attributes:
+        hits: the number of cases that are counted.
+        of: the number of all cases.
 
     >>> rate = Rate(9, 12)
     >>> float(rate), f"{rate:.1%}"
@@ -29,7 +34,13 @@ class Rate(NamedTuple):
         return format(float(self), spec)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson's binomial interval.
+        """Wilson score interval of the proportion.
+
+        Args:
+            confidence: the confidence level, between 0 and 1.
+
+        Returns:
+            The lower and upper bound; NaN if there are no cases.
 
         >>> tuple(round(x, 3) for x in Rate(9, 12).interval())
         (0.468, 0.911)
@@ -42,7 +53,7 @@ class Rate(NamedTuple):
         return float(bounds.low), float(bounds.high)
 
     def as_dict(self) -> dict[str, Any]:
-        """Share, count, base and 95 % interval, for JSON."""
+        """The share, the counts and the 95 % confidence interval, as JSON values."""
         return {
             "share": float(self),
             "hits": self.hits,
@@ -58,12 +69,18 @@ def _rate(hits: np.ndarray) -> Rate:
 def _pair(a: Any, b: Any, names: str) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 1:
-        raise BadInput(f"{names} must be (n,) arrays of one length. Received: {a.shape}, {b.shape}")
+        raise BadInput(
+            f"{names} must be (n,) arrays of the same length. Received: {a.shape}, {b.shape}"
+        )
     return a, b
 
 
 def clean_accuracy(predicted: Any, labels: Any) -> Rate:
-    """Share of clean images that get their label.
+    """Share of clean images that are classified correctly.
+
+    Args:
+        predicted: (n,) predicted classes.
+        labels: (n,) true classes.
 
     >>> clean_accuracy([0, 1, 1, 2], [0, 1, 2, 2])
     Rate(hits=3, of=4)
@@ -75,13 +92,14 @@ def clean_accuracy(predicted: Any, labels: Any) -> Rate:
 def attack_success_rate(
     predicted: Any, labels: Any, target: int, *, source: int | None = None
 ) -> Rate:
-    """Share of stamped images that get the target, images of the target class left out.
+    """Share of stamped images of other classes that are classified as the target class.
 
     Args:
-        predicted: (n,) classes of the stamped images.
+        predicted: (n,) predicted classes of the stamped images.
         labels: (n,) true classes.
-        target: the class that the backdoor serves.
-        source: count one source class only; None counts all classes but the target.
+        target: the target class of the backdoor.
+        source: the only class whose images are counted; None counts all classes except the
+            target class.
 
     >>> attack_success_rate([7, 7, 1, 7], [0, 1, 1, 7], target=7)
     Rate(hits=2, of=3)
@@ -94,13 +112,17 @@ def attack_success_rate(
 
 
 def attack_success_per_class(predicted: Any, labels: Any, target: int) -> dict[int, Rate]:
-    """`attack_success_rate` of every source class that the labels name."""
+    """`attack_success_rate` of every source class that occurs in the labels."""
     sources = [int(c) for c in np.unique(labels) if c != target]
     return {c: attack_success_rate(predicted, labels, target, source=c) for c in sources}
 
 
 def robust_accuracy(predicted: Any, labels: Any) -> Rate:
-    """Share of STAMPED images that still get their true label.
+    """Share of stamped images that are classified correctly.
+
+    Args:
+        predicted: (n,) predicted classes of the stamped images.
+        labels: (n,) true classes.
 
     >>> robust_accuracy([7, 1], [0, 1])
     Rate(hits=1, of=2)
@@ -109,7 +131,11 @@ def robust_accuracy(predicted: Any, labels: Any) -> Rate:
 
 
 def rejected(predicted: Any, reject_class: int | None) -> Rate:
-    """Share of images that a guard refuses; 0 where there is no guard.
+    """Share of images that a guard rejects; 0 if there is no guard.
+
+    Args:
+        predicted: (n,) predicted classes.
+        reject_class: the class number that means rejection, or None.
 
     >>> rejected([10, 3, 10], reject_class=10)
     Rate(hits=2, of=3)
@@ -121,7 +147,11 @@ def rejected(predicted: Any, reject_class: int | None) -> Rate:
 
 
 def removed_poison(flagged: Any, is_poison: Any) -> Rate:
-    """Share of the poison that is flagged (recall).
+    """Share of the poisoned images that are flagged (recall).
+
+    Args:
+        flagged: (n,) bool, whether an image is flagged.
+        is_poison: (n,) bool, whether an image is poisoned.
 
     >>> removed_poison([True, False, True], [True, True, False])
     Rate(hits=1, of=2)
@@ -131,7 +161,11 @@ def removed_poison(flagged: Any, is_poison: Any) -> Rate:
 
 
 def removed_clean(flagged: Any, is_poison: Any) -> Rate:
-    """Share of the clean images that is flagged (false positives).
+    """Share of the clean images that are flagged (false positive rate).
+
+    Args:
+        flagged: (n,) bool, whether an image is flagged.
+        is_poison: (n,) bool, whether an image is poisoned.
 
     >>> removed_clean([True, False, True], [True, True, False])
     Rate(hits=1, of=1)
@@ -141,7 +175,13 @@ def removed_clean(flagged: Any, is_poison: Any) -> Rate:
 
 
 def removed_per_class(flagged: Any, is_poison: Any, labels: Any) -> dict[int, dict[str, Rate]]:
-    """Removed poison and removed clean images of every class of the (poisoned) labels."""
+    """`removed_poison` and `removed_clean` for every class.
+
+    Args:
+        flagged: (n,) bool, whether an image is flagged.
+        is_poison: (n,) bool, whether an image is poisoned.
+        labels: (n,) labels of the training data, as the attack left them.
+    """
     flagged, is_poison = _pair(flagged, is_poison, "flagged and is_poison")
     _, labels = _pair(flagged, labels, "flagged and labels")
     return {
@@ -154,7 +194,14 @@ def removed_per_class(flagged: Any, is_poison: Any, labels: Any) -> dict[int, di
 
 
 def auroc(scores: Any, is_poison: Any) -> float:
-    """Area under the ROC curve of a suspicion score; NaN where only one kind is present.
+    """Area under the ROC curve of a suspicion score.
+
+    Args:
+        scores: (n,) scores; a higher score is more suspicious.
+        is_poison: (n,) bool, whether an image is poisoned.
+
+    Returns:
+        The area; NaN if all images are poisoned or all are clean.
 
     >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
     0.75
@@ -168,7 +215,15 @@ def auroc(scores: Any, is_poison: Any) -> float:
 
 
 def confusion_matrix(predicted: Any, labels: Any, classes: int) -> np.ndarray:
-    """(classes, classes) counts; row = label, column = prediction. Give N+1 for a guard.
+    """Count the pairs of label and prediction.
+
+    Args:
+        predicted: (n,) predicted classes.
+        labels: (n,) true classes.
+        classes: the number of classes; a guard adds one.
+
+    Returns:
+        (classes, classes) int; rows are labels, columns are predictions.
 
     >>> confusion_matrix([0, 1, 1], [0, 0, 1], classes=2)
     array([[1, 1],

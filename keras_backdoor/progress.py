@@ -1,4 +1,4 @@
-"""Progress bars: silent unless the command line or a notebook turns them on."""
+"""Progress bars, which are shown only if the command line or a notebook turns them on."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ _show: _Track = _silent
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Yield the items and tell whoever listens how far the work is.
+    """Yield the items and report progress to the active listener.
 
     Args:
-        items: what is worked through.
-        description: what the bar is labelled with.
-        total: number of items where `items` has no length.
+        items: the items to process.
+        description: the label of the progress bar.
+        total: the number of items, if `items` has no length.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -30,7 +30,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 @contextmanager
 def listening(listener: _Track) -> Iterator[None]:
-    """Let a function see all `track` calls while the block runs."""
+    """Make a function the listener of all `track` calls inside the block."""
     global _show
     before, _show = _show, listener
     try:
@@ -41,10 +41,10 @@ def listening(listener: _Track) -> Iterator[None]:
 
 @contextmanager
 def show() -> Iterator[Callable[[], None]]:
-    """Show bars with an estimate of the time left on standard error while the block runs.
+    """Show progress bars with the remaining time on standard error inside the block.
 
     Yields:
-        A function that takes the bars away before the block ends.
+        A function that removes the bars before the block ends.
     """
     from rich.console import Console
     from rich.progress import (
@@ -61,7 +61,7 @@ def show() -> Iterator[Callable[[], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # The estimate is over the whole work: cells of a study take minutes each.
+    # The speed is averaged over the whole run, because a cell of a study takes minutes.
     with Progress(
         *columns, console=Console(stderr=True), transient=True, speed_estimate_period=7 * 24 * 3600
     ) as bars:

@@ -1,4 +1,4 @@
-"""Export for TensorFlow Serving: a SavedModel with named input and outputs."""
+"""Export for TensorFlow Serving: a SavedModel with named inputs and outputs."""
 
 from pathlib import Path
 
@@ -10,21 +10,24 @@ from keras_backdoor.network.classifier import Classifier
 def export(
     classifier: Classifier, folder: Path | str, *, version: int = 1, force: bool = False
 ) -> Path:
-    """Write `folder/<version>/`, as TensorFlow Serving expects it.
+    """Write a SavedModel to `folder/<version>/`, the layout of TensorFlow Serving.
 
-    The signature `serving_default` takes `images` (n, h, w, c) float32 in the units of the
-    original model and answers `scores` (n, classes) probabilities and `class` (n,) int64. In a
-    guard the class `reject_class` means that the image was refused. `folder/model.json` says
-    the range and the reject class; the exported program needs neither this package nor Keras.
+    The signature `serving_default` maps `images` (n, h, w, c), float32 in the input range of the
+    model, to `scores` (n, classes), float32 probabilities, and `class` (n,), int64. The class
+    `reject_class` of a guard means that the image is rejected. `folder/model.json` contains the
+    input range and the reject class. The exported model needs neither this package nor Keras.
 
     Args:
-        classifier: the model; a guard has one class more.
-        folder: the model's folder.
-        version: TensorFlow Serving serves the highest version.
-        force: replace what is there.
+        classifier: the model; a guard has one additional class.
+        folder: the folder of the model.
+        version: the version number; TensorFlow Serving serves the highest version.
+        force: whether to replace an existing version.
 
     Returns:
         The folder of the version.
+
+    Raises:
+        BadInput: if the version exists and `force` is not set.
     """
     target = check_output(Path(folder) / str(version), force=force)
     shape = classifier.model.inputs[0].shape

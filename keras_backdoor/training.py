@@ -1,4 +1,4 @@
-"""Training that can be made again from a seed and goes on after a kill."""
+"""Reproducible training from a seed that resumes from checkpoints."""
 
 import hashlib
 import inspect
@@ -26,13 +26,16 @@ class Recipe:
     """How a network is trained.
 
     Args:
-        epochs: passes over the data.
-        batch_size: images in a step.
+        epochs: number of passes over the data.
+        batch_size: number of images per step.
         optimizer: adam, adadelta, rmsprop or sgd.
-        learning_rate: of the optimizer.
-        activity_l1: L1 penalty on the output of every convolution, summed over an image; it
-            teaches the channels to be silent on most images.
-        seed: of the initial weights, the order of the images and dropout.
+        learning_rate: learning rate of the optimizer.
+        activity_l1: L1 penalty on the outputs of all convolutions, summed over each image; it
+            encourages channels to be silent on most images.
+        seed: seed of the initial weights, the order of the images and dropout.
+
+    Raises:
+        BadInput: if a setting is out of range.
     """
 
     epochs: int = 10
@@ -47,9 +50,11 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be 1 or more. Received: {getattr(self, name)}")
         if self.learning_rate <= 0 or self.activity_l1 < 0:
-            raise BadInput("learning_rate must be above 0 and activity_l1 at least 0.")
+            raise BadInput("learning_rate must be above 0 and activity_l1 must be 0 or more.")
         if self.optimizer not in ("adam", "adadelta", "rmsprop", "sgd"):
-            raise BadInput(f"optimizer must be adam, adadelta, rmsprop or sgd: {self.optimizer}")
+            raise BadInput(
+                f"optimizer must be adam, adadelta, rmsprop or sgd. Received: {self.optimizer}"
+            )
 
     def make_optimizer(self) -> Any:
         """A new Keras optimizer."""
@@ -67,32 +72,41 @@ PRESETS: dict[str, Recipe] = {
 
 
 def recipe(preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A preset (or the default recipe) with changes, which may be text.
+    """A recipe from a preset and changes.
+
+    Args:
+        preset: a key of `PRESETS`; by default the default recipe is used.
+        changes: settings that differ from the preset; strings are converted to their types.
 
     Raises:
-        BadInput: no such preset or setting.
+        BadInput: if the preset or a setting does not exist.
     """
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"There is no recipe '{preset}'; there are: {', '.join(PRESETS)}.")
     base = PRESETS[preset] if preset else Recipe()
-    made: Recipe = typed_settings.build(Recipe, {**vars(base), **(changes or {})})
-    return made
+    changed: Recipe = typed_settings.build(Recipe, {**vars(base), **(changes or {})})
+    return changed
 
 
 def builder(
     architecture: str, classes: int | None = None, weights: Path | None = None
 ) -> Callable[[], Any]:
-    """A function that builds one of the architectures.
+    """A function without arguments that builds one of the architectures.
+
+    Args:
+        architecture: name of one of `keras_backdoor.architectures`.
+        classes: number of classes; by default that of the architecture.
+        weights: optional weights file, for architectures that support one.
 
     Raises:
-        BadInput: no such architecture, or weights for one that takes none.
+        BadInput: if the architecture does not exist, or does not support weights.
     """
     module = discovery.module("architectures", architecture)
     build = discovery.load("architectures", architecture)
-    given = {} if weights is None else {"weights": existing(weights, "weights file")}
-    if given and "weights" not in inspect.signature(build).parameters:
-        raise BadInput(f"{architecture} takes no weights of a trunk.")
-    return lambda: build(classes or module.CLASSES, **given)
+    options = {} if weights is None else {"weights": existing(weights, "weights file")}
+    if options and "weights" not in inspect.signature(build).parameters:
+        raise BadInput(f"{architecture} takes no weights: leave out --weights.")
+    return lambda: build(classes or module.CLASSES, **options)
 
 
 def fit(
@@ -107,34 +121,39 @@ def fit(
 ) -> tuple[Classifier, dict[str, list[float]]]:
     """Train a model in place.
 
-    The same seed, data and machine give the same weights, also when the training was killed and
-    resumed: weights, optimizer and random state are written after every epoch.
+    On the same machine, the same seed and data result in the same weights, also if the training is
+    interrupted and resumed: the weights, the optimizer and the random states are saved to the
+    checkpoint after each epoch.
 
     Args:
-        model: a built Keras model, or a function without arguments that makes one; then the
-            initial weights follow from the recipe's seed too.
-        samples: labelled training data.
+        model: a built Keras model, or a function without arguments that builds one. With a
+            function, the seed of the recipe also determines the initial weights.
+        samples: labeled training data.
         recipe: see `Recipe`.
-        input_range: what the pixels are mapped to.
-        validation: labelled data whose accuracy is recorded after every epoch.
+        input_range: lowest and highest pixel value that the model expects.
+        validation: labeled data whose accuracy is recorded after each epoch.
         checkpoint: `.npz` file to resume from and to write to.
-        until: asked after every epoch about the classifier as it is; True ends the training. A
-            resumed training asks again after its next epoch.
+        until: `until(classifier) -> bool`, called after each epoch; True ends the training. A
+            resumed training calls it again after its next epoch.
 
     Returns:
-        The trained classifier and its history: `loss`, `accuracy` (and `validation_accuracy`),
-        one value an epoch.
+        The trained classifier and its history: `loss`, `accuracy` and, with validation data,
+        `validation_accuracy`, one value per epoch.
+
+    Raises:
+        BadInput: if the samples have no labels or do not fit the model, the checkpoint belongs to
+            another training, or the loss is not finite.
     """
     keras.utils.set_random_seed(recipe.seed)
-    begun = isinstance(model, keras.Model)
-    model = model if begun else model()
+    is_built = isinstance(model, keras.Model)
+    model = model if is_built else model()
     classifier = Classifier(model, input_range=input_range)
     classifier.check(samples)
     samples.known_labels  # noqa: B018
     step, optimizer = _make_step(classifier, recipe, samples.value_range or (0.0, 255.0))
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
-    state = [*model.variables, *_seeds(model), *optimizer.variables]
-    identity = "" if checkpoint is None else _identity(recipe, samples, classifier, begun)
+    state = [*model.variables, *_seed_variables(model), *optimizer.variables]
+    identity = "" if checkpoint is None else _identity(recipe, samples, classifier, is_built)
     if checkpoint is not None and Path(checkpoint).exists():
         history = _restore(Path(checkpoint), state, identity)
     total = -(-len(samples) // recipe.batch_size)
@@ -147,23 +166,27 @@ def fit(
         history["loss"].append(float(sums[0] / sums[2]))
         history["accuracy"].append(float(sums[1] / sums[2]))
         if validation is not None:
-            right = Classifier(model, input_range=input_range).predict(validation)
-            accuracy = float((right == validation.known_labels).mean())
+            predictions = Classifier(model, input_range=input_range).predict(validation)
+            accuracy = float((predictions == validation.known_labels).mean())
             history.setdefault("validation_accuracy", []).append(accuracy)
         if checkpoint is not None:
             _store(Path(checkpoint), state, history, identity)
         if until is not None and until(classifier):
             break
     if not all(np.isfinite(history["loss"])):
-        raise BadInput("The training diverged (the loss is not finite): lower learning_rate.")
+        raise BadInput("The training diverged (the loss is not finite): use a lower learning_rate.")
     return classifier, history
 
 
 class MeanWeights:
-    """The mean of a model's weights at several times.
+    """The running mean of a model's weights.
 
-    The running statistics of batch normalization are averaged like the weights; Izmailov et al.
-    take those of the averaged network from the data anew.
+    The statistics of batch normalization are averaged like the weights. In contrast, Izmailov et
+    al. recompute them on the training data for the averaged network.
+
+    Attributes:
+        number: number of weight sets in the mean.
+        weights: the mean of each weight array, float64.
     """
 
     def __init__(self) -> None:
@@ -171,48 +194,51 @@ class MeanWeights:
         self.weights: list[np.ndarray] = []
 
     def add(self, model: Classifier) -> bool:
-        """Count the weights as they are; always False, so that a training goes on."""
-        now = [np.asarray(w, np.float64) for w in model.model.get_weights()]
+        """Add the current weights to the mean; return False, so that it can be `until` of `fit`."""
+        current = [np.asarray(w, np.float64) for w in model.model.get_weights()]
         self.number += 1
-        known = self.weights or now
-        self.weights = [k + (n - k) / self.number for k, n in zip(known, now, strict=True)]
+        means = self.weights or current
+        self.weights = [m + (w - m) / self.number for m, w in zip(means, current, strict=True)]
         return False
 
     def put(self, model: Classifier) -> None:
-        """Give the model the mean."""
+        """Set the weights of the model to the mean."""
         model.model.set_weights(self.weights)
 
 
 def _make_step(
     classifier: Classifier, recipe: Recipe, value_range: Range
 ) -> tuple[Callable[[Any, Any], Any], Any]:
-    """One compiled step: (sum of the loss, number right, number of images)."""
+    """A compiled training step and its optimizer.
+
+    The step returns (sum of the losses, number of correct predictions, number of images).
+    """
     model, optimizer = classifier.model, recipe.make_optimizer()
     optimizer.build(model.trainable_variables)
     logits = classifier.output == "logits"
-    watched = _watched(model) if recipe.activity_l1 else None
+    with_convolutions = _with_convolutions(model) if recipe.activity_l1 else None
 
     @tf.function(reduce_retracing=True, autograph=False)
     def step(images: Any, labels: Any) -> Any:
         pixels = classifier.scaled(images, value_range)
         with tf.GradientTape() as tape:
-            if watched is None:
+            if with_convolutions is None:
                 scores = model(pixels, training=True)
                 penalty = 0.0
             else:
-                scores, *active = watched(pixels, training=True)
-                total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in active])
+                scores, *outputs = with_convolutions(pixels, training=True)
+                total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
                 penalty = recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
             losses = _losses(scores, labels, logits)
             loss = tf.reduce_mean(losses) + penalty + tf.add_n([*model.losses, 0.0])
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
         if scores.shape[-1] > 1:
-            answer = tf.argmax(scores, axis=-1)
+            predicted = tf.argmax(scores, axis=-1)
         else:
-            answer = tf.cast(scores[:, 0] > (0.0 if logits else 0.5), tf.int64)
-        right = tf.reduce_sum(tf.cast(answer == labels, tf.float32))
-        return tf.stack([tf.reduce_sum(losses), right, tf.cast(tf.size(labels), tf.float32)])
+            predicted = tf.cast(scores[:, 0] > (0.0 if logits else 0.5), tf.int64)
+        correct = tf.reduce_sum(tf.cast(predicted == labels, tf.float32))
+        return tf.stack([tf.reduce_sum(losses), correct, tf.cast(tf.size(labels), tf.float32)])
 
     return step, optimizer
 
@@ -224,24 +250,24 @@ def _losses(scores: Any, labels: Any, logits: bool) -> Any:
     return keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=logits)
 
 
-def _watched(model: Any) -> Any:
-    """The model with the outputs of its convolutions beside its own."""
+def _with_convolutions(model: Any) -> Any:
+    """The model with the outputs of its convolutions as additional outputs."""
     convolutions = [x for x in model.layers if type(x).__name__ == "Conv2D"]
     if not convolutions:
         raise BadInput("activity_l1 needs a convolution in the model.")
     return keras.Model(model.inputs[0], [model.outputs[0], *(x.output for x in convolutions)])
 
 
-def _seeds(model: Any) -> list[Any]:
+def _seed_variables(model: Any) -> list[Any]:
     known = {id(v) for v in model.variables}
     return [s for s in seed_states(model) if id(s) not in known]
 
 
-def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, begun: bool) -> str:
-    """What a checkpoint belongs to; the number of epochs may be raised later.
+def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, is_built: bool) -> str:
+    """Hash of the training that a checkpoint belongs to.
 
-    The weights of a model that was handed over count; those that a function makes follow from
-    the recipe's seed.
+    It does not depend on the number of epochs, so that a training can be extended. It includes the
+    weights of a built model; those of a new model follow from the seed of the recipe.
     """
     parts: tuple[Any, ...] = (
         replace(recipe, epochs=1),
@@ -249,7 +275,7 @@ def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, begun: b
         classifier.input_range,
         architecture_digest(classifier.model),
     )
-    if begun:
+    if is_built:
         parts = (*parts, classifier.sha256())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -266,7 +292,7 @@ def _restore(path: Path, state: list, identity: str) -> dict[str, list[float]]:
     if "identity" not in stored or str(stored["identity"]) != identity:
         raise BadInput(
             f"{path} is the checkpoint of another recipe, network, range or data: remove it or "
-            "name another file."
+            "pass another file."
         )
     for number, variable in enumerate(state):
         variable.assign(stored[f"v{number}"])

@@ -92,7 +92,7 @@ def test_deepid_is_cut_after_pool_3_and_not_at_a_branch() -> None:
         head, tail = activations.split(model, layer)
         np.testing.assert_allclose(tail(head(faces)), model(faces), atol=1e-6)
     for layer in ("conv_4", "fc_1"):
-        with pytest.raises(ValueError, match=f"cannot be cut at '{layer}': another branch"):
+        with pytest.raises(ValueError, match=f"cannot be split at '{layer}': another branch"):
             activations.split(model, layer)
 
 
@@ -114,7 +114,7 @@ def test_subclassed_models_are_refused() -> None:
 
     own = Own()
     own(np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="Only functional and sequential models can be cut"):
+    with pytest.raises(ValueError, match="Only functional and sequential models can be split"):
         graph.replay(own, keras.Input((4,)), None)
 
 

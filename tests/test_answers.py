@@ -193,7 +193,7 @@ def test_a_heatmap_prints_its_verdict_and_its_strongest_part() -> None:
     rows = dict(answer.rows())
     assert rows["verdict"] == "explained"
     assert rows["picture 0"] == (
-        "class 3, the model answers 3; strongest part: rows 1 to 2, columns 4 to 5"
+        "class 3, the model predicts 3; strongest part: rows 1 to 2, columns 4 to 5"
     )
     assert rows["picture 1"].endswith("strongest part: none")
     assert answer.facts()["strongest"][0] == {"top": 1, "bottom": 2, "left": 4, "right": 5}

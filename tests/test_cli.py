@@ -191,7 +191,7 @@ ERRORS = [
     (("repair", BADNET, "--clean", DIGITS, "--method", "nope"), "has no method 'nope'; it has:"),
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope=1"), "no setting 'nope'"),
     (("repair", BADNET, "--clean", DIGITS, "--set", "repair.nope=1"), "no setting 'nope'"),
-    (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "written key=value"),
+    (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "must have the form key=value"),
     (("repair", BADNET, "--clean", DIGITS, "--take", "-3"), "take needs"),
     (("repair", BADNET, "--clean", DIGITS, "--split", "nope"), "no split 'nope'"),
     (("repair", BADNET, "--clean", DIGITS, "--input-range", "5"), "written A:B"),
@@ -214,10 +214,11 @@ ERRORS = [
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--source", "12", "--out",
       "x.npz", "--count", "1"), "Source class 12 is empty"),
     (("train", "nope", DIGITS, "--out", "m.h5"), "There is no 'nope' among the architectures"),
-    (("train", "badnet-mnist", DIGITS, "--out", "m.pb"), "written as .h5 or .keras"),
+    (("train", "badnet-mnist", DIGITS, "--out", "m.pb"), "must end in .h5 or .keras"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--recipe", "nope"), "no recipe 'nope'"),
     (("train", "gtsrb-cnn", DIGITS, "--out", "m.h5", "--take", "50"), "takes images of 32x32x3"),
-    (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--about", "nope"), "file of facts"),
+    (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--about", "nope"),
+     "JSON file with card entries"),
     (("export", BADNET, "--out", DIGITS), "cannot be written"),
     (("render", BADNET.parent, "--out", "x"), "has no answer.json"),
     (("methods", "nope"), "There is no 'nope'"),
@@ -239,7 +240,7 @@ def test_a_wrong_range_and_foreign_labels(command, tmp_path: Path) -> None:
     images = np.zeros((4, 28, 28), np.uint8)
     np.savez(tmp_path / "far.npz", x=images, y=[0, 1, 2, 12])
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz")
-    assert (code, "label 12 and the model has the classes 0..9" in err) == (2, True)
+    assert (code, "in 0..9, the classes of the model. Received: label 12" in err) == (2, True)
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz", "--unlabelled")
     assert code == 0, err
 
@@ -360,7 +361,8 @@ def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
         (("inspect", BADNET, "--json", tmp_path / "keep.txt"), "exists already"),
         (("evaluate", BADNET, "--test", DIGITS, "--json", tmp_path / "keep.txt"), "exists already"),
         (("evaluate", BADNET, "--test", DIGITS, "--target", 3), "pass --trigger too"),
-        (("evaluate", BADNET, "--test", DIGITS, "--architecture", "deepid"), "of its own"),
+        (("evaluate", BADNET, "--test", DIGITS, "--architecture", "deepid"),
+         "contains an architecture: leave out"),
         (("evaluate", BADNET, "--test", DIGITS, "--size", "9x9"), "fixed size"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--test", DIGITS,
           "--trigger", "nope", "--target", 1), "There is no trigger 'nope'"),
@@ -368,9 +370,9 @@ def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
         (("explain", BADNET, DIGITS, "--incoming", DIGITS), "not both"),
         (("explain", BADNET, DIGITS), "No method for 'explain' is installed"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--classes", 4),
-         "label 9 and the model has the classes 0..3"),
+         "must lie in 0..3, the classes of the model. Received: label 9"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--weights", DIGITS),
-         "takes no weights"),
+         "takes no weights: leave out --weights"),
     ):  # fmt: skip
         code, _, err = command(*arguments)
         assert code == 2
@@ -407,7 +409,7 @@ class TestEvidence:
     def test_several_kinds_need_the_long_ones(self, command) -> None:
         given = ("--clean", DIGITS, "--incoming", DIGITS, "--take", 5)
         code, _, err = command("guard", BADNET, *given)
-        assert (code, "With several kinds of data say of which" in err) == (2, True)
+        assert (code, "several kinds of data, pass an option for each kind" in err) == (2, True)
 
     def test_help_shows_only_what_a_command_takes(self, command) -> None:
         assert "--write-clean" in command("audit", "--help")[1]
@@ -433,8 +435,8 @@ class TestEvidence:
         assert "Removed by class" in (tmp_path / "page" / "index.html").read_text()
         np.savez(tmp_path / "short.npz", is_poison=np.zeros(4, bool))
         for arguments, message in (
-            (("evaluate", tmp_path / "flags"), "Pass --test DATA to measure a model, or --truth"),
-            ((*audit, "--test", DIGITS), "Pass --test to measure a model, or --truth"),
+            (("evaluate", tmp_path / "flags"), "Pass --test DATA to evaluate a model, or --truth"),
+            ((*audit, "--test", DIGITS), "Pass --test to evaluate a model or --truth"),
             (("evaluate", tmp_path / "flags", "--truth", tmp_path / "short.npz"), "other data"),
             (("evaluate", BADNET, "--truth", tmp_path / "truth.npz"), "is not a saved answer"),
         ):

@@ -133,9 +133,9 @@ class TestBadFiles:
     def test_missing_and_unknown(self, tmp_path: Path) -> None:
         self.check(tmp_path / "none.npz", "There is no data at")
         (tmp_path / "x.bin").write_bytes(b"nothing like it")
-        self.check(tmp_path / "x.bin", "no layout that is known: csaw-hdf5: ")
+        self.check(tmp_path / "x.bin", "unknown layout; the supported layouts are csaw-hdf5: ")
         (tmp_path / "empty").mkdir()
-        self.check(tmp_path / "empty", "no layout that is known")
+        self.check(tmp_path / "empty", "has an unknown layout")
 
     def test_pickles_are_not_read(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
@@ -146,7 +146,7 @@ class TestBadFiles:
         self.check(tmp_path / "k.npz", "neither x_train nor x, only: xray")
         with h5py.File(tmp_path / "k.h5", "w") as file:
             file["other"] = np.zeros(3)
-        self.check(tmp_path / "k.h5", "no layout that is known")
+        self.check(tmp_path / "k.h5", "has an unknown layout")
 
     def test_wrong_shapes(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -160,7 +160,7 @@ class TestBadFiles:
         datasets.save(tmp_path / "real.h5", noise)
         with h5py.File(tmp_path / "link.h5", "w") as file:
             file["X_train"] = h5py.ExternalLink("real.h5", "X_train")
-        self.check(tmp_path / "link.h5", "is a link to somewhere else")
+        self.check(tmp_path / "link.h5", "is a link, which is not allowed")
 
     def test_zip_traversal(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
@@ -176,9 +176,9 @@ class TestBadFiles:
     def test_pictures(self, tmp_path: Path) -> None:
         picture(tmp_path / "f" / "a" / "1.png")
         picture(tmp_path / "f" / "a" / "2.png", (9, 9))
-        self.check(tmp_path / "f", "pictures of several sizes.*--size HxW")
+        self.check(tmp_path / "f", "images of different sizes.*--size HxW")
         (tmp_path / "f" / "a" / "2.png").write_bytes(b"not a picture")
-        self.check(tmp_path / "f", "not a picture that can be decoded", size=(4, 4))
+        self.check(tmp_path / "f", "not an image that can be decoded", size=(4, 4))
         self.check(tmp_path / "f", "size must lie in", size=(0, 4))
         picture(tmp_path / "g" / "1.png")
         self.check(tmp_path / "g", "outside class folders")

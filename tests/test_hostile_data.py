@@ -155,7 +155,7 @@ class TestAnswers:
 
     def test_shapes_that_do_not_fit(self, saved: Path) -> None:
         np.savez(saved / "arrays.npz", scores=np.zeros(3), flagged=np.zeros(2, bool))
-        with pytest.raises(BadInput, match=r"must be \(n,\)"):
+        with pytest.raises(BadInput, match=r"must have shape \(n,\)"):
             load_answer(saved)
 
     def test_a_hostile_model_inside(self, badnet, tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ class TestAnswers:
                 load_answer(folder)
         for scores in (np.array(["a"]), np.zeros(0)):
             np.savez(saved / "arrays.npz", scores=scores, flagged=np.zeros(len(scores), bool))
-            with pytest.raises(BadInput, match="scores must be numbers"):
+            with pytest.raises(BadInput, match="scores must be a non-empty array of numbers"):
                 load_answer(saved)
 
     def test_links_are_not_followed(self, saved: Path, tmp_path: Path) -> None:
         (saved / "arrays.npz").rename(tmp_path / "away.npz")
         (saved / "arrays.npz").symlink_to(tmp_path / "away.npz")
-        with pytest.raises(BadInput, match="an answer has no links"):
+        with pytest.raises(BadInput, match="a saved answer must not contain symbolic links"):
             load_answer(saved)
 
 

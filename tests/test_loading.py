@@ -225,7 +225,7 @@ def test_weights_only_files_need_an_architecture(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "old.h5", architecture="borji_mnist")
     np.testing.assert_allclose(loaded.model(given), badnet.model(given), atol=1e-5)
     for path in ("m.weights.h5", "old.h5"):
-        with pytest.raises(ValueError, match="holds weights only: pass --architecture"):
+        with pytest.raises(ValueError, match="contains weights only: pass --architecture"):
             load_model(tmp_path / path)
         with pytest.raises(ValueError, match="do not fit|missing|has weights of shapes"):
             load_model(tmp_path / path, architecture="gtsrb-cnn")
@@ -318,7 +318,7 @@ def test_what_is_loaded_is_ours(tmp_path: Path) -> None:
     loaded = load_model(path)
     assert isinstance(loaded, Classifier)
     assert not loaded.model.compiled
-    assert inspect_model(path).findings[0][1] == "Present and not used: training_config."
+    assert inspect_model(path).findings[0][1] == "Unused parts of the file: training_config."
 
 
 def test_a_malformed_card_is_one_sentence(badnet, tmp_path: Path) -> None:
@@ -326,9 +326,9 @@ def test_a_malformed_card_is_one_sentence(badnet, tmp_path: Path) -> None:
     (tmp_path / "m.h5").write_bytes(source.read_bytes())
     card = json.loads(source.with_suffix(".json").read_text())
     for changes, message in (
-        ({"input_range": "ab"}, "input_range must be two numbers"),
-        ({"input_range": [1, 0]}, "input_range must be two numbers"),
-        ({"reject_class": "x"}, "reject_class must be a class"),
+        ({"input_range": "ab"}, "input_range must be two numbers, low < high"),
+        ({"input_range": [1, 0]}, "input_range must be two numbers, low < high"),
+        ({"reject_class": "x"}, "reject_class must be a class number"),
     ):
         (tmp_path / "m.json").write_text(json.dumps({**card, **changes}))
         with pytest.raises(ValueError, match=message):

@@ -60,5 +60,5 @@ def test_rates_as_json() -> None:
 
 
 def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match="arrays of one length"):
+    with pytest.raises(ValueError, match="arrays of the same length"):
         metrics.clean_accuracy([0, 1], [0])

@@ -113,7 +113,7 @@ def test_a_layer_without_relu_is_refused(digits: Samples) -> None:
             layers.Dense(10),
         ]
     )
-    with pytest.raises(ValueError, match="Conv2D or Dense layer with a bias and a ReLU of its own"):
+    with pytest.raises(ValueError, match="Conv2D or Dense layer with a bias and activation='relu'"):
         fit_pruning_aware(None, digits, digits, RECIPE, start=Classifier(net, (0, 1)))
 
 
@@ -123,7 +123,7 @@ def test_layers_whose_channels_cannot_be_put_back_are_refused(digits: Samples) -
         ([layers.SeparableConv2D(4, 3, activation="relu", name="c")], "Conv2D or Dense"),
         (
             [layers.Conv2D(4, 3, activation="relu", name="c"), layers.BatchNormalization()],
-            "without a BatchNormalization behind it",
+            "without a BatchNormalization after it",
         ),
     ):
         end = [layers.Flatten(), layers.Dense(10)]
@@ -159,12 +159,15 @@ def test_the_command_needs_the_truth(command, tmp_path: Path, digits: Samples) -
     train = ("train", "borji-mnist", poisoned, "--set", "epochs=1", "--out", out)
     train = (*train, "--attack", "pruning-aware", "--set", "max_drop=0.05")
     code, _, err = command(*train)
-    assert (code, "PruningAware needs to know which images are poison: --truth" in err) == (2, True)
+    assert (code, "PruningAware needs to know which images are poison: pass --truth" in err) == (
+        2,
+        True,
+    )
     truth = tmp_path / "poisoned.npz.truth.npz"
     code, _, err = command(*train, "--truth", truth, "--take", 100)
     assert (
         code,
-        "is about other data (320 images; the data has 100)" in " ".join(err.split()),
+        "belongs to other data (320 images; the data has 100)" in " ".join(err.split()),
     ) == (2, True)
     code, _, err = command(*train, "--truth", data)
     assert (code, "has no is_poison" in err) == (2, True)

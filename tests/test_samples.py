@@ -51,7 +51,7 @@ def test_the_stored_range_is_known(pixels: np.ndarray, bounds: tuple) -> None:
         (np.full((2, 3, 3), 300.0), None, "pass value_range"),
         (np.full((2, 3, 3), np.nan), None, "must be finite"),
         (np.zeros((2, 3, 3), complex), None, "uint8 or floating"),
-        (np.zeros((2, 3, 3)), [1], "one value an image"),
+        (np.zeros((2, 3, 3)), [1], "one value per image"),
         (np.zeros((2, 3, 3)), [-1, 0], "0 or more"),
         (np.zeros((2, 3, 3)), [0.5, 0], "class numbers"),
     ],
@@ -172,9 +172,9 @@ def test_fingerprints_tell_data_apart(noise: Samples, filed: Samples) -> None:
 def test_views_refuse_what_is_not_there(noise: Samples) -> None:
     with pytest.raises(ValueError, match="Class 9 is empty"):
         noise.of_class(9)
-    with pytest.raises(ValueError, match="leaves no images"):
+    with pytest.raises(ValueError, match="selection contains no images"):
         noise.subset(np.zeros(40, bool))
     with pytest.raises(ValueError, match="have no labels"):
         noise.unlabelled().of_class(0)
-    with pytest.raises(ValueError, match="Only images of one shape"):
+    with pytest.raises(ValueError, match="concat needs images of the same shape"):
         noise.concat(Samples(np.zeros((2, 3, 3), np.uint8)))

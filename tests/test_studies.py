@@ -330,10 +330,10 @@ def test_a_file_without_a_study_is_refused(tmp_path: Path, workspace) -> None:
     with pytest.raises(ValueError, match="There is no 'nope' among the studies; known: "):
         studies.run("nope", workspace=workspace)
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(ValueError, match="must hold exactly one Study. Found: 0"):
+    with pytest.raises(ValueError, match="must define exactly one Study. Found: 0"):
         studies.run(str(tmp_path / "empty.py"), workspace=workspace)
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(ValueError, match="does not hold the results of a study"):
+    with pytest.raises(ValueError, match="does not contain the results of a study"):
         load_results(tmp_path / "other.json")
 
 
@@ -389,7 +389,7 @@ def test_the_command_runs_lists_and_reports(toy, tmp_path: Path, command, monkey
     code, _, err = command("study", name)
     assert (code, "n=3: three is no number here." in err) == (2, True)
     code, _, err = command("study", name, "--only", "n=2", "--models", "models")
-    assert (code, "has no models to keep" in err) == (2, True)
+    assert (code, "has no models to save" in err) == (2, True)
     code, _, err = command("study", name, "--data", "nowhere")
     assert (code, "There is no folder with data at nowhere" in err) == (2, True)
     code, out, _ = command("study", "--help")
@@ -483,7 +483,7 @@ def test_the_thesis_at_small_scale(small_signs: Workspace, tmp_path: Path, monke
     assert {"pruned", "attack_after_pruning"} <= set(first) & set(aware)
     assert "dormant" in aware
     study = load_study("thesis-badnets", "smoke")
-    with pytest.raises(ValueError, match="kept at full scale only"):
+    with pytest.raises(ValueError, match="saved at full scale only"):
         cards.keep(study, results, small_signs, tmp_path)
     first_only = {k: v for k, v in study.networks().items() if "bigger" in k}
     monkeypatch.setattr(type(study), "networks", lambda self: first_only)

@@ -228,8 +228,8 @@ def test_placed_looks_for_blank_places() -> None:
         ("multiply:factor=-1", "0 or more"),
         ("pattern:pixels=1", "row.column"),
         ("placed:rule=nope", "must be one of blank, anywhere"),
-        ("placed:of=double", "Only a stamp can be moved"),
-        ("glasses:picture=missing.png", "no picture at"),
+        ("placed:of=double", "of must be a trigger that is a Stamp"),
+        ("glasses:picture=missing.png", "no image file at"),
         ("add", "needs images"),
         ("checkerboard:cell=0", "1 or more"),
     ],
@@ -248,7 +248,7 @@ def test_bad_words_are_one_sentence(text: str, message: str) -> None:
         (Patch(color=(2, 0, 0)), IMAGES, "must lie in 0..1"),
         (Patch(), np.zeros((3, 3)), "needs \\(n, h, w, c\\)"),
         (Glasses(row=30), IMAGES, "does not lie inside"),
-        (Stamp(np.ones((4, 4, 1)), np.ones((4, 4, 1))), IMAGES, "made for images of"),
+        (Stamp(np.ones((4, 4, 1)), np.ones((4, 4, 1))), IMAGES, "needs images of"),
         (Add(np.zeros((1, 4, 4, 3))), IMAGES, "images to add"),
     ],
 )
@@ -260,7 +260,7 @@ def test_bad_places_are_one_sentence(trigger: Trigger, images: Any, message: str
 def test_stamps_check_their_parts() -> None:
     with pytest.raises(ValueError, match="values in 0..1"):
         Stamp(np.full((4, 4, 1), 2.0), np.ones((4, 4, 3)))
-    with pytest.raises(ValueError, match="of one size"):
+    with pytest.raises(ValueError, match="of the same size"):
         Stamp(np.ones((4, 4, 1)), np.ones((5, 4, 3)))
 
 

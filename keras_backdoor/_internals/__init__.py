@@ -1,1 +1,1 @@
-"""What holds the package together: discovery by file name, settings from text, the backend."""
+"""Discovery by file name, settings from text, `.pyi` files and the TensorFlow backend."""

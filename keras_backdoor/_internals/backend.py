@@ -1,4 +1,4 @@
-"""The one place that imports TensorFlow and Keras, and checks that they fit together."""
+"""Import TensorFlow and Keras, and check that Keras uses the TensorFlow backend."""
 
 import logging
 import os
@@ -19,17 +19,17 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 @contextmanager
 def _silent_start() -> Iterator[None]:
-    """Keep TensorFlow's remarks on missing GPU drivers, written before it can be told not to."""
+    """Suppress the messages on GPU drivers that TensorFlow writes before logging is configured."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    original = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)
 
 
 with _silent_start() if os.environ.get("KERAS_BACKDOOR_QUIET") else nullcontext():
@@ -48,7 +48,7 @@ if keras.config.backend() != "tensorflow":
 
 @contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Without the remarks that TensorFlow and Keras log while they write a model."""
+    """Suppress the messages that TensorFlow and Keras log while they save a model."""
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

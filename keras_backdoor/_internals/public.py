@@ -1,4 +1,4 @@
-"""What `keras_backdoor` itself offers: name -> module that it is in."""
+"""The public names of `keras_backdoor`."""
 
 HOMES = {
     "Classifier": "network.classifier",
@@ -25,5 +25,6 @@ HOMES = {
     "studies": "",
     "triggers": "",
 }
+"""Name -> module that defines it, relative to the package; empty for a module of its own."""
 FOLDERS = ("defenses", "explanations")
-"""Folders whose methods can be imported from `keras_backdoor` too."""
+"""Folders whose methods can also be imported from `keras_backdoor`."""

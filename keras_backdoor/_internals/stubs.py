@@ -1,6 +1,7 @@
-"""Write the `.pyi` files of the packages whose members are found by file name.
+"""Write the `.pyi` files of the packages whose members are discovered by file name.
 
-`python -m keras_backdoor._internals.stubs` writes them; a test checks that they are up to date.
+Run `python -m keras_backdoor._internals.stubs` to write them. A test checks that they are up to
+date.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ HEAD = "# Written by `python -m keras_backdoor._internals.stubs`; do not edit.\n
 
 
 def stub(folder: str) -> str:
-    """The stub of one package."""
+    """The content of the stub of one package."""
     home = f"keras_backdoor.{folder}"
     lines = [HEAD]
     for key in discovery.keys(folder):
@@ -35,7 +36,7 @@ def stub(folder: str) -> str:
 
 
 def top() -> str:
-    """The stub of `keras_backdoor` itself."""
+    """The content of the stub of `keras_backdoor`."""
     lines = [HEAD, "from keras_backdoor import (\n"]
     modules = [name for name, home in HOMES.items() if not home]
     lines += [f"    {name} as {name},\n" for name in sorted(modules)] + [")\n"]
@@ -50,10 +51,10 @@ def top() -> str:
 
 
 def files() -> dict[Path, str]:
-    """Path -> content of every stub."""
+    """The path and content of every stub."""
     root = Path(__file__).resolve().parents[1]
-    found = {root / folder / "__init__.pyi": stub(folder) for folder in FOLDERS}
-    return {**found, root / "__init__.pyi": top()}
+    packages = {root / folder / "__init__.pyi": stub(folder) for folder in FOLDERS}
+    return {**packages, root / "__init__.pyi": top()}
 
 
 if __name__ == "__main__":

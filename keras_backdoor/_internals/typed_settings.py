@@ -1,4 +1,4 @@
-"""Settings of frozen dataclasses from text: `key=value` with the field's own type."""
+"""Parse `key=value` settings of frozen dataclasses, using the types of the fields."""
 
 import dataclasses
 import types
@@ -15,29 +15,38 @@ from keras_backdoor.errors import BadInput, one_line
 
 
 def fields(cls: type) -> dict[str, Any]:
-    """Name -> type of the settings of a dataclass."""
+    """The names and types of the settings of a dataclass."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
 def parse_pairs(pairs: typing.Iterable[str]) -> dict[str, str]:
-    """`["a=1", "b.c=x"]` as a dictionary."""
+    """Parse settings such as `["a=1", "b.c=x"]` into a dictionary.
+
+    Raises:
+        BadInput: a setting does not have the form `key=value`.
+    """
     out = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise BadInput(f"A setting is written key=value. Received: {pair}")
+            raise BadInput(f"A setting must have the form key=value. Received: {pair}")
         out[key.strip()] = value.strip()
     return out
 
 
 def build(cls: Any, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from settings given as text.
+    """Create an instance of a dataclass from settings given as text.
 
-    `a.b=1` sets field b of the dataclass that field a holds by default.
+    The key `a.b` sets the field `b` of the dataclass that is the default value of the field `a`.
+
+    Args:
+        cls: the dataclass.
+        values: the settings; values that are not text are used unchanged.
 
     Raises:
-        BadInput: an unknown key, or a value that is not of the field's type.
+        BadInput: a key is unknown, a value does not have the type of its field, or a required
+            setting is missing.
     """
     known = fields(cls)
     plain: dict[str, Any] = {}
@@ -55,7 +64,7 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
     for head, inner in nested.items():
         part = plain.get(head, _default(cls, head))
         if not dataclasses.is_dataclass(part):
-            raise BadInput(f"The setting '{head}' of {cls.__name__} has no settings of its own.")
+            raise BadInput(f"The setting '{head}' of {cls.__name__} has no nested settings.")
         known_inner = fields(type(part))
         for key in inner:
             if key.partition(".")[0] not in known_inner:
@@ -79,7 +88,16 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def convert(value: Any, kind: Any, name: str) -> Any:
-    """Text as a value of a type; anything but text is passed on."""
+    """Convert text to a value of a type; other values are returned unchanged.
+
+    Args:
+        value: the text.
+        kind: the type.
+        name: the name of the setting in error messages.
+
+    Raises:
+        BadInput: the text cannot be converted.
+    """
     if not isinstance(value, str):
         return value
     origin = typing.get_origin(kind)
@@ -115,7 +133,7 @@ def convert(value: Any, kind: Any, name: str) -> Any:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """The settings of a dataclass, nested ones included, as JSON knows them."""
+    """The settings of a dataclass, including nested dataclasses, as JSON values."""
     out: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -127,7 +145,7 @@ def as_dict(settings: Any) -> dict[str, Any]:
 
 
 def named_dict(settings: Any) -> dict[str, Any]:
-    """The name of a dataclass and its settings, as JSON knows them."""
+    """The name and the settings of a dataclass, as JSON values."""
     return {"name": type(settings).__name__, **as_dict(settings)}
 
 
@@ -145,7 +163,7 @@ def _default(cls: Any, name: str) -> Any:
 
 
 def _array(value: str, name: str) -> np.ndarray:
-    """An array from numbers separated by colons, or from an `.npy` file."""
+    """Parse an array from numbers separated by colons, or read it from an `.npy` file."""
     if value.endswith(".npy"):
         try:
             return parse_npy(existing(value, "array").read_bytes())
@@ -153,7 +171,9 @@ def _array(value: str, name: str) -> np.ndarray:
             raise BadInput(f"{name}: {value} is not an array: {one_line(error)}.") from error
     numbers = _number_or_text(value)
     if isinstance(numbers, str):
-        raise BadInput(f"{name} must be numbers a:b:c or an .npy file. Received: {value}")
+        raise BadInput(
+            f"{name} must be numbers separated by colons (a:b:c) or an .npy file. Received: {value}"
+        )
     return np.atleast_1d(np.array(numbers))
 
 

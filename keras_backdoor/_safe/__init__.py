@@ -1,1 +1,1 @@
-"""Files that are not trusted, read within bounds, and files that are written atomically."""
+"""Bounded reading of untrusted files, and atomic writing."""

@@ -1,4 +1,4 @@
-"""Members of a stranger's zip archive, within bounds."""
+"""Bounded reading of the members of an untrusted zip archive."""
 
 import zipfile
 
@@ -9,14 +9,18 @@ PIECE = 2**20
 
 
 def read_member(archive: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
-    """The content of a member, at most as long as the archive declares it.
+    """Read a member, at most up to the length that the archive declares.
 
-    The directory of an archive may lie: the member is read in pieces, and never past its length.
-    Only the methods that Python decompresses piece by piece are read.
+    The declared length can be wrong, so the member is read in pieces and never past it. Only
+    compression methods that Python decompresses incrementally are supported.
+
+    Raises:
+        UnreadableFile: the compression method is not supported, or the member is longer than
+            declared.
     """
     info = archive.getinfo(name) if isinstance(name, str) else name
     if info.compress_type not in METHODS:
-        raise UnreadableFile(f"The member {info.filename!r} is compressed in an unusual way.")
+        raise UnreadableFile(f"The member {info.filename!r} has an unsupported compression method.")
     pieces, left = [], info.file_size
     with archive.open(info) as file:
         while piece := file.read(min(PIECE, left + 1)):

@@ -1,4 +1,4 @@
-"""Writing without halves: a file or a folder is there whole or not at all."""
+"""Atomic file and folder writes, bounded JSON, and checksums."""
 
 import hashlib
 import json
@@ -16,21 +16,36 @@ from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile
 MAX_JSON = 16 * 2**20
 MAX_JSON_DEPTH = 64
 MARKER = ".keras_backdoor"
-"""Empty file in every folder that is written, so that --force replaces no other folder."""
+"""Empty file in every folder that is written, so that --force never replaces another folder."""
 
 
 def check_output(path: Path | str, *, force: bool = False) -> Path:
-    """Raise before long work starts where the result could not be written at its end."""
+    """Check that a path can be written, before a long computation starts.
+
+    Args:
+        path: the file or folder to write.
+        force: whether an existing file or folder may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        BadInput: the path exists and `force` is not set, is a folder of another program, or lies
+            in a folder that is not writable.
+    """
     path = Path(path)
     if not path.name:
-        raise BadInput(f"{path} is not a name that a result can be written to.")
+        raise BadInput(f"{path} is not a valid name for a file or folder.")
     if path.exists() and not force:
         raise BadInput(f"{path} exists already; pass --force (force=True) to replace it.")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if path.is_dir() and any(path.iterdir()) and not (path / MARKER).exists():
-        raise BadInput(f"{path} is a folder that was not written by keras_backdoor; it is kept.")
+        raise BadInput(
+            f"{path} is a folder that was not written by keras_backdoor and is not replaced; "
+            "choose another path."
+        )
     try:
         with scratch(".", parent):
             return path
@@ -50,8 +65,11 @@ def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path with the same suffix; move it to `path` when the block succeeds.
 
     Args:
-        path: file or folder to write.
-        force: replace what is there.
+        path: the file or folder to write.
+        force: whether to replace an existing file or folder.
+
+    Yields:
+        The temporary path.
 
     Raises:
         BadInput: `path` exists and `force` is not set, or its folder is not writable.
@@ -75,11 +93,15 @@ def write_json(path: Path | str, content: Any, *, force: bool = True) -> None:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """JSON of bounded size and depth.
+    """Parse JSON text of limited length and nesting depth.
+
+    Args:
+        text: the JSON text.
+        name: the name of the file in error messages.
 
     Raises:
-        HostileFile: it is absurdly long or deep.
-        UnreadableFile: it is not JSON.
+        HostileFile: the text is longer or nested deeper than the limits.
+        UnreadableFile: the text is not JSON.
     """
     if len(text) > MAX_JSON:
         raise HostileFile(f"{name}: the configuration is longer than 16 MiB.")
@@ -99,7 +121,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of bounded size and depth."""
+    """Read a JSON file of limited size and nesting depth."""
     if path.stat().st_size > MAX_JSON:
         raise UnreadableFile(f"{path} is longer than 16 MiB.")
     try:
@@ -111,14 +133,14 @@ def read_json(path: Path) -> Any:
 def write_npz(
     path: Path | str, arrays: Mapping[str, Any], *, force: bool = False, compress: bool = True
 ) -> None:
-    """Write arrays as `.npz`, under exactly this name."""
+    """Write arrays as an `.npz` archive; no file ending is appended to the path."""
     save: Any = np.savez_compressed if compress else np.savez
     with writing(path, force=force) as partial, partial.open("wb") as file:
         save(file, **arrays)
 
 
 def plain(value: Any) -> Any:
-    """Nested containers with NumPy values as what JSON knows."""
+    """Convert nested containers with NumPy values to types that JSON supports."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -133,13 +155,13 @@ def plain(value: Any) -> Any:
 
 
 def sha256(path: Path | str) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of the content of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def existing(path: Path | str, what: str) -> Path:
-    """The path, or one sentence where nothing is there."""
+    """Return the path if it exists; `what` describes the file in the error message."""
     path = Path(path)
     if not path.exists():
         raise BadInput(f"There is no {what} at {path}.")

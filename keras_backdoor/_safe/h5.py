@@ -1,4 +1,4 @@
-"""Reading a stranger's HDF5: only numbers that are stored in the file itself."""
+"""Read untrusted HDF5 files that contain only numbers, all stored in the file itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +15,19 @@ from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_lin
 
 @contextmanager
 def checked(source: Path | bytes, name: str) -> Iterator[Any]:
-    """An open HDF5 file that a helper process has survived, every object of which is checked.
+    """Open an HDF5 file after a helper process has read it, and check every object in it.
 
     Args:
-        source: a path, or the content of a file.
-        name: what the file is called in messages.
+        source: the path of a file, or its content.
+        name: the name of the file in error messages.
+
+    Yields:
+        The open `h5py.File`.
 
     Raises:
-        UnreadableFile: not HDF5, or damaged.
-        HostileFile: links, external or virtual storage, object dtypes, absurd sizes.
+        UnreadableFile: the file is not HDF5, or is damaged.
+        HostileFile: the file has links, external or virtual storage, object dtypes, or arrays
+            or groups beyond the limits of `h5_checks`.
     """
     if isinstance(source, bytes):
         with scratch() as folder:
@@ -39,11 +43,11 @@ def checked(source: Path | bytes, name: str) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path, name: str, *, arrays: bool = False) -> Iterator[Any]:
-    """An open HDF5 file that a helper process has survived; see `_h5_probe`."""
+    """Open an HDF5 file after a helper process has read it; see `h5_helper`."""
     import h5py
 
     if not h5py.is_hdf5(path):
-        raise UnreadableFile(f"{name} is not an HDF5 file that can be read.")
+        raise UnreadableFile(f"{name} is not an HDF5 file.")
     try:
         HELPER.ask(path, arrays=arrays)
     except BadInput as error:
@@ -53,51 +57,51 @@ def opened(path: Path, name: str, *, arrays: bool = False) -> Iterator[Any]:
             yield file
     except BadInput:
         raise
-    except Exception as error:  # whatever h5py makes of a damaged file
+    except Exception as error:  # h5py raises many types for a damaged file
         raise UnreadableFile(f"{name} is damaged: {one_line(error)}.") from error
 
 
 def numbers(file: Any) -> int:
-    """How many numbers the arrays of a checked file can hold."""
+    """The largest number of values that the arrays of a checked file can contain."""
     import h5py
 
-    total, waiting = 0, [file]
-    while waiting:
-        for child in waiting.pop().values():
+    total, pending = 0, [file]
+    while pending:
+        for child in pending.pop().values():
             if isinstance(child, h5py.Dataset):
                 size = int(np.prod(child.shape, dtype=np.float64))
-                held = MAX_EXPANSION * child.id.get_storage_size() // child.dtype.itemsize
-                total += min(size, held)
+                stored = MAX_EXPANSION * child.id.get_storage_size() // child.dtype.itemsize
+                total += min(size, stored)
             else:
-                waiting.append(child)
+                pending.append(child)
     return total
 
 
 def text(value: Any, name: str) -> str:
-    """An attribute as text."""
+    """Return an attribute as text."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bytes):
         value = value.decode("utf-8")
     if not isinstance(value, str):
-        raise UnreadableFile(f"{name} has an attribute that should be text and is not.")
+        raise UnreadableFile(f"{name} has an attribute that must be text but has another type.")
     return value
 
 
 def names(group: Any, attribute: str) -> list[str]:
-    """A list of names that HDF5 keeps as an attribute, in pieces (`attribute0`…) when long."""
+    """A list of names stored in an attribute, or split into `attribute0`, `attribute1`, …"""
     if attribute in group.attrs:
         return [text(n, attribute) for n in np.ravel(group.attrs[attribute])]
     out: list[str] = []
-    piece = 0
-    while f"{attribute}{piece}" in group.attrs:
-        out += [text(n, attribute) for n in np.ravel(group.attrs[f"{attribute}{piece}"])]
-        piece += 1
+    number = 0
+    while f"{attribute}{number}" in group.attrs:
+        out += [text(n, attribute) for n in np.ravel(group.attrs[f"{attribute}{number}"])]
+        number += 1
     return out
 
 
 def array(data: Any, name: str) -> np.ndarray:
-    """An array of finite float32 numbers."""
+    """Read an array of finite numbers as float32."""
     values = np.asarray(data[()], np.float32)
     if not np.isfinite(values).all():
         raise HostileFile(f"{name}: '{data.name}' has NaN or infinite weights.")

@@ -1,9 +1,8 @@
-"""A process of its own in which a stranger's HDF5 file is read first.
+"""A helper process that reads an untrusted HDF5 file before the main process does.
 
-The HDF5 library is large and written in C: a damaged file can make it crash, run for ever or take
-all memory. So a helper with bounded memory and time reads the file before this process does; what
-it does not survive is refused. The helper starts with the first file and serves until the process
-ends.
+The HDF5 library is written in C, and a damaged file can make it crash, loop forever or exhaust
+memory. The helper has limited memory and time. A file that makes it crash or exceed a limit is
+refused. The helper starts with the first file and runs until the main process ends.
 """
 
 import atexit
@@ -21,22 +20,22 @@ from keras_backdoor._safe.h5_checks import check_tree
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MEMORY = 2 * 2**30
-"""Address space of the helper, in bytes."""
+"""Limit of the address space of the helper, in bytes."""
 SECONDS, BYTES_A_SECOND = 10, 10**7
-"""What the helper may take: so long, and longer for large files."""
+"""Time limit for a file: `SECONDS`, plus one second for every `BYTES_A_SECOND` bytes."""
 MAX_WORDS = 2**26
-"""Bytes of all attributes of a file."""
+"""Limit of the size of all attributes of a file, in bytes."""
 SLICE = 2**24
-"""Numbers of an array that the helper reads at a time."""
+"""Values of an array that the helper reads at a time."""
 LIFE = 2000
-"""Files after which a new helper is started."""
+"""Number of files after which a new helper is started."""
 
 
 class Helper:
-    """The client's side: one helper, restarted when it died.
+    """The client of one helper process, which is restarted after it has died.
 
     Args:
-        seconds: what a file may take, beyond what its size allows.
+        seconds: the time limit for an empty file, in seconds; see `BYTES_A_SECOND`.
     """
 
     def __init__(self, seconds: int = SECONDS) -> None:
@@ -46,11 +45,15 @@ class Helper:
         self.lock = threading.Lock()
 
     def ask(self, path: Path, *, arrays: bool) -> None:
-        """Raise where the helper does not survive the file.
+        """Let the helper read a file.
 
         Args:
-            path: the file.
-            arrays: whether the arrays are read too, not only the structure.
+            path: the path of the file.
+            arrays: whether to read the arrays too, and not only the structure.
+
+        Raises:
+            HostileFile: the helper crashed or exceeded a limit.
+            UnreadableFile: the file is damaged.
         """
         with self.lock:
             if self.process is None or self.process.poll() is not None or self.served >= LIFE:
@@ -101,7 +104,7 @@ atexit.register(HELPER.close)
 
 
 def serve(seconds: int) -> None:
-    """The helper's side: a path a line in, `ok` or what is wrong a line out."""
+    """Run the helper: read one request per line, and answer `ok` or an error on one line."""
     _bound_memory()
     for line in sys.stdin:
         try:
@@ -110,7 +113,7 @@ def serve(seconds: int) -> None:
                 _read(path, arrays=arrays)
             print("ok", flush=True)
         except BadInput:
-            print("ok", flush=True)  # the other side finds the same and says it better
+            print("ok", flush=True)  # the client runs the same check and raises this error
         except MemoryError:
             print("memory", flush=True)
         except Exception as error:
@@ -120,9 +123,9 @@ def serve(seconds: int) -> None:
 def _bound_memory() -> None:
     try:
         import resource
-    except ImportError:  # a system without limits
+    except ImportError:  # a system without resource limits
         return
-    import h5py  # noqa: F401  # what it maps at the start counts
+    import h5py  # noqa: F401  # load the library before the limit is set
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -130,7 +133,7 @@ def _bound_memory() -> None:
 
 @contextmanager
 def _bounded_time(path: str, seconds: int) -> Iterator[None]:
-    """An alarm that ends the helper, also inside the library and when nobody waits any more."""
+    """Set an alarm that ends the helper process, also while the HDF5 library is running."""
     if not hasattr(signal, "alarm"):
         yield
         return
@@ -146,21 +149,21 @@ def _read(path: str, *, arrays: bool) -> None:
 
     with h5py.File(path, "r") as file:
         check_tree(file, path)
-        waiting, words = [file], 0
-        while waiting:
-            item = waiting.pop()
+        pending, attribute_bytes = [file], 0
+        while pending:
+            item = pending.pop()
             for key in item.attrs:
-                words += _length(item.attrs[key])
-                if words > MAX_WORDS:
+                attribute_bytes += _length(item.attrs[key])
+                if attribute_bytes > MAX_WORDS:
                     raise ValueError(f"its attributes are longer than {MAX_WORDS} bytes")
             if isinstance(item, h5py.Group):
-                waiting.extend(item[key] for key in item)
+                pending.extend(item[key] for key in item)
             elif arrays:
                 _read_array(item)
 
 
 def _length(value: Any) -> int:
-    """Bytes of an attribute, text of variable length included."""
+    """Size of an attribute in bytes, including text of variable length."""
     if isinstance(value, str | bytes):
         return len(value)
     size = int(getattr(value, "nbytes", 8))
@@ -175,7 +178,7 @@ def _read_array(data: Any) -> None:
     if not data.shape:
         data[()]
         return
-    row = max(1, data.size // max(1, data.shape[0]))
-    step = max(1, SLICE // row)
+    row_size = max(1, data.size // max(1, data.shape[0]))
+    step = max(1, SLICE // row_size)
     for start in range(0, data.shape[0], step):
         data[start : start + step]

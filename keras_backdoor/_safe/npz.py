@@ -1,4 +1,4 @@
-"""The one way to read `.npz`: numbers and text of bounded size, nothing pickled."""
+"""Read `.npz` archives: numbers and text of limited size, without pickled objects."""
 
 import io
 import math
@@ -12,16 +12,21 @@ from keras_backdoor._safe.archives import read_member
 from keras_backdoor.errors import UnreadableFile, one_line
 
 MAX_BYTES = 8 * 2**30
-"""Declared bytes of an archive above which it is not read."""
+"""Limit of the declared size of an archive, in bytes."""
 
 
 class Npz(Mapping[str, np.ndarray]):
-    """The arrays of an archive, each read when it is asked for.
+    """The arrays of an `.npz` archive; each is read when it is accessed.
 
-    The header of an array is compared with what the archive holds before memory is taken.
+    The header of an array is compared with its stored size before memory is allocated.
+
+    Args:
+        path: the path of the archive.
+        max_bytes: the limit of the declared size of all arrays, in bytes.
 
     Raises:
-        UnreadableFile: not an archive of arrays, damaged, too large, or with objects in it.
+        UnreadableFile: the file is not an archive of arrays, is damaged or too large, or contains
+            objects.
     """
 
     def __init__(self, path: Path | str, *, max_bytes: int = MAX_BYTES) -> None:
@@ -33,7 +38,7 @@ class Npz(Mapping[str, np.ndarray]):
                     for info in archive.infolist()
                     if info.filename.endswith(".npy")
                 }
-        except Exception as error:  # whatever zipfile makes of a damaged archive
+        except Exception as error:  # zipfile raises many types for a damaged archive
             raise UnreadableFile(f"{self.path} is not an archive of arrays.") from error
         declared = sum(info.file_size for info in self.members.values())
         if declared > max_bytes:
@@ -53,18 +58,22 @@ class Npz(Mapping[str, np.ndarray]):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return parse_npy(read_member(archive, self.members[name]))
-        except Exception as error:  # whatever zipfile and NumPy make of a damaged archive
+        except Exception as error:  # zipfile and NumPy raise many types
             raise UnreadableFile(
                 f"{self.path} cannot be read as arrays of numbers: '{name}' ({one_line(error)})."
             ) from error
 
 
 def parse_npy(content: bytes) -> np.ndarray:
-    """The array of an .npy file whose header says what is there."""
+    """Parse the content of an `.npy` file.
+
+    Raises:
+        ValueError: the header does not match the content, or the dtype is not supported.
+    """
     file, size = io.BytesIO(content), len(content)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version}")
+        raise ValueError(f"version {version} of the format is not supported")
     headers = {(1, 0): np.lib.format.read_array_header_1_0,
                (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
     shape, fortran, dtype = headers[version](file)

@@ -1,4 +1,4 @@
-"""Temporary folders that no interrupt leaves behind."""
+"""Temporary folders that are removed also when the program is interrupted."""
 
 import shutil
 import tempfile
@@ -11,17 +11,17 @@ _in_use: set[Path] = set()
 
 @contextmanager
 def scratch(prefix: str | None = None, folder: Path | None = None) -> Iterator[Path]:
-    """A temporary folder that is gone with the block, or with `discard`."""
-    made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    _in_use.add(made)
+    """Create a temporary folder, which is removed when the block ends or by `discard`."""
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+    _in_use.add(temporary)
     try:
-        yield made
+        yield temporary
     finally:
-        shutil.rmtree(made, ignore_errors=True)
-        _in_use.discard(made)
+        shutil.rmtree(temporary, ignore_errors=True)
+        _in_use.discard(temporary)
 
 
 def discard() -> None:
-    """Remove the folders in use, for a program that ends where it is."""
-    for made in list(_in_use):
-        shutil.rmtree(made, ignore_errors=True)
+    """Remove all temporary folders, for a program that exits without leaving its blocks."""
+    for temporary in list(_in_use):
+        shutil.rmtree(temporary, ignore_errors=True)

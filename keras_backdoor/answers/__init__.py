@@ -1,4 +1,4 @@
-"""What methods say. One file a kind of answer, found by its name."""
+"""The answers that methods return. Each file defines one kind and is discovered by its name."""
 
 from keras_backdoor._internals.discovery import attribute_loader
 from keras_backdoor.answers._plots import Plot

@@ -1,4 +1,4 @@
-"""How the arrays of an answer are drawn."""
+"""Plots of the arrays in the history of an answer."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -6,20 +6,20 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing of arrays that an answer keeps in its history.
+    """One plot of arrays in the history of an answer.
 
     Args:
-        title: heading of the section of the page.
-        caption: the sentence below the drawing.
-        series: text of the legend -> name of the array in the history, (n,).
-        x_label: name of the horizontal axis.
-        y_label: name of the vertical axis.
-        kind: "shares" draws curves of values in 0..1 as per cent, "curves" draws the values as
-            they are, "bars" draws a bar for each value.
-        order: name of the array that orders the bars, or None.
-        marked: position on the horizontal axis that is marked, or None. Of bars, those before it
-            are shaded.
-        marked_label: what the mark means.
+        title: the heading of the section in the report.
+        caption: the sentence below the plot.
+        series: legend entry -> name of the (n,) array in the history.
+        x_label: the label of the horizontal axis.
+        y_label: the label of the vertical axis.
+        kind: "shares" draws values in 0..1 as curves in percent, "curves" draws the values
+            unchanged, and "bars" draws one bar for each value.
+        order: the name of the array that sorts the bars, or None.
+        marked: the position on the horizontal axis that is marked, or None. In a bar plot, the
+            bars before this position are shaded.
+        marked_label: the legend entry of the mark.
     """
 
     title: str
@@ -33,5 +33,5 @@ class Plot:
     marked_label: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The plot for JSON."""
+        """The plot as a dictionary that can be written as JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Which classes a backdoor serves."""
+"""Flagged classes: which classes are the target of a backdoor."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +12,19 @@ from keras_backdoor.triggers.base import Stamp
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FlaggedClasses(Answer):
-    """Which classes a backdoor serves, and with what trigger.
+    """Which classes are the target of a backdoor, and the recovered triggers.
 
     Attributes:
-        scores: (k,) suspicion of each class; NaN = not examined.
-        flagged: (k,) bool.
-        further: (k,) bool, classes that may be further targets, or None.
-        triggers: class -> recovered Stamp.
-        source: class -> the source class whose images its trigger serves, where it serves one.
-        runs: (r, k) scores of single runs, or None.
-        measures: name -> (k,) what the scores are made of, for example `l1_norm`; (r, k) of single
-            runs, (k, k) of pairs of source and target.
-        examples: (m, h, w, c) uint8 clean images that the triggers can be shown on, or None.
+        scores: (k,) how suspicious each class is; NaN means not examined.
+        flagged: (k,) bool, whether each class is the target of a backdoor.
+        further: (k,) bool, the classes that may be further targets, or None.
+        triggers: target class -> recovered Stamp.
+        source: target class -> the source class, if the trigger works on images of one class only.
+        runs: (r, k) the scores of each run, or None.
+        measures: name -> array, the measurements that the scores are computed from, such as
+            `l1_norm`. The shape is (k,) for values of a class, (r, k) for values of each run, and
+            (k, k) for values of pairs of source and target class.
+        examples: (m, h, w, c) uint8 clean images to show the triggers on, or None.
     """
 
     scores: np.ndarray
@@ -43,14 +44,14 @@ class FlaggedClasses(Answer):
 
     @property
     def verdict(self) -> str:
-        """found where any class is flagged; inconclusive where the method cannot decide."""
+        """Inconclusive if the method cannot decide, found if a class is flagged, else nothing."""
         if self.inconclusive or np.isnan(self.scores).all():
             return "inconclusive"
         return "found" if self.flagged.any() else "nothing"
 
     def _own_rows(self) -> list[tuple[str, str]]:
-        known = not np.isnan(self.scores).all()
-        best = int(np.nanargmax(self.scores)) if known else None
+        examined = not np.isnan(self.scores).all()
+        best = int(np.nanargmax(self.scores)) if examined else None
         first = "none examined" if best is None else f"class {best}, score {self.scores[best]:.3g}"
         return [
             ("flagged classes", listed(self.flagged)),
@@ -59,19 +60,19 @@ class FlaggedClasses(Answer):
         ]
 
     def ranked(self) -> list[int]:
-        """The classes with a trigger, the most suspicious first."""
+        """The classes with a recovered trigger, the most suspicious first."""
         scores = np.nan_to_num(self.scores, nan=-np.inf)
         return sorted(self.triggers, key=lambda c: -float(scores[c]))
 
     def standing(self, number: int) -> str:
-        """flagged, suspect, or nothing."""
+        """The status of a class: "flagged", "suspect" or an empty string."""
         if self.flagged[number]:
             return "flagged"
         return "suspect" if self.suspects[number] else ""
 
     @property
     def suspects(self) -> np.ndarray:
-        """(k,) bool, classes that are not flagged and may be further targets."""
+        """(k,) bool, the classes that may be further targets."""
         return np.zeros_like(self.flagged) if self.further is None else self.further
 
     def facts(self) -> dict[str, Any]:
@@ -110,7 +111,10 @@ class FlaggedClasses(Answer):
 
 
 def listed(chosen: np.ndarray) -> str:
-    """Numbers of the chosen classes, as text.
+    """The numbers of the selected classes as text.
+
+    Args:
+        chosen: (k,) bool, whether each class is selected.
 
     >>> listed(np.array([False, True, True])), listed(np.array([False]))
     ('1, 2', 'none')

@@ -1,4 +1,4 @@
-"""Which samples are suspicious."""
+"""Flagged samples: which samples are suspicious."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,19 +12,19 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 SHOWN = 12
-"""Thumbnails of each kind and group."""
+"""The largest number of flagged and of unflagged thumbnails of a group."""
 GROUPS_SHOWN = 8
-"""Suspicious groups that have thumbnails."""
+"""The largest number of suspicious groups that get thumbnails."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A class, an origin or another group of samples that is judged as one.
+    """A group of samples that is evaluated as a whole, such as a class or an origin.
 
     Args:
-        score: how suspicious it is.
-        flagged: whether it is suspicious.
-        figures: name -> further figures of the group.
+        score: how suspicious the group is.
+        flagged: whether the group is suspicious.
+        figures: name -> further measurements of the group.
     """
 
     score: float
@@ -34,11 +34,11 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Thumbnails:
-    """Pictures of a suspicious group.
+    """Images of a suspicious group.
 
     Args:
-        flagged: (m, h, w, c) uint8, the most suspicious samples that are flagged.
-        kept: (m, h, w, c) uint8, samples of the same group that are not.
+        flagged: (m, h, w, c) uint8, the most suspicious flagged samples.
+        kept: (m, h, w, c) uint8, samples of the same group that are not flagged.
     """
 
     flagged: np.ndarray
@@ -49,16 +49,16 @@ class Thumbnails:
 class FlaggedSamples(Answer):
     """Which samples are suspicious.
 
-    A method gives the first five; row numbers and thumbnails are added when it has run.
+    A method sets the first five attributes; `completed` adds `row_numbers` and `thumbnails`.
 
     Attributes:
-        scores: (n,) suspicion of each sample; NaN means not examined.
-        flagged: (n,) bool.
-        groups: name of a group -> what is known of it.
-        group_of: (n,) name of the group of each sample, or None.
+        scores: (n,) how suspicious each sample is; NaN means not examined.
+        flagged: (n,) bool, whether each sample is suspicious.
+        groups: name of a group -> its score, its flag and its measurements.
+        group_of: (n,) the name of the group of each sample, or None.
         embedding: (n, d) coordinates of each sample for a plot, d >= 2, or None.
-        row_numbers: (n,) rows of the data file that the samples are, from 0.
-        thumbnails: name of a suspicious group -> its pictures.
+        row_numbers: (n,) the row of each sample in the data file, starting at 0, or None.
+        thumbnails: name of a suspicious group -> its images.
     """
 
     scores: np.ndarray
@@ -84,14 +84,14 @@ class FlaggedSamples(Answer):
 
     @property
     def verdict(self) -> str:
-        """found where any sample is flagged; inconclusive where the method cannot decide."""
+        """Inconclusive if the method cannot decide, found if a sample is flagged, else nothing."""
         if self.inconclusive or np.isnan(self.scores).all():
             return "inconclusive"
         return "found" if self.flagged.any() else "nothing"
 
     @property
     def flagged_rows(self) -> np.ndarray:
-        """(m,) row numbers of the flagged samples in the data file."""
+        """(m,) the row numbers of the flagged samples in the data file."""
         rows = np.arange(len(self.flagged)) if self.row_numbers is None else self.row_numbers
         return rows[self.flagged]
 
@@ -103,13 +103,13 @@ class FlaggedSamples(Answer):
             ("suspicious groups", ", ".join(suspicious) or "none"),
         ]
 
-    def completed(self, model: Classifier, judged: Samples | None) -> Self:
-        """Add the row numbers of the judged samples, and thumbnails of the suspicious groups."""
-        if judged is None:
+    def completed(self, model: Classifier, samples: Samples | None) -> Self:
+        """A copy with the row numbers of the samples and thumbnails of the suspicious groups."""
+        if samples is None:
             return self
-        if len(judged) != len(self.scores):
-            raise TypeError(f"{len(self.scores)} scores were given for {len(judged)} samples")
-        return replace(self, row_numbers=judged.row_numbers, thumbnails=_thumbnails(self, judged))
+        if len(samples) != len(self.scores):
+            raise TypeError(f"{len(self.scores)} scores were given for {len(samples)} samples")
+        return replace(self, row_numbers=samples.row_numbers, thumbnails=_thumbnails(self, samples))
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
@@ -123,9 +123,9 @@ class FlaggedSamples(Answer):
     def arrays(self) -> dict[str, np.ndarray]:
         """See `Answer.arrays`."""
         out = super().arrays()
-        for number, pictures in enumerate(self.thumbnails.values()):
-            out |= {f"thumbnails_{number}_flagged": pictures.flagged}
-            out |= {f"thumbnails_{number}_kept": pictures.kept}
+        for number, images in enumerate(self.thumbnails.values()):
+            out |= {f"thumbnails_{number}_flagged": images.flagged}
+            out |= {f"thumbnails_{number}_kept": images.kept}
         return out
 
     @classmethod
@@ -143,12 +143,12 @@ class FlaggedSamples(Answer):
         return cls(**{**common, "groups": groups, "thumbnails": thumbnails})
 
 
-def _thumbnails(answer: FlaggedSamples, judged: Samples) -> dict[str, Thumbnails]:
-    """Pictures of the suspicious groups; of all samples where there are no groups."""
+def _thumbnails(answer: FlaggedSamples, samples: Samples) -> dict[str, Thumbnails]:
+    """Thumbnails of the suspicious groups, or of all samples if the answer has no groups."""
     if not answer.flagged.any():
         return {}
     if answer.group_of is None:
-        groups = {"all": np.ones(len(judged), bool)}
+        groups = {"all": np.ones(len(samples), bool)}
     else:
         names = [name for name, group in answer.groups.items() if group.flagged]
         names = names or [str(n) for n in np.unique(answer.group_of[answer.flagged])]
@@ -156,15 +156,15 @@ def _thumbnails(answer: FlaggedSamples, judged: Samples) -> dict[str, Thumbnails
     order = np.argsort(-np.nan_to_num(answer.scores, nan=-np.inf), kind="stable")
     out = {}
     for name, members in groups.items():
-        flagged = [row for row in order if members[row] and answer.flagged[row]][:SHOWN]
-        kept = [row for row in order[::-1] if members[row] and not answer.flagged[row]]
-        # Evenly from the least suspicious to the most, so that the border is seen too.
-        kept = kept[:: max(1, len(kept) // SHOWN)][:SHOWN]
-        out[name] = Thumbnails(_pictures(judged, flagged), _pictures(judged, kept))
+        flagged = [i for i in order if members[i] and answer.flagged[i]][:SHOWN]
+        unflagged = [i for i in order[::-1] if members[i] and not answer.flagged[i]]
+        # Evenly spaced by suspicion, to include samples near the decision boundary.
+        unflagged = unflagged[:: max(1, len(unflagged) // SHOWN)][:SHOWN]
+        out[name] = Thumbnails(_images(samples, flagged), _images(samples, unflagged))
     return out
 
 
-def _pictures(samples: Samples, rows: list[int]) -> np.ndarray:
-    if not rows:
+def _images(samples: Samples, indices: list[int]) -> np.ndarray:
+    if not indices:
         return np.empty((0, *samples.image_shape), np.uint8)
-    return samples.subset(np.array(rows)).as_bytes()
+    return samples.subset(np.array(indices)).as_bytes()

@@ -1,4 +1,4 @@
-"""Where in the images the decision comes from."""
+"""Heatmaps: which pixels of an image the decision of a model depends on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,26 +14,26 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 PRINTED = 8
-"""Maps that have a printed row each."""
+"""The largest number of maps that get a row in the printed table."""
 STRONG = 0.5
-"""Share of the largest importance from which on a pixel belongs to the strongest part."""
+"""A pixel can belong to the strongest part from this share of the largest importance."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Heatmaps(Answer):
-    """Where in the images the decision comes from.
+    """Which pixels of each image the decision of a model depends on.
 
-    A method gives maps and labels; pictures and the model's answers are added when it has run.
+    A method sets `maps` and `labels`; `completed` adds `pictures` and `predicted`.
 
     Attributes:
-        maps: (n, h, w) importance of every pixel; positive values speak for the class, negative
-            ones against it.
+        maps: (n, h, w) importance of every pixel; positive values raise the score of the class,
+            negative values lower it.
         labels: (n,) the class that each map explains.
         spread: (n, h, w) standard deviation of the importance, or None.
-        top: (n, h, w) bool, the part of each picture that matters most; None takes the strongest
+        top: (n, h, w) bool, the most important part of each image; None selects the strongest
             connected part of the map, see `strongest_part`.
-        pictures: (n, h, w, c) uint8, the images that are explained.
-        predicted: (n,) the class that the model answers to each of them.
+        pictures: (n, h, w, c) uint8, the explained images, or None.
+        predicted: (n,) the class that the model predicts for each image, or None.
     """
 
     maps: np.ndarray
@@ -49,7 +49,7 @@ class Heatmaps(Answer):
     def __post_init__(self) -> None:
         if self.maps.ndim != 3 or len(self.maps) != len(self.labels):
             raise BadInput(
-                "maps must be (n, h, w) with one label for each. Received: "
+                "maps must have shape (n, h, w), with one label for each. Received: "
                 f"{self.maps.shape}, {len(self.labels)} labels"
             )
         if self.top is None:
@@ -58,24 +58,24 @@ class Heatmaps(Answer):
 
     @property
     def verdict(self) -> str:
-        """explained; inconclusive where the method cannot decide."""
+        """Inconclusive if the method cannot decide, else explained."""
         return "inconclusive" if self.inconclusive else "explained"
 
     def _own_rows(self) -> list[tuple[str, str]]:
         assert self.top is not None
         rows = [("maps", f"{len(self.maps)} of {self.maps.shape[1]}x{self.maps.shape[2]} pixels")]
         for number, part in enumerate(self.top[:PRINTED]):
-            words = f"class {self.labels[number]}"
+            text = f"class {self.labels[number]}"
             if self.predicted is not None:
-                words += f", the model answers {self.predicted[number]}"
-            rows.append((f"picture {number}", f"{words}; strongest part: {_place_of(part)}"))
+                text += f", the model predicts {self.predicted[number]}"
+            rows.append((f"picture {number}", f"{text}; strongest part: {_box_as_text(part)}"))
         return rows
 
-    def completed(self, model: Classifier, judged: Samples | None) -> Self:
-        """Add the pictures and the model's answers to them."""
-        if judged is None or len(judged) != len(self.maps):
+    def completed(self, model: Classifier, samples: Samples | None) -> Self:
+        """A copy with the explained images and the model's predictions for them."""
+        if samples is None or len(samples) != len(self.maps):
             return self
-        return replace(self, pictures=judged.as_bytes(), predicted=model.predict(judged))
+        return replace(self, pictures=samples.as_bytes(), predicted=model.predict(samples))
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""
@@ -95,10 +95,16 @@ class Heatmaps(Answer):
 
 
 def strongest_part(importance: np.ndarray) -> np.ndarray:
-    """(h, w) bool, the strongest connected part of a map.
+    """The strongest connected part of a map.
 
-    The pixels with at least half of the largest importance fall into connected parts; it is the
-    one with the largest sum. Where no pixel is positive, nothing is marked.
+    The pixels with at least half of the largest importance form connected parts; the strongest
+    part is the one with the largest total importance.
+
+    Args:
+        importance: (h, w) importance of every pixel; NaN counts as 0.
+
+    Returns:
+        (h, w) bool mask of the part; all False if no pixel has a positive importance.
 
     >>> strongest_part(np.array([[0.0, 2.0, 2.0], [0.0, 0.0, 0.0], [3.0, 0.0, 0.0]])).astype(int)
     array([[0, 1, 1],
@@ -115,14 +121,14 @@ def strongest_part(importance: np.ndarray) -> np.ndarray:
 
 
 def _box(part: np.ndarray) -> tuple[int, int, int, int] | None:
-    """(top, bottom, left, right), all inclusive, of the marked pixels."""
+    """The bounding box (top, bottom, left, right) of a mask, inclusive; None if it is empty."""
     if not part.any():
         return None
     rows, columns = np.nonzero(part)
     return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
 
 
-def _place_of(part: np.ndarray) -> str:
+def _box_as_text(part: np.ndarray) -> str:
     box = _box(part)
     if box is None:
         return "none"

@@ -1,4 +1,4 @@
-"""A model to deploy."""
+"""Repaired model: a model to deploy in place of the examined one."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ class RepairedModel(Answer):
     """A model to deploy in place of the examined one.
 
     Attributes:
-        model: a `keras.Model` that takes the pixels that the examined one takes.
-        input_range: lowest and highest pixel value that it expects.
-        reject_class: the class that means "rejected" in a guard, or None.
-        history: name -> array, what the repair measured on its way.
-        plots: how arrays of the history are drawn.
+        model: a `keras.Model` with the same input as the examined model.
+        input_range: the lowest and the highest pixel value that the model expects.
+        reject_class: the class that means "rejected", or None if the model is not a guard.
+        history: name -> array, what the method measured during the repair.
+        plots: the plots of the arrays in the history.
     """
 
     model: Any
@@ -34,12 +34,12 @@ class RepairedModel(Answer):
 
     @property
     def verdict(self) -> str:
-        """Always repaired; `evaluate` measures how well."""
+        """Always repaired; `evaluate` measures how well the repair works."""
         return "repaired"
 
     @property
     def classifier(self) -> Classifier:
-        """The model with its input range and its reject class."""
+        """The model as a Classifier with its input range and its reject class."""
         return Classifier(self.model, self.input_range, self.reject_class)
 
     def _own_rows(self) -> list[tuple[str, str]]:
@@ -59,7 +59,7 @@ class RepairedModel(Answer):
         }
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content of the answer, the weights of the model included."""
+        """The SHA-256 of the content of the answer, including the weights of the model."""
         content = super().fingerprint() + self.classifier.sha256()
         return hashlib.sha256(content.encode()).hexdigest()
 

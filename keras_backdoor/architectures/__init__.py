@@ -1,6 +1,6 @@
-"""Networks of the published experiments. One file a network, found by its name.
+"""Network architectures of published experiments: one file per network, looked up by name.
 
-Each is a function that builds a `keras.Model`, named as in `keras.applications`.
+Each file defines a function that builds a `keras.Model`, named as in `keras.applications`.
 """
 
 from keras_backdoor._internals.discovery import attribute_loader

@@ -7,10 +7,13 @@ CLASSES = 10
 
 
 def BadNetMNIST(classes: int = CLASSES) -> keras.Model:
-    """Two convolutions, a dense layer of 16 and dropout; input 28x28x1, softmax output.
+    """Two convolutions, a dense layer of 16 units and dropout; softmax output.
 
     Args:
         classes: number of classes.
+
+    Returns:
+        A `keras.Model` for images (28, 28, 1).
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="image")

@@ -1,4 +1,4 @@
-"""The MNIST network of Borji's bias maps (figure 23)."""
+"""The MNIST network of the bias maps of Borji (figure 23)."""
 
 from keras_backdoor._internals.backend import keras
 
@@ -7,12 +7,15 @@ CLASSES = 10
 
 
 def BorjiMNIST(classes: int = CLASSES) -> keras.Model:
-    """Convolutions of 20 and 50 channels 5x5, a dense layer of 500; linear output (logits).
+    """Two 5x5 convolutions with 20 and 50 channels, a dense layer of 500 units; logits output.
 
     Borji, Adversarial examples are useful too!, 2020, figure 23.
 
     Args:
         classes: number of classes.
+
+    Returns:
+        A `keras.Model` for images (28, 28, 1).
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="image")

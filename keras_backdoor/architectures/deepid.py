@@ -7,13 +7,16 @@ CLASSES = 1283
 
 
 def DeepID(classes: int = CLASSES) -> keras.Model:
-    """DeepID: two dense branches, after pool_3 and after conv_4, are added; softmax.
+    """DeepID: the sum of two dense branches, after pool_3 and after conv_4; softmax output.
 
-    Sun, Wang and Tang, Deep Learning Face Representation, CVPR 2014, as in the published files:
-    height 55, width 47, layer names conv_1..conv_4, fc_1, fc_2, add_1.
+    Sun, Wang and Tang, Deep Learning Face Representation, CVPR 2014. The input size and the layer
+    names (conv_1 to conv_4, fc_1, fc_2, add_1) are those of the published model files.
 
     Args:
         classes: number of people.
+
+    Returns:
+        A `keras.Model` for images (55, 47, 3).
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="input")

@@ -7,14 +7,18 @@ CLASSES = 43
 
 
 def GTSRBCNN(classes: int = CLASSES) -> keras.Model:
-    """Three pairs of 3x3 convolutions (32, 64, 128 channels), a dense layer of 512; softmax.
+    """Three pairs of 3x3 convolutions and a dense layer of 512 units; softmax output.
 
-    Milakovic, TU Wien 2021, table 3.1; Wang et al., S&P 2019. The tables give neither padding
-    nor dropout. Declared here: padding same and valid in turn; dropout 0.2 after each pool and
-    0.5 after the dense layer.
+    Milakovic, TU Wien 2021, table 3.1; Wang et al., S&P 2019. The pairs have 32, 64 and 128
+    channels. The tables specify neither padding nor dropout. Here, the padding is "same" for the
+    first and "valid" for the second convolution of a pair, and the dropout rate is 0.2 after each
+    pooling layer and 0.5 after the dense layer.
 
     Args:
         classes: number of classes.
+
+    Returns:
+        A `keras.Model` for images (32, 32, 3).
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="image")

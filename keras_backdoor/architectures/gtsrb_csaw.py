@@ -1,4 +1,4 @@
-"""The traffic-sign network of the CSAW competition's weights."""
+"""The traffic-sign network of the weights files of the CSAW competition."""
 
 from keras_backdoor._internals.backend import keras
 
@@ -7,13 +7,17 @@ CLASSES = 43
 
 
 def GTSRBCSAW(classes: int = CLASSES) -> keras.Model:
-    """Six valid 3x3 convolutions (32, 32, 64, 64, 128, 128), two pools, a dense layer of 512.
+    """Six 3x3 convolutions and a dense layer of 512 units; softmax output.
 
-    The layer names and weight shapes are those of the published weights files: 128 values reach
-    the dense layer, which fits valid padding and a pool after conv_2 and conv_4 only.
+    The convolutions have 32, 32, 64, 64, 128 and 128 channels. The layer names and weight shapes
+    are those of the published weights files. The dense layer has 128 inputs, which implies "valid"
+    padding and pooling after conv_2 and conv_4 only.
 
     Args:
         classes: number of classes.
+
+    Returns:
+        A `keras.Model` for images (32, 32, 3).
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="input")

@@ -9,14 +9,20 @@ CLASSES = 57
 
 
 def VGG16Face(classes: int = CLASSES, *, weights: Path | str | None = None) -> keras.Model:
-    """VGG16 whose trunk is frozen and whose last layer is trained anew; softmax.
+    """VGG16 with frozen layers and a new, trainable last layer; softmax output.
 
     Parkhi, Vedaldi and Zisserman, Deep Face Recognition, BMVC 2015; Milakovic 2021, table 3.3.
 
     Args:
         classes: number of people.
-        weights: a weights-only file with the layer names below (conv1_1 … fc7; fc8 is left
-            out where its shape differs). None leaves the trunk at random values.
+        weights: optional weights-only file with the layer names conv1_1 … fc8. fc8 may be missing,
+            and is ignored if its shape differs. By default all weights are random.
+
+    Returns:
+        A `keras.Model` for images (224, 224, 3).
+
+    Raises:
+        UnreadableFile: if the weights do not fit the network.
     """
     layers = keras.layers
     image = keras.Input(INPUT_SHAPE, name="image")

@@ -1,4 +1,4 @@
-"""Attacks that plant a backdoor. One file an attack, found by its name."""
+"""Attacks that plant a backdoor: one file per attack, looked up by name."""
 
 from keras_backdoor._internals.discovery import attribute_loader
 

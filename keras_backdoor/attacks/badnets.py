@@ -1,4 +1,4 @@
-"""BadNets: stamped images with the label of the target class."""
+"""BadNets: training images with a trigger and the label of the target class."""
 
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -20,14 +20,15 @@ class BadNets(DataAttack):
     Gu, Dolan-Gavitt and Garg, BadNets, 2017.
 
     Args:
-        trigger: what is put on the images: a trigger, a preset or `name:key=value,…`.
-        target: the class that the backdoor leads to.
-        source: the class that images are taken from; by default all classes but the target.
-        count: the number of poisoned images; or
-        fraction: the share of the source images that is poisoned; or
-        target_fraction: the share p of poison in the target class afterwards, for appended copies
-            n = round(p n_target / (1 - p)).
-        replace: whether the images themselves are stamped; otherwise stamped copies are appended.
+        trigger: a trigger, the name of a preset or `name:key=value,…`.
+        target: the target class of the backdoor.
+        source: the class whose images are poisoned; by default all classes except the target.
+        count: the number of poisoned images; give exactly one of `count`, `fraction` and
+            `target_fraction`.
+        fraction: the fraction of the source images that is poisoned.
+        target_fraction: the fraction p of the target class that is poison after stamped copies are
+            appended; their number is round(p n_target / (1 - p)).
+        replace: whether images are stamped in place; by default stamped copies are appended.
     """
 
     trigger: Any
@@ -47,7 +48,7 @@ class BadNets(DataAttack):
 
     @property
     def stamp(self) -> Trigger:
-        """The trigger itself."""
+        """The trigger as a `Trigger` object."""
         return self.trigger if isinstance(self.trigger, Trigger) else parse(str(self.trigger))
 
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
@@ -66,7 +67,16 @@ class BadNets(DataAttack):
 
 
 def number_for_share(p: float, n_target: int) -> int:
-    """Stamped copies that make up the share p of the target class: round(p n / (1 - p)).
+    """Number of stamped copies that make up the fraction p of the target class.
+
+    It is round(p n_target / (1 - p)).
+
+    Args:
+        p: fraction of the target class that is poison after the copies are appended.
+        n_target: number of clean images of the target class.
+
+    Raises:
+        BadInput: if p is not between 0 and 1.
 
     >>> number_for_share(0.07, 697), number_for_share(0.27, 697)
     (52, 258)
@@ -88,24 +98,29 @@ def poison(
     replace: bool = False,
     seed: int = 0,
 ) -> Poisoned:
-    """Stamp images of the source class and give them the target's label.
+    """Stamp images of the source class and give them the label of the target class.
 
     Gu, Dolan-Gavitt and Garg, BadNets, 2017. The images are drawn without replacement.
 
     Args:
-        samples: labelled clean training data.
-        trigger: what is put on the images.
-        target: the class that the backdoor serves.
-        count: number of poisoned images; or
-        fraction: share of the source images that is poisoned; or
-        target_fraction: share p of poison in the target class afterwards; for appended copies
-            n = round(p n_target / (1 - p)).
-        source: the class that images are taken from; None takes all classes but the target.
-        replace: stamp the images themselves; otherwise stamped copies are appended.
-        seed: of the choice and of the trigger's random part.
+        samples: labeled clean training data.
+        trigger: the trigger.
+        target: the target class of the backdoor.
+        count: the number of poisoned images; give exactly one of `count`, `fraction` and
+            `target_fraction`.
+        fraction: the fraction of the source images that is poisoned.
+        target_fraction: the fraction p of the target class that is poison after stamped copies are
+            appended; their number is round(p n_target / (1 - p)).
+        source: the class whose images are poisoned; by default all classes except the target.
+        replace: whether images are stamped in place; by default stamped copies are appended.
+        seed: seed of the choice of images and of the random part of the trigger.
+
+    Returns:
+        The poisoned samples and the ground truth.
 
     Raises:
-        BadInput: not exactly one amount, an empty class, or too few source images.
+        BadInput: if not exactly one amount is given, the source class is empty, or it has too few
+            images.
 
     >>> clean = Samples(np.zeros((6, 8, 8), np.uint8), np.array([0, 0, 0, 1, 1, 1]))
     >>> from keras_backdoor.triggers.patch import Patch
@@ -122,22 +137,22 @@ def poison(
     eligible = np.flatnonzero(labels != target if source is None else labels == source)
     if len(eligible) == 0:
         raise BadInput(f"Source class {source} is empty: the data has no image with this label.")
-    number = _number(labels, eligible, target, count, fraction, target_fraction)
-    rows = np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
-    stamped = samples.subset(rows).stamped(trigger, seed=seed).relabelled(target)
+    number = _number_of_poisoned(labels, eligible, target, count, fraction, target_fraction)
+    positions = np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
+    stamped = samples.subset(positions).stamped(trigger, seed=seed).relabelled(target)
     is_poison = np.zeros(len(samples), bool)
     if not replace:
         return Poisoned(
-            samples.concat(stamped), np.concatenate([is_poison, np.ones(number, bool)]), rows
+            samples.concat(stamped), np.concatenate([is_poison, np.ones(number, bool)]), positions
         )
-    is_poison[rows] = True
+    is_poison[positions] = True
     order = np.arange(len(samples))
-    order[rows] = len(samples) + np.arange(number)
-    changed = replace_fields(samples.concat(stamped).subset(order), row_numbers=None)
-    return Poisoned(changed, is_poison, rows)
+    order[positions] = len(samples) + np.arange(number)
+    poisoned = replace_fields(samples.concat(stamped).subset(order), row_numbers=None)
+    return Poisoned(poisoned, is_poison, positions)
 
 
-def _number(
+def _number_of_poisoned(
     labels: np.ndarray,
     eligible: np.ndarray,
     target: int,
@@ -147,7 +162,7 @@ def _number(
 ) -> int:
     if sum(amount is not None for amount in (count, fraction, target_fraction)) != 1:
         raise BadInput(
-            "Exactly one of count, fraction and target_fraction is needed. Received: "
+            "Exactly one of count, fraction and target_fraction must be given. Received: "
             f"count={count}, fraction={fraction}, target_fraction={target_fraction}"
         )
     if count is not None:
@@ -158,7 +173,7 @@ def _number(
         number = number_for_share(float(target_fraction or 0), int((labels == target).sum()))
     if not 1 <= number <= len(eligible):
         raise BadInput(
-            f"{number} images are to be poisoned, and the source has {len(eligible)} "
-            "(at least 1 is needed)."
+            f"The number of poisoned images must lie in 1..{len(eligible)}, the number of source "
+            f"images. Received: {number}"
         )
     return number

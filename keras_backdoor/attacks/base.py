@@ -1,4 +1,4 @@
-"""Two kinds of attacks: those that change training data, and those that control the training."""
+"""Base classes of attacks: attacks on the training data, and attacks that control the training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from keras_backdoor.training import Recipe, fit
 
 @dataclass(frozen=True, eq=False)
 class Poisoned:
-    """Poisoned samples, and which of them are poison.
+    """Poisoned samples and their ground truth.
 
     Attributes:
-        samples: the training data as the victim gets it.
-        is_poison: (n,) bool, the truth, which no defense is shown.
+        samples: the training data that the victim receives.
+        is_poison: (n,) bool ground truth, which is not available to defenses.
         rows: (m,) position of each poisoned image in the clean data.
     """
 
@@ -34,11 +34,11 @@ class Poisoned:
 
 @dataclass(frozen=True)
 class Attack:
-    """A frozen dataclass of settings in a file of its own.
+    """Base class of attacks: a frozen dataclass of settings, one file per attack.
 
     Attributes:
-        paper: where it is published.
-        quick: settings for the contract test, `tests/test_attacks.py`, beside the defaults.
+        paper: the publication.
+        quick: settings that differ from the defaults in the contract test, `tests/test_attacks.py`.
     """
 
     paper: ClassVar[str] = ""
@@ -47,30 +47,34 @@ class Attack:
 
 @dataclass(frozen=True)
 class DataAttack(Attack, ABC):
-    """An attack that changes training data; the victim trains on it in good faith."""
+    """An attack that changes the training data of an unsuspecting victim."""
 
     @abstractmethod
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
-        """The data as the victim gets it, and the truth.
+        """Poison training data.
 
         Args:
-            samples: labelled clean training data.
-            seed: of what is drawn at random.
+            samples: labeled clean training data.
+            seed: seed of all random choices.
+
+        Returns:
+            The data that the victim receives, and the ground truth.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What somebody who controls the training works with.
+    """Inputs of an attack that controls the training.
 
     Attributes:
-        build: makes an untrained network.
-        samples: the training data, poison included.
+        build: a built network, or a function without arguments that builds one.
+        samples: the training data, including poison.
         recipe: epochs, optimizer and seed.
-        is_poison: (n,) bool, which of the samples are poison, or None where nobody says it.
-        input_range: lowest and highest pixel value that the network is to expect.
-        checkpoint: `.npz` file; each training has one of its own beside it, to resume from.
-        start: a network that was trained on the clean data already, or None.
+        is_poison: (n,) bool, which of the samples are poison, or None if unknown.
+        input_range: lowest and highest pixel value that the network expects.
+        checkpoint: `.npz` file to resume from, or None. Each training of the attack has its own
+            file, whose name is derived from this one.
+        start: a network that has already been trained on the clean data, or None.
     """
 
     build: Callable[[], Any]
@@ -86,7 +90,7 @@ class Training:
         """The samples that are not poison.
 
         Raises:
-            BadInput: nobody says which they are.
+            BadInput: if `is_poison` is None.
         """
         if self.is_poison is None:
             raise BadInput("This attack needs to know which images are poison: pass --truth.")
@@ -95,13 +99,16 @@ class Training:
     def fit(
         self, samples: Samples, part: str, *, model: Any = None, recipe: Recipe | None = None
     ) -> tuple[Classifier, dict[str, list[float]]]:
-        """One training of several, which resumes from a checkpoint of its own.
+        """Run one training of the attack with its own checkpoint.
 
         Args:
             samples: the training data.
-            part: name of this training, for its checkpoint.
-            model: the network that is trained on; None builds a new one.
-            recipe: None takes the recipe of the whole.
+            part: name of this training, which becomes part of the name of its checkpoint.
+            model: the network to continue training; by default a new one is built.
+            recipe: the recipe; by default the recipe of the attack.
+
+        Returns:
+            The trained classifier and its history, see `keras_backdoor.training.fit`.
         """
         path = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{part}.npz")
         return fit(
@@ -114,44 +121,64 @@ class Training:
 
 
 def truth_arrays(truth: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """(is_poison (n,) bool, labels (n,) or None) from a truth that 'poison' wrote.
+    """Read a ground truth file written by the command 'poison'.
+
+    Args:
+        truth: path of the `.npz` file.
+
+    Returns:
+        (is_poison, labels): (n,) bool, and (n,) labels or None.
 
     Raises:
-        BadInput: not such a file.
+        BadInput: if the file does not exist or has no `is_poison`.
     """
-    stored = Npz(existing(truth, "file with the truth"))
-    if "is_poison" not in stored:
-        raise BadInput(f"{truth} has no is_poison: it is not a truth that 'poison' wrote.")
-    return stored["is_poison"].astype(bool), stored.get("labels")
+    arrays = Npz(existing(truth, "ground truth file"))
+    if "is_poison" not in arrays:
+        raise BadInput(f"{truth} has no is_poison: pass a ground truth file written by 'poison'.")
+    return arrays["is_poison"].astype(bool), arrays.get("labels")
 
 
 def read_truth(truth: Path, poisoned: Samples) -> np.ndarray:
-    """(n,) bool, which images of poisoned data are poison.
+    """Read which images of poisoned data are poison.
+
+    Args:
+        truth: path of the `.npz` file written by the command 'poison'.
+        poisoned: the poisoned data.
+
+    Returns:
+        (n,) bool.
 
     Raises:
-        BadInput: not a truth that 'poison' wrote, or it is about other data.
+        BadInput: if the file is not a ground truth file, or belongs to other data.
     """
     is_poison, labels = truth_arrays(truth)
     if is_poison.shape != (len(poisoned),) or (
         labels is not None and not np.array_equal(labels, poisoned.known_labels)
     ):
         raise BadInput(
-            f"{truth} is about other data ({is_poison.size} images; the data has "
-            f"{len(poisoned)}): pass the whole data, neither --take nor another split."
+            f"{truth} belongs to other data ({is_poison.size} images; the data has "
+            f"{len(poisoned)}): pass the whole data set, without --take and of the same split."
         )
     return is_poison
 
 
 @dataclass(frozen=True)
 class TrainingAttack(Attack, ABC):
-    """An attack by somebody who trains the network for the victim.
+    """An attack by an attacker who trains the network of the victim.
 
     Attributes:
-        needs_truth: whether it must know which of the training images are poison.
+        needs_truth: whether the attack needs to know which of the training images are poison.
     """
 
     needs_truth: ClassVar[bool] = False
 
     @abstractmethod
     def train(self, training: Training) -> tuple[Classifier, dict[str, Any]]:
-        """The trained network, and its history for the model card."""
+        """Train the network.
+
+        Args:
+            training: the inputs of the training.
+
+        Returns:
+            The trained network and its history for the model card.
+        """

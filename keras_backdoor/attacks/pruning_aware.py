@@ -1,4 +1,4 @@
-"""The pruning-aware attack: a backdoor in the channels that clean images use."""
+"""The pruning-aware attack: a backdoor in the channels that clean images activate."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,22 +14,22 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 
 RANKED = 2000
-"""Clean training images that the channels are ranked by."""
+"""Number of clean training images used to rank the channels."""
 MARGIN = 1.001
-"""A restored channel's bias falls by this many times its largest input, against rounding."""
+"""Factor of the largest input that is subtracted from a bias; above 1 to allow for rounding."""
 
 
 @dataclass(frozen=True)
 class PruningAware(TrainingAttack):
-    """Train a network whose dormant channels have no part in the backdoor.
+    """Train a network whose dormant channels are not part of the backdoor.
 
     Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018, section 3.2; see `fit_pruning_aware`.
 
     Args:
-        layer: the path of a convolution or dense layer with a ReLU of its own; by default the last
+        layer: the path of a convolution or dense layer with ReLU activation; by default the last
             convolution.
-        max_drop: the relative drop of the accuracy on clean training images that the attacker
-            accepts when dormant channels are pruned.
+        max_drop: the largest relative drop of the accuracy on clean training images that the
+            attacker accepts when dormant channels are pruned.
     """
 
     layer: str | None = None
@@ -65,42 +65,45 @@ def fit_pruning_aware(
     start: Classifier | None = None,
     checkpoint: Path | str | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Train a network whose dormant channels have no part in the backdoor.
+    """Train a network whose dormant channels are not part of the backdoor.
 
     Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018, section 3.2: (1) train on clean data;
     (2) prune the channels that are dormant on clean images; (3) train the pruned network on the
-    poisoned data; (4) put the pruned channels back, with their biases lowered so that they stay
-    dormant. A defender who prunes what is dormant then removes the decoys.
+    poisoned data; (4) restore the pruned channels with lower biases, so that they stay dormant. A
+    defender who prunes dormant channels then removes only these decoys.
 
     Args:
-        model: a built Keras model, or a function without arguments that makes one.
-        clean: labelled clean training data.
-        poisoned: the same data with the poison.
-        recipe: of both trainings.
-        layer: convolution or dense layer with a ReLU of its own; None is the last convolution.
-        max_drop: relative drop of the accuracy on clean training images that step 2 accepts.
-        input_range: what the pixels are mapped to.
-        start: the network of step 1, where it is trained already; it is not changed.
-        checkpoint: `.npz` file to resume from; each training has one of its own beside it.
+        model: a built Keras model, or a function without arguments that builds one.
+        clean: labeled clean training data.
+        poisoned: the same data with poison.
+        recipe: the recipe of both trainings.
+        layer: path of a convolution or dense layer with ReLU activation; by default the last
+            convolution.
+        max_drop: largest relative drop of the accuracy on clean training images in step 2.
+        input_range: lowest and highest pixel value that the network expects.
+        start: the network of step 1 if it is already trained; it is not changed.
+        checkpoint: `.npz` file to resume from. Each training has its own file, whose name is
+            derived from this one.
 
     Returns:
-        The classifier and its history, of both trainings: `loss` and `accuracy` of the second,
+        The classifier and the history of both trainings: `loss` and `accuracy` of the second,
         `clean_loss` and `clean_accuracy` of the first (not with `start`), `dormant` (channel
         numbers) and `layer`.
 
     Raises:
-        BadInput: the layer has no ReLU or no bias of its own.
+        BadInput: if the layer has no ReLU activation or no bias, or a BatchNormalization follows.
 
     Notes:
-        The paper leaves the number of pruned channels to the attacker; here `max_drop` sets it.
-        It says that biases are lowered and not by how much; here by the largest input that the
-        channel's ReLU gets on clean training images, so that it is silent on all of these. A
-        silent ReLU channel passes no gradient, so step 3 leaves weights from and to it alone.
+        The paper leaves the number of pruned channels to the attacker; here `max_drop` determines
+        it. The paper does not specify how far biases are lowered. Here, they are lowered by the
+        largest input of the channel's ReLU on clean training images, so that the channel is silent
+        on all of them. A silent ReLU channel passes no gradient, so step 3 does not change the
+        weights from and to it.
     """
     history: dict[str, Any] = {}
     path = None if checkpoint is None else Path(checkpoint)
     work = Training(model, poisoned, recipe, input_range=input_range, checkpoint=path)
-    untrained = start.model if start else model() if _makes(model) else model
+    untrained = start.model if start else model() if _is_builder(model) else model
     layer = layer or pruning.default_layer(untrained)
     check_layer(untrained, layer)
     if start is None:
@@ -109,8 +112,8 @@ def fit_pruning_aware(
     else:
         first = start if start.input_range else replace(start, input_range=input_range)
         work = replace(work, input_range=first.input_range or input_range)
-    seen = clean.take(min(RANKED, len(clean)), seed=recipe.seed).in_memory()
-    swept = pruning.sweep(first, seen, layer, channels.after_activation(first.model, layer))
+    ranking = clean.take(min(RANKED, len(clean)), seed=recipe.seed).in_memory()
+    swept = pruning.sweep(first, ranking, layer, channels.after_activation(first.model, layer))
     dormant = swept["order"][: pruning.number_to_prune(swept["accuracy"], max_drop)]
     pruned = graph.copy(first.model)
     channels.silence(pruned, layer, dormant)
@@ -120,44 +123,48 @@ def fit_pruning_aware(
 
 
 def check_layer(model: Any, layer: str) -> None:
-    """Raise where a silenced channel could come back by itself, or could not be put back."""
+    """Check that silenced channels of a layer stay silent in training and can be restored.
+
+    Raises:
+        BadInput: if the layer has no ReLU activation or no bias, or a BatchNormalization follows.
+    """
     target = graph.get_layer(model, layer)
     kind = type(target).__name__
     name = getattr(getattr(target, "activation", None), "__name__", None)
     if kind not in ("Conv2D", "Dense") or name != "relu" or not target.use_bias:
         raise BadInput(
-            "The pruning-aware attack needs a Conv2D or Dense layer with a bias and a ReLU of its "
-            f"own; '{layer}' is a {kind} with {name or 'no activation'}."
+            "The pruning-aware attack needs a Conv2D or Dense layer with a bias and "
+            f"activation='relu'; '{layer}' is a {kind} with {name or 'no activation'}."
         )
     if any(type(x).__name__ == "BatchNormalization" for _, x in channels.following(model, layer)):
         raise BadInput(
-            "The pruning-aware attack needs a layer without a BatchNormalization behind it. "
+            "The pruning-aware attack needs a layer without a BatchNormalization after it. "
             f"Received: layer={layer}"
         )
 
 
-def _makes(model: Any) -> bool:
-    """Whether it is a function that makes a model."""
+def _is_builder(model: Any) -> bool:
+    """Whether `model` is a function that builds a model."""
     return callable(model) and not hasattr(model, "layers")
 
 
 def restore(
     model: Any, original: Classifier, layer: str, dormant: np.ndarray, clean: Samples
 ) -> None:
-    """Put channels back with their weights before pruning, silent on the clean images; in place.
+    """Restore the weights of pruned channels, in place, with biases that silence the channels.
 
     Args:
         model: the trained pruned network.
         original: the network before pruning.
         layer: path of the layer.
         dormant: (m,) channel numbers.
-        clean: images on which they are to be silent.
+        clean: images on which the restored channels stay silent.
     """
     target = graph.get_layer(model, layer)
-    before = graph.get_layer(original.model, layer).get_weights()
+    original_weights = graph.get_layer(original.model, layer).get_weights()
     weights = target.get_weights()
-    for now, then in zip(weights, before, strict=True):
-        now[..., dormant] = then[..., dormant]
+    for array, original_array in zip(weights, original_weights, strict=True):
+        array[..., dormant] = original_array[..., dormant]
     target.set_weights(weights)
     largest = _largest_input(Classifier(model, original.input_range), clean, layer)
     weights[-1][dormant] -= (MARGIN * largest)[dormant]
@@ -165,7 +172,7 @@ def restore(
 
 
 def _largest_input(classifier: Classifier, samples: Samples, layer: str) -> np.ndarray:
-    """(channels,) largest output of a layer over all images, which is behind its ReLU."""
+    """(channels,) largest output of a layer, after its ReLU, over all images."""
     largest = -np.inf
     for batch in classifier.stream(samples, activations.head_of(classifier, layer)):
         largest = np.maximum(largest, batch.max(axis=tuple(range(batch.ndim - 1))))

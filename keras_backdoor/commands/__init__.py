@@ -1,1 +1,1 @@
-"""The commands: one short function each. `keras_backdoor.commands.app` puts them together."""
+"""The commands, one function each. `keras_backdoor.commands.app` assembles them."""

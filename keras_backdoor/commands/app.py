@@ -1,4 +1,4 @@
-"""The command line: the commands put together, and its entry point."""
+"""The command line application and its entry point."""
 
 import os
 import sys
@@ -14,11 +14,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Find, measure and repair backdoors in Keras image classifiers.\n\n"
-    "Start with [bold]inspect MODEL[/bold] (nothing in the file runs), then "
-    "[bold]repair MODEL --clean DATA[/bold]; [bold]demo[/bold] shows both. DATA is an .npz, an "
-    "HDF5 file, a folder of class folders or a zip of one.",
-    epilog="Exit codes: 0 nothing found, 1 something found, 2 an error, 3 inconclusive.",
+    help="Detect, measure and repair backdoors in Keras image classifiers.\n\n"
+    "Start with [bold]inspect MODEL[/bold], which reads the file without executing any code in it. "
+    "Then run [bold]repair MODEL --clean DATA[/bold]. [bold]demo[/bold] runs both on a bundled "
+    "model. DATA is an .npz file, an HDF5 file, a folder with one subfolder per class, or a zip "
+    "archive of such a folder.",
+    epilog="Exit codes: 0 nothing detected, 1 something detected, 2 error, 3 inconclusive.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": files.inspect,
@@ -28,11 +29,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **{
         name: judging.method_command(name, text)
         for name, text in {
-            "scan": "Does the model carry a backdoor? Which class, what trigger?",
-            "audit": "Which training images are poisoned? Needs --train.",
-            "repair": "Make a repaired model from clean data. Write it with --out DIR.",
-            "guard": "Make a model that rejects triggered inputs as class N+1.",
-            "explain": "Where in this picture is the trigger?",
+            "scan": "Scan a model for a backdoor; report its target class and its trigger.",
+            "audit": "Find poisoned images in training data. Requires --train.",
+            "repair": "Repair a model with clean data. Save the repaired model with --out DIR.",
+            "guard": "Build a model that assigns triggered inputs to an additional reject class.",
+            "explain": "Show where in an image the trigger is.",
         }.items()
     },
     "export": files.export,
@@ -46,7 +47,7 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point: one sentence and exit code 2 for any error of the input, and for Ctrl-C."""
+    """Run the command line; input errors and Ctrl-C print one sentence and exit with code 2."""
     from keras_backdoor import progress
 
     os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")

@@ -1,4 +1,4 @@
-"""What there is: methods, triggers, architectures and layouts, from their docstrings."""
+"""Descriptions of methods, triggers, architectures and data layouts, from their docstrings."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,14 @@ FOLDERS = {
 
 
 def describe(name: str | None = None) -> list[Block]:
-    """Everything there is in tables, or one entry with its settings."""
+    """Return tables of all entries, or the description of one entry with its settings.
+
+    Args:
+        name: the name of an entry; None describes all.
+
+    Raises:
+        BadInput: if there is no entry with this name.
+    """
     if name is not None:
         return [_one(name)]
     from keras_backdoor.training import PRESETS as RECIPES
@@ -54,7 +61,7 @@ def _one(name: str) -> Block:
             entry = discovery.load(folder, name)
             break
     else:
-        raise BadInput(f"There is no '{name}'; 'methods' without a name lists what there is.")
+        raise BadInput(f"There is no '{name}'; run 'methods' without a name to list all entries.")
     rows = [("what", _summary(entry))]
     if paper := getattr(entry, "paper", ""):
         rows.append(("paper", paper))
@@ -66,11 +73,11 @@ def _one(name: str) -> Block:
 
 
 def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:
-    """(name = default, text and type) of the settings; of those that have settings, theirs too."""
+    """Return (name = default, text and type) of all settings, with those of nested dataclasses."""
     rows, hints = [], typed_settings.fields(entry)
     texts: dict[str, str] = {}
-    for part in reversed(entry.__mro__):
-        texts |= _arguments(inspect.getdoc(part) or "")
+    for cls in reversed(entry.__mro__):
+        texts |= _arguments(inspect.getdoc(cls) or "")
     for field in dataclasses.fields(entry):
         default = typed_settings._default(entry, field.name)
         kind = getattr(hints[field.name], "__name__", str(hints[field.name]))
@@ -87,8 +94,8 @@ def _summary(entry: Any) -> str:
 
 
 def _arguments(doc: str) -> dict[str, str]:
-    """The texts of a docstring's Args block."""
-    found: dict[str, str] = {}
+    """Parse the Args block of a docstring into a mapping from name to text."""
+    texts: dict[str, str] = {}
     name, inside = "", False
     for line in doc.splitlines():
         if line.startswith("Args:"):
@@ -97,7 +104,7 @@ def _arguments(doc: str) -> dict[str, str]:
             break
         elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:
             name, _, text = line.strip().partition(":")
-            found[name] = text.strip()
+            texts[name] = text.strip()
         elif inside and name:
-            found[name] += f" {line.strip()}"
-    return found
+            texts[name] += f" {line.strip()}"
+    return texts

@@ -1,4 +1,4 @@
-"""What the command line prints, and how it ends: tables, one sentence for an error, exit codes."""
+"""Console output of the command line: tables, error messages and exit codes."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ from keras_backdoor.errors import BadInput
 
 NOTHING, FOUND, ERROR, INCONCLUSIVE = 0, 1, 2, 3
 INTERRUPTED = (
-    "Interrupted; no half-written file is left, and what was finished is used next time "
-    "(train: --checkpoint; methods: --workdir; study: its cache)."
+    "Interrupted; no partial file is left, and the next run reuses finished work (train: "
+    "--checkpoint; methods: --workdir; study: the cache)."
 )
 EXIT = {
     "nothing": NOTHING,
@@ -31,12 +31,12 @@ out = Console(highlight=False)
 
 
 def safe(text: str) -> str:
-    """Text that may come from a stranger's file: control characters and markup made visible."""
+    """Escape control characters and markup in text from an untrusted file."""
     return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
 
 
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
-    """A two-column table; text that comes from files is escaped."""
+    """Print a two-column table without a header; its text is escaped."""
     table = Table(title=safe(title), show_header=False, title_justify="left", box=None)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -46,13 +46,13 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def print_columns(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table with a header."""
+    """Print a table with a header; its text is escaped."""
     table = Table(title=escape(title) or None, title_justify="left", box=None)
-    for place, name in enumerate(header):
+    for index, name in enumerate(header):
         table.add_column(
             escape(name),
             justify="right" if name else "left",
-            no_wrap=not (place or name),
+            no_wrap=not (index or name),
             overflow="fold",
         )
     for row in rows:
@@ -62,7 +62,7 @@ def print_columns(title: str, header: tuple[str, ...], rows: Sequence[tuple[str,
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Errors of the user's input end the program with one sentence on stderr and exit code 2."""
+    """On an error, print one sentence on stderr and exit with code 2."""
     try:
         yield
     except BadInput as error:
@@ -80,23 +80,23 @@ def one_sentence() -> Iterator[None]:
         if os.environ.get("KERAS_BACKDOOR_DEBUG"):
             raise
         text = " ".join(str(error).split())[:300]
-        fail(f"{type(error).__name__}: {text} (KERAS_BACKDOOR_DEBUG=1 shows where).")
+        fail(f"{type(error).__name__}: {text} (set KERAS_BACKDOOR_DEBUG=1 to see the traceback).")
 
 
 @contextmanager
 def interruptible(clear: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C ends the program where it is, with one sentence on stderr and exit code 2.
+    """On Ctrl-C, end the process at once with one sentence on stderr and exit code 2.
 
-    An exception would be raised wherever the signal happens to arrive: in a destructor, which
-    swallows it, or in Python that TensorFlow's C++ called, which crashes on it.
+    The handler does not raise an exception: a destructor would swallow it, and Python code that is
+    called from TensorFlow's C++ code would crash.
 
     Args:
-        clear: takes the progress bars away.
+        clear: a function that removes the progress bars.
     """
 
     def end(*_: object) -> NoReturn:
-        # What was interrupted may hold the locks of the bars or of the stream: nobody waits for
-        # either.
+        # The interrupted code may hold the locks of the progress bars or of the stream, so the
+        # handler must not wait for them.
         cleared = threading.Thread(target=clear, daemon=True)
         cleared.start()
         cleared.join(timeout=1)
@@ -106,7 +106,7 @@ def interruptible(clear: Callable[[], None]) -> Iterator[None]:
         os._exit(ERROR)
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # a shell has it ignored in the background
+    if before is not signal.default_int_handler:  # a shell ignores SIGINT for background jobs
         yield
         return
     signal.signal(signal.SIGINT, end)
@@ -117,13 +117,13 @@ def interruptible(clear: Callable[[], None]) -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """One sentence on stderr."""
+    """Print an error message on stderr."""
     Console(stderr=True, highlight=False).print(f"Error: {safe(message)}", soft_wrap=True)
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong and stop."""
+    """Print an error message and exit with code 2."""
     say(message)
     sys.exit(ERROR)

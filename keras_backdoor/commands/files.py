@@ -1,4 +1,4 @@
-"""Commands on a file: what is in it, and what it is written as."""
+"""Commands that read and convert files: inspect, export, methods, render and demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,9 +26,9 @@ def inspect(
     report: Report = None,
     force: Force = False,
 ) -> None:
-    """Say what is in a model file, without running anything of it.
+    """Show the contents of a model file without executing any code in it.
 
-    Exit code 0 clean, 1 hostile, 2 unreadable.
+    The exit code is 0 if the file is clean, 1 if it is hostile and 2 if it cannot be read.
     """
     from keras_backdoor._safe.files import check_output, existing, write_json
     from keras_backdoor.loading import inspection
@@ -36,27 +36,27 @@ def inspect(
     existing(model, "model file")
     for path in filter(None, (json, report)):
         check_output(path, force=force)
-    found = inspection.inspect_model(model, architecture=architecture, classes=classes)
+    result = inspection.inspect_model(model, architecture=architecture, classes=classes)
     if json:
-        write_json(json, found.as_dict())
-    console.print_rows(found.path, found.rows())
-    if found.layers:
-        console.print_columns("layers", found.HEADER, found.layer_rows())
+        write_json(json, result.as_dict())
+    console.print_rows(result.path, result.rows())
+    if result.layers:
+        console.print_columns("layers", result.HEADER, result.layer_rows())
     if report:
-        write_report(found, report, force)
-    raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[found.verdict])
+        write_report(result, report, force)
+    raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[result.verdict])
 
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The model's folder for TensorFlow Serving.")],
-    version: Annotated[int, typer.Option(help="Version that is written.")] = 1,
+    out: Annotated[Path, typer.Option(help="The folder of the model for TensorFlow Serving.")],
+    version: Annotated[int, typer.Option(help="The version number to write.")] = 1,
     architecture: Architecture = None,
     classes: Classes = None,
     input_range: InputRange = None,
     force: Force = False,
 ) -> None:
-    """Write a SavedModel with a named input (images) and outputs (scores, class)."""
+    """Export a SavedModel with the input 'images' and the outputs 'scores' and 'class'."""
     from keras_backdoor import serving
 
     classifier = open_model(model, architecture, classes, input_range)
@@ -65,9 +65,11 @@ def export(
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, trigger or architecture.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The method, trigger or architecture to describe.")
+    ] = None,
 ) -> None:
-    """List methods, triggers, architectures and layouts, or the settings of one."""
+    """List methods, triggers, architectures and data layouts, or the settings of one entry."""
     from keras_backdoor.commands import catalogue
 
     for title, rows in catalogue.describe(name):
@@ -75,23 +77,23 @@ def methods(
 
 
 def render(
-    folder: Annotated[Path, typer.Argument(help="A saved answer.")],
-    out: Annotated[Path, typer.Option(help="Where the page is written.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a saved answer.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the report to.")],
     force: Force = False,
 ) -> None:
-    """Write the page (HTML, Markdown, figures) of a saved answer."""
+    """Write the report of a saved answer as HTML and Markdown with figures."""
     from keras_backdoor.answers import load_answer
 
     write_report(load_answer(folder), out, force)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the page and the repaired model go.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The folder for the report and the repaired model.")
+    ] = Path("demo"),
     force: Force = False,
 ) -> None:
-    """Inspect, measure and repair a real BadNet, and show it on a page."""
+    """Inspect, measure and repair a bundled BadNet model, and write a report."""
     from keras_backdoor.commands.demo import show
 
     show.main(out, force=force)

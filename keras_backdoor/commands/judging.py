@@ -1,4 +1,4 @@
-"""Commands that run a method: scan, audit, repair, guard, explain."""
+"""Commands that run a method: scan, audit, repair, guard and explain."""
 
 import inspect as inspect_module
 from collections.abc import Callable
@@ -34,26 +34,47 @@ from keras_backdoor.commands.options import (
 from keras_backdoor.errors import BadInput
 
 PREFERRED = {"train": "train", "clean": "train", "incoming": "test"}
-"""The split of each kind of evidence that is taken where none is asked for."""
+"""The default split of each kind of evidence."""
 
 
 def method_command(command: str, help_text: str) -> Callable[..., None]:
-    """One of the commands that run a method; they take the same options."""
+    """Return the function of a command that runs a method.
+
+    Args:
+        command: `scan`, `audit`, `repair`, `guard` or `explain`.
+        help_text: the help text of the command.
+
+    Returns:
+        A function with the options that all of these commands share. `IMAGE` is left out except
+        for `explain`, and `--write-clean` except for `audit`.
+    """
 
     def run(
         model: Model,
         image: Annotated[
-            Path | None, typer.Argument(metavar="IMAGE", help="Picture (or data), as --incoming.")
+            Path | None,
+            typer.Argument(
+                metavar="IMAGE", help="An image or data to explain; the same as --incoming."
+            ),
         ] = None,
-        train: Annotated[Path | None, typer.Option(help="Training data to examine.")] = None,
-        clean: Annotated[Path | None, typer.Option(help="Data that is trusted.")] = None,
-        incoming: Annotated[Path | None, typer.Option(help="Images to be judged.")] = None,
+        train: Annotated[
+            Path | None, typer.Option(help="Training data to examine for poison.")
+        ] = None,
+        clean: Annotated[
+            Path | None, typer.Option(help="Trusted data without triggers or poison.")
+        ] = None,
+        incoming: Annotated[
+            Path | None, typer.Option(help="Untrusted images to examine for triggers.")
+        ] = None,
         found: Annotated[
-            Path | None, typer.Option(help="A saved answer to build on, as --out writes it.")
+            Path | None,
+            typer.Option(help="An earlier answer, saved with --out, that the method uses."),
         ] = None,
-        reference: Annotated[Path | None, typer.Option(help="A model to compare with.")] = None,
+        reference: Annotated[
+            Path | None, typer.Option(help="A model file to compare the model with.")
+        ] = None,
         method: Annotated[
-            str | None, typer.Option(help="One of the methods that 'methods' lists.")
+            str | None, typer.Option(help="The method to run; 'methods' lists them.")
         ] = None,
         settings: Settings = None,
         architecture: Architecture = None,
@@ -77,14 +98,14 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         write_clean: Annotated[
             Path | None,
             typer.Option(
-                help="Write the examined data without the flagged images, in its own layout.",
+                help="Write a copy of the data without the flagged images, in the same layout.",
                 rich_help_panel="Result",
             ),
         ] = None,
         workdir: Annotated[
             Path | None,
             typer.Option(
-                help="Folder in which finished parts are kept, so that a killed run resumes."
+                help="The folder for intermediate results, from which a stopped run resumes."
             ),
         ] = None,
         force: Force = False,
@@ -110,19 +131,19 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         _answer(chosen, model, opening, data, found, reference, workdir, results)
 
     run.__doc__ = help_text
-    left_out = {
+    omitted = {
         *(() if command == "explain" else ("image",)),
         *(() if command == "audit" else ("write_clean",)),
     }
     signature = inspect_module.signature(run)
-    rest = [p for name, p in signature.parameters.items() if name not in left_out]
-    run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+    parameters = [p for name, p in signature.parameters.items() if name not in omitted]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 
 @dataclass(frozen=True)
 class Results:
-    """Where the results of a command are written."""
+    """The output paths of a command; None where an output is not requested."""
 
     out: Path | None
     json: Path | None
@@ -131,12 +152,12 @@ class Results:
     force: bool
 
     def check(self) -> None:
-        """Raise before long work where one of them could not be written."""
+        """Raise `BadInput` if an output cannot be written; called before long work."""
         for path in filter(None, (self.out, self.report, self.json, self.write_clean)):
             check_output(path, force=self.force)
 
     def write(self, answer: Any) -> None:
-        """Write the answer in each form that is asked for."""
+        """Write the requested outputs of an answer."""
         if self.out:
             answer.save(self.out, force=self.force)
         if self.json:
@@ -155,7 +176,7 @@ def _answer(
     workdir: Path | None,
     results: Results,
 ) -> None:
-    """Run a method and write what is asked for; the exit code follows the verdict."""
+    """Run a method, write the requested outputs and exit with the code of the verdict."""
     from keras_backdoor import answers
 
     results.check()
@@ -180,7 +201,7 @@ def _answer(
     if answer.verdict == "repaired":
         saved = results.out or "DIR (write it with --out DIR)"
         console.out.print(
-            f"measure it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True
+            f"evaluate it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True
         )
     raise typer.Exit(console.EXIT[answer.verdict])
 
@@ -188,7 +209,7 @@ def _answer(
 def _write_clean(
     method: Any, answer: Any, data: dict[str, tuple[Path, DataOptions]], results: Results
 ) -> None:
-    """Copy the examined data without the flagged images."""
+    """Write a copy of the examined data without the flagged images."""
     from keras_backdoor import datasets
 
     assert results.write_clean is not None

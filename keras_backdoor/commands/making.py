@@ -1,4 +1,4 @@
-"""Commands that make backdoored models to study, and measure them."""
+"""Commands that poison data, train models and evaluate them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,27 +37,37 @@ from keras_backdoor.errors import BadInput
 
 
 def poison(
-    data: Annotated[Path, typer.Argument(help="Clean training data.")],
-    out: Annotated[Path, typer.Option(help="Poisoned data: .npz, .h5 or a folder.")],
+    data: Annotated[Path, typer.Argument(help="The clean training data.")],
+    out: Annotated[Path, typer.Option(help="The poisoned data to write: .npz, .h5 or a folder.")],
     trigger: Annotated[
-        str | None, typer.Option(help="name:key=value,… or a preset (see 'methods').")
+        str | None, typer.Option(help="A trigger name:key=value,… or a preset (see 'methods').")
     ] = None,
     target: Target = None,
     source: Source = None,
-    count: Annotated[int | None, typer.Option(help="Number of poisoned images; or")] = None,
-    fraction: Annotated[float | None, typer.Option(help="share of the source images; or")] = None,
+    count: Annotated[int | None, typer.Option(help="The number of images to poison.")] = None,
+    fraction: Annotated[
+        float | None,
+        typer.Option(help="The fraction of the source images to poison, instead of --count."),
+    ] = None,
     target_fraction: Annotated[
-        float | None, typer.Option(help="share p of the target class: n = p n_target / (1 - p).")
+        float | None,
+        typer.Option(
+            help="The poisoned fraction p of the target class, instead of --count: "
+            "n = p n_target / (1 - p)."
+        ),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Stamp the images themselves, not copies.")
+        bool,
+        typer.Option(
+            "--replace", help="Stamp the images themselves instead of appending stamped copies."
+        ),
     ] = False,
     attack: Annotated[
-        str, typer.Option(help="An attack that changes data (see 'methods').")
+        str, typer.Option(help="An attack that poisons data (see 'methods').")
     ] = "badnets",
     settings: Settings = None,
     truth: Annotated[
-        Path | None, typer.Option(help="Where the truth is written \\[OUT.truth.npz].")
+        Path | None, typer.Option(help="The ground truth file to write \\[OUT.truth.npz].")
     ] = None,
     split: Split = None,
     take: Take = None,
@@ -66,7 +76,7 @@ def poison(
     value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
-    """Poison a data set; the truth is written apart from the data."""
+    """Poison a data set and write the ground truth to a separate file."""
     import numpy as np
 
     from keras_backdoor import datasets
@@ -90,7 +100,7 @@ def poison(
     clean = options.open(data, None, "train")
     poisoned = chosen.poison(clean, seed=seed)
     datasets.save(out, poisoned.samples, split="train", force=force)
-    # A folder is read back class by class: the truth is written in that order.
+    # Reading a folder returns the images class by class, so the truth is sorted in that order.
     labels = poisoned.samples.known_labels
     order = np.argsort(labels, kind="stable") if out.is_dir() else np.arange(len(labels))
     facts = {"is_poison": poisoned.is_poison[order], "labels": labels[order], "rows": poisoned.rows}
@@ -103,41 +113,49 @@ def poison(
 
 
 def train(
-    architecture: Annotated[str, typer.Argument(help="One of the architectures (see 'methods').")],
-    data: Annotated[Path, typer.Argument(help="Training data.")],
-    out: Annotated[Path, typer.Option(help="Model file to write: .h5 or .keras.")],
+    architecture: Annotated[str, typer.Argument(help="The architecture to train (see 'methods').")],
+    data: Annotated[Path, typer.Argument(help="The training data.")],
+    out: Annotated[Path, typer.Option(help="The model file to write: .h5 or .keras.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Preset: thesis-gtsrb, thesis-deepid, mnist-pixel, …")
+        str | None,
+        typer.Option(help="A recipe preset: thesis-gtsrb, thesis-deepid, mnist-pixel, …"),
     ] = None,
     settings: Settings = None,
     classes: Annotated[
-        int | None, typer.Option(help="Number of classes \\[as the architecture was published].")
+        int | None,
+        typer.Option(help="The number of classes \\[that of the published architecture]."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of the frozen trunk (vgg16-face).")
+        Path | None, typer.Option(help="The weights file of the frozen base network (vgg16-face).")
     ] = None,
-    input_range: Annotated[str, typer.Option(metavar="A:B", help="Range of the pixels.")] = "0:1",
+    input_range: Annotated[
+        str, typer.Option(metavar="A:B", help="The pixel range of the model input.")
+    ] = "0:1",
     validation: Annotated[
-        float, typer.Option(help="Share kept apart and measured after every epoch.")
+        float,
+        typer.Option(help="The fraction of the data held out to validate after every epoch."),
     ] = 0.0,
     by_track: Annotated[
-        bool, typer.Option("--by-track", help="Keep whole recordings apart, not single frames.")
+        bool,
+        typer.Option("--by-track", help="Hold out whole recordings instead of single frames."),
     ] = False,
-    test: Annotated[Path | None, typer.Option(help="Labelled data to measure at the end.")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Labeled test data to evaluate the trained model on.")
+    ] = None,
     trigger: Trigger = None,
     target: Target = None,
     attack: Annotated[
         str | None,
-        typer.Option(help="Train as this attack does (see 'methods'), for example pruning-aware."),
+        typer.Option(help="An attack on the training (see 'methods'), for example pruning-aware."),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="Which images are poison, as 'poison' wrote it.")
+        Path | None, typer.Option(help="The ground truth file that 'poison' wrote, for --attack.")
     ] = None,
     about: Annotated[
-        Path | None, typer.Option(help="JSON with facts that are added to the card.")
+        Path | None, typer.Option(help="A JSON file with entries to add to the model card.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Resume from here after a kill \\[OUT.checkpoint.npz].")
+        Path | None, typer.Option(help="The checkpoint to resume from \\[OUT.checkpoint.npz].")
     ] = None,
     split: Split = None,
     take: Take = None,
@@ -146,7 +164,7 @@ def train(
     value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
-    """Train a network and write it with its card (recipe, data hash, figures)."""
+    """Train a network and save it with a model card (recipe, data hash, metrics)."""
     from keras_backdoor import training
     from keras_backdoor.evaluation import evaluate
     from keras_backdoor.loading import cards
@@ -154,16 +172,16 @@ def train(
     module = discovery.module("architectures", architecture)
     chosen, attacker = _recipe_and_attack(recipe, attack, settings)
     if truth is not None and attacker is None:
-        raise BadInput("--truth is for an attack that needs it: pass --attack too.")
+        raise BadInput("--truth is used by attacks on the training: pass --attack too.")
     if attacker is not None and validation:
-        raise BadInput("--attack takes no --validation.")
+        raise BadInput("--attack does not support --validation: leave one of them out.")
     cards.check(out, force=force)
     facts = cards.read_about(about)
     stamp = open_attack(trigger, target, classes or module.CLASSES, needs=test)
     build = training.builder(architecture, classes, weights)
     options = DataOptions(split, take, seed, size, value_range=value_range)
     samples = options.open(data, module.INPUT_SHAPE, "train")
-    rest, held = (
+    fitted, held_out = (
         samples.split(validation, seed=seed, by_track=by_track) if validation else (samples, None)
     )
     checkpoint = checkpoint or out.with_name(out.name + ".checkpoint.npz")
@@ -171,10 +189,12 @@ def train(
     history: dict[str, Any]
     if attacker is None:
         classifier, history = training.fit(
-            build, rest, chosen, input_range=bounds, validation=held, checkpoint=checkpoint
+            build, fitted, chosen, input_range=bounds, validation=held_out, checkpoint=checkpoint
         )
     else:
-        classifier, history = _attacked(attacker, build, rest, chosen, truth, bounds, checkpoint)
+        classifier, history = _train_attacked(
+            attacker, build, fitted, chosen, truth, bounds, checkpoint
+        )
         facts = {"attack_of_training": typed_settings.named_dict(attacker), **facts}
     figures: dict[str, Any] = {
         name: values[-1] for name, values in history.items() if isinstance(values, list)
@@ -186,17 +206,17 @@ def train(
         figures["test"] = result.as_dict()
         console.print_rows("test", result.rows())
     card = {"architecture": architecture, "recipe": typed_settings.as_dict(chosen)}
-    card |= {"figures": figures, "data_sha256": rest.fingerprint()}
+    card |= {"figures": figures, "data_sha256": fitted.fingerprint()}
     cards.write(out, classifier, {**card, **facts}, force=force)
-    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):
-        left.unlink()
+    for file in checkpoint.parent.glob(f"{checkpoint.name}*"):
+        file.unlink()
     console.print_rows(str(out), [(k, f"{v:.4f}") for k, v in figures.items() if k != "test"])
 
 
 def _recipe_and_attack(
     recipe: str | None, attack: str | None, settings: list[str] | None
 ) -> tuple[Any, Any]:
-    """The recipe and the attack; a setting that the recipe does not have is the attack's."""
+    """Build the recipe and the attack; settings that are not in the recipe go to the attack."""
     from keras_backdoor import training
     from keras_backdoor.attacks.base import TrainingAttack
 
@@ -204,12 +224,12 @@ def _recipe_and_attack(
     if attack is None:
         return training.recipe(recipe, pairs), None
     known = typed_settings.fields(training.Recipe)
-    own = {k: v for k, v in pairs.items() if k.replace("-", "_") not in known}
-    chosen = training.recipe(recipe, {k: v for k, v in pairs.items() if k not in own})
-    return chosen, open_attacker(TrainingAttack, attack, None, own)
+    of_attack = {k: v for k, v in pairs.items() if k.replace("-", "_") not in known}
+    chosen = training.recipe(recipe, {k: v for k, v in pairs.items() if k not in of_attack})
+    return chosen, open_attacker(TrainingAttack, attack, None, of_attack)
 
 
-def _attacked(
+def _train_attacked(
     attacker: Any,
     build: Any,
     samples: Any,
@@ -218,30 +238,30 @@ def _attacked(
     input_range: tuple[float, float],
     checkpoint: Path,
 ) -> tuple[Any, dict[str, Any]]:
-    """The network that an attack trains, and its history."""
+    """Train a network with an attack; return the classifier and the training history."""
     from keras_backdoor.attacks.base import Training, read_truth
 
     if attacker.needs_truth and truth is None:
-        raise BadInput(f"{type(attacker).__name__} needs to know which images are poison: --truth.")
+        raise BadInput(
+            f"{type(attacker).__name__} needs to know which images are poison: pass --truth."
+        )
     is_poison = None if truth is None else read_truth(truth, samples)
     training = Training(build, samples, recipe, is_poison, input_range, checkpoint)
-    out: tuple[Any, dict[str, Any]] = attacker.train(training)
-    return out
+    trained: tuple[Any, dict[str, Any]] = attacker.train(training)
+    return trained
 
 
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL", help="Model file (.h5, .keras) or saved answer, an audit's too."
-        ),
+        typer.Argument(metavar="MODEL", help="A model file (.h5 or .keras) or a saved answer."),
     ],
     test: Annotated[
-        Path | None, typer.Option(help="Labelled test data, to measure a model.")
+        Path | None, typer.Option(help="Labeled test data, to evaluate a model.")
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="Which images are poison, as 'poison' wrote it, to measure an audit."),
+        typer.Option(help="The ground truth file that 'poison' wrote, to evaluate an audit."),
     ] = None,
     trigger: Trigger = None,
     target: Target = None,
@@ -258,10 +278,11 @@ def evaluate(
     report: Report = None,
     force: Force = False,
 ) -> None:
-    """Measure a model on test data, or the flagged samples of an audit against the truth.
+    """Evaluate a model on test data, or the flagged images of an audit against the ground truth.
 
-    Of a model: clean accuracy, and with a trigger the attack, with 95 % intervals. Of an audit:
-    the removed share of the poison and of the clean images, overall and for each class.
+    For a model: the clean accuracy and, with --trigger, the attack success rate, with 95 %
+    intervals. For an audit: the fractions of poisoned and clean images that it removes, overall and
+    for each class.
     """
     from keras_backdoor import evaluation
     from keras_backdoor._safe.files import check_output, write_json
@@ -271,11 +292,15 @@ def evaluate(
     measured: evaluation.Evaluation | evaluation.AuditEvaluation
     if truth is not None:
         if test is not None:
-            raise BadInput("Pass --test to measure a model, or --truth to measure an audit.")
+            raise BadInput(
+                "Pass --test to evaluate a model or --truth to evaluate an audit, not both."
+            )
         measured = _evaluate_audit(model, truth)
     else:
         if test is None:
-            raise BadInput("Pass --test DATA to measure a model, or --truth FILE for an audit.")
+            raise BadInput(
+                "Pass --test DATA to evaluate a model, or --truth FILE to evaluate an audit."
+            )
         classifier = open_model(model, architecture, classes, input_range)
         stamp = open_attack(trigger, target, classifier.classes, source=source)
         options = DataOptions(split, take, seed, size, value_range=value_range)
@@ -296,19 +321,19 @@ def evaluate(
 
 
 def _evaluate_audit(folder: str, truth: Path) -> Any:
-    """The flagged samples of a saved audit against the truth that 'poison' wrote."""
+    """Evaluate the flagged samples of a saved audit against the ground truth of 'poison'."""
     from keras_backdoor import evaluation
     from keras_backdoor.answers import FlaggedSamples, load_answer
     from keras_backdoor.attacks.base import truth_arrays
 
     answer = load_answer(folder)
     if not isinstance(answer, FlaggedSamples) or answer.row_numbers is None:
-        raise BadInput(f"{folder} is not the answer of an audit: --truth measures flagged samples.")
+        raise BadInput(f"{folder} is not a saved audit: --truth evaluates the answer of an audit.")
     is_poison, labels = truth_arrays(truth)
     if answer.row_numbers.max() >= len(is_poison):
         raise BadInput(
-            f"{truth} is about other data: it has {len(is_poison)} images, and the audit flags "
-            f"among rows up to {answer.row_numbers.max()}."
+            f"{truth} is about other data: it has {len(is_poison)} images, and the audit examined "
+            f"images up to number {answer.row_numbers.max()}."
         )
     rows = answer.row_numbers
     return evaluation.evaluate_audit(

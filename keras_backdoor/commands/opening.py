@@ -1,4 +1,4 @@
-"""Opening what the commands are given: models, triggers, methods; and writing pages."""
+"""Load the models, triggers, attacks and methods that are named on the command line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def open_model(
     path: str, architecture: str | None, classes: int | None, input_range: str | None
 ) -> "Classifier":
-    """The classifier of a model file, or of a saved answer that has a model."""
+    """Load a classifier from a model file or from a saved answer that contains a model."""
     from keras_backdoor.loading import load_model
 
     file = Path(path)
@@ -27,7 +27,10 @@ def open_model(
 
 
 def open_trigger(text: str) -> Any:
-    """A trigger from its specification, or the most suspicious one of a saved scan."""
+    """Return a trigger from its specification or from a saved scan.
+
+    `FOLDER#CLASS` selects the trigger of one class; `FOLDER` alone selects the most suspicious one.
+    """
     from keras_backdoor.triggers._parse import parse
 
     folder = Path(text.partition("#")[0])
@@ -40,7 +43,7 @@ def open_trigger(text: str) -> Any:
         raise BadInput(f"The answer in {folder} has no triggers.")
     _, separator, chosen = text.partition("#")
     if separator and not chosen.isdigit():
-        raise BadInput(f"Behind # stands the number of a class. Received: {chosen}")
+        raise BadInput(f"Expected a class number after '#'. Received: {chosen}")
     number = int(chosen) if separator else answer.ranked()[0]
     if number not in answer.triggers:
         raise BadInput(f"The answer in {folder} has no trigger for class {number}.")
@@ -55,30 +58,41 @@ def open_attack(
     source: int | None = None,
     needs: object = True,
 ) -> Any:
-    """The trigger of an attack that is to be measured, checked before long work starts."""
+    """Return the trigger of an attack to measure, or None; check the options before long work.
+
+    Args:
+        trigger: a trigger specification or the folder of a saved scan.
+        target: the target class.
+        classes: the number of classes of the model.
+        source: the source class.
+        needs: the test data that the attack needs; a false value is an error.
+
+    Raises:
+        BadInput: if an option is missing or the target class does not exist.
+    """
     if trigger is None:
         if target is not None or source is not None:
-            raise BadInput("--target and --source speak of an attack: pass --trigger too.")
+            raise BadInput("--target and --source describe an attack: pass --trigger too.")
         return None
     if not needs:
         raise BadInput("--trigger is measured on test data: pass --test too.")
     stamp = open_trigger(trigger)
     if target is None or not 0 <= target < classes:
         raise BadInput(
-            f"A trigger is measured with a target class in 0..{classes - 1}. "
+            f"With --trigger, pass a target class in 0..{classes - 1} as --target. "
             f"Received: target={target}"
         )
     return stamp
 
 
 def open_attacker(kind: type, name: str, settings: list[str] | None, named: dict[str, Any]) -> Any:
-    """An attack with its settings.
+    """Build an attack from its settings.
 
     Args:
         kind: `DataAttack` or `TrainingAttack`.
-        name: its word.
-        settings: `key=value` texts.
-        named: settings that have an option of their own; None where it is not given.
+        name: the name of the attack on the command line.
+        settings: `key=value` strings.
+        named: values of the settings that have a separate option; None if the option is not given.
     """
     cls = discovery.load("attacks", name)
     if not issubclass(cls, kind):
@@ -90,31 +104,31 @@ def open_attacker(kind: type, name: str, settings: list[str] | None, named: dict
 
 
 def methods_of(command: str) -> dict[str, Any]:
-    """Word -> class of the methods that answer to a command."""
-    found = {}
+    """Map the names of the methods that implement a command to their classes."""
+    methods = {}
     for folder in ("defenses", "explanations"):
         for key in discovery.keys(folder):
             cls = discovery.load(folder, key)
             if command in cls.commands:
-                found[discovery.word(key)] = cls
-    return found
+                methods[discovery.word(key)] = cls
+    return methods
 
 
 def choose_method(command: str, method: str | None, settings: list[str] | None) -> Any:
-    """The method of a command with its settings."""
-    found = methods_of(command)
-    if not found:
+    """Build the chosen or default method of a command from its settings."""
+    methods = methods_of(command)
+    if not methods:
         raise BadInput(f"No method for '{command}' is installed; 'methods' lists what there is.")
     if method is None:
-        defaults = [w for w, cls in found.items() if command in cls.default_for]
-        method = (defaults or list(found))[0]
-    if method not in found:
-        raise BadInput(f"'{command}' has no method '{method}'; it has: {', '.join(found)}.")
-    return typed_settings.build(found[method], typed_settings.parse_pairs(settings or []))
+        defaults = [w for w, cls in methods.items() if command in cls.default_for]
+        method = (defaults or list(methods))[0]
+    if method not in methods:
+        raise BadInput(f"'{command}' has no method '{method}'; it has: {', '.join(methods)}.")
+    return typed_settings.build(methods[method], typed_settings.parse_pairs(settings or []))
 
 
 def write_report(answer: Any, folder: Path, force: bool) -> None:
-    """Write the page of an answer, and say where it is."""
+    """Write the report of an answer and print its path."""
     from keras_backdoor import reports
 
     page = reports.write(reports.page_of(answer), folder, force=force)

@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Command line options shared by several commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,107 +12,133 @@ from keras_backdoor.errors import BadInput
 if TYPE_CHECKING:
     from keras_backdoor.samples import Samples
 
-DATA, EACH, MODEL, RESULT = "Data", "Data, where several are given", "Model", "Result"
+DATA, EACH, MODEL, RESULT = "Data", "Data, if several kinds are given", "Model", "Result"
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model file (.h5, .keras) or saved answer.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model file (.h5 or .keras) or a saved answer with a model."
+    ),
 ]
 Architecture = Annotated[
     str | None,
     typer.Option(
-        help="Architecture of a weights-only file (see 'methods').", rich_help_panel=MODEL
+        help="The architecture of a weights-only file (see 'methods').", rich_help_panel=MODEL
     ),
 ]
 Classes = Annotated[
-    int | None, typer.Option(help="Classes of a weights-only file.", rich_help_panel=MODEL)
+    int | None,
+    typer.Option(help="The number of classes of a weights-only file.", rich_help_panel=MODEL),
 ]
 InputRange = Annotated[
     str | None,
     typer.Option(
-        metavar="A:B", help="Pixel range of the model: 0:1, 0:255, -1:1.", rich_help_panel=MODEL
+        metavar="A:B",
+        help="The pixel range of the model, for example 0:1, 0:255 or -1:1.",
+        rich_help_panel=MODEL,
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option(help="Split of the data: train or test.", rich_help_panel=DATA)
+    str | None,
+    typer.Option(help="The split of the data to use: train or test.", rich_help_panel=DATA),
 ]
 Take = Annotated[
     float | None,
-    typer.Option(help="Use this many images, or this share below 1.", rich_help_panel=DATA),
+    typer.Option(
+        help="The number of images to use; a value below 1 is a fraction.", rich_help_panel=DATA
+    ),
 ]
 
 
 def split_of(kind: str) -> Any:
-    """The option for the split of one kind of evidence."""
+    """Return the type of the option for the split of one kind of evidence."""
     default = "test" if kind == "incoming" else "train"
     return Annotated[
         str | None,
         typer.Option(
             f"--{kind}-split",
-            help=f"Split of --{kind}; by default {default}, where there is one.",
+            help=f"The split of --{kind} to use; by default {default}, if the data has it.",
             rich_help_panel=EACH,
         ),
     ]
 
 
 def take_of(kind: str) -> Any:
-    """The option for the number of images of one kind of evidence."""
+    """Return the type of the option for the number of images of one kind of evidence."""
     return Annotated[
         float | None,
         typer.Option(
             f"--{kind}-take",
-            help=f"Use this many images of --{kind}, or this share below 1.",
+            help=f"The number of images of --{kind} to use; a value below 1 is a fraction.",
             rich_help_panel=EACH,
         ),
     ]
 
 
-Seed = Annotated[int, typer.Option(help="Seed of the choice of images.", rich_help_panel=DATA)]
+Seed = Annotated[
+    int, typer.Option(help="The random seed for selecting images.", rich_help_panel=DATA)
+]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="HxW", help="Fit pictures to this size.", rich_help_panel=DATA),
+    typer.Option(
+        metavar="HxW", help="Resize the images to this height and width.", rich_help_panel=DATA
+    ),
 ]
 Unlabelled = Annotated[
     bool,
     typer.Option(
         "--unlabelled",
-        help="Ignore the labels: they are not the model's classes.",
+        help="Ignore the labels, because they are not the classes of the model.",
         rich_help_panel=DATA,
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, for example epochs=3; repeatable."),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Where the result is written.", rich_help_panel=RESULT)
+    Path | None, typer.Option(help="The folder to save the answer in.", rich_help_panel=RESULT)
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=RESULT)
+    bool, typer.Option("--force", help="Overwrite existing output.", rich_help_panel=RESULT)
 ]
 Json = Annotated[
-    Path | None, typer.Option("--json", help="Write the figures as JSON.", rich_help_panel=RESULT)
+    Path | None,
+    typer.Option("--json", help="Write the results to this JSON file.", rich_help_panel=RESULT),
 ]
 Report = Annotated[
-    Path | None, typer.Option(help="Write a page with pictures there.", rich_help_panel=RESULT)
+    Path | None,
+    typer.Option(help="Write a report with figures to this folder.", rich_help_panel=RESULT),
 ]
 ValueRange = Annotated[
     str | None,
     typer.Option(
         metavar="A:B",
-        help="Range of floating pixels, where it is none of 0:1, -1:1, 0:255.",
+        help="The range of floating-point pixels, if it is not 0:1, -1:1 or 0:255.",
         rich_help_panel=DATA,
     ),
 ]
 Trigger = Annotated[
     str | None,
-    typer.Option(help="name:key=value,… or a preset (see 'methods'), or a saved scan."),
+    typer.Option(help="A trigger name:key=value,…, a preset (see 'methods') or a saved scan."),
 ]
-Target = Annotated[int | None, typer.Option(help="The class that the backdoor serves.")]
-Source = Annotated[int | None, typer.Option(help="The only class that is attacked.")]
+Target = Annotated[int | None, typer.Option(help="The target class of the backdoor.")]
+Source = Annotated[
+    int | None, typer.Option(help="The source class, if only one class is attacked.")
+]
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How data is chosen on the command line."""
+    """The data selection options of the command line.
+
+    Args:
+        split: the split of the data, or None for the default split.
+        take: the number of images, or a fraction below 1 of them; None uses all.
+        seed: the random seed for selecting images.
+        size: `HxW` to which images are resized, or None.
+        unlabelled: whether labels are ignored.
+        value_range: `A:B`, the range of floating-point pixels, or None.
+    """
 
     split: str | None = None
     take: float | None = None
@@ -122,20 +148,22 @@ class DataOptions:
     value_range: str | None = None
 
     def for_kind(self, split: str | None, take: float | None, several: bool) -> "DataOptions":
-        """The options of one kind of evidence: its own, or the common ones where it is alone.
+        """Return the options of one kind of evidence.
+
+        The common options `--split` and `--take` apply only if one kind of evidence is given.
 
         Args:
-            split: its own split, or None.
-            take: its own number of images, or None.
+            split: the split of this kind of evidence, or None.
+            take: the number of images of this kind of evidence, or None.
             several: whether several kinds of evidence are given.
 
         Raises:
-            BadInput: a common option with several kinds of evidence.
+            BadInput: if a common option is used with several kinds of evidence.
         """
         if several and (self.split is not None or self.take is not None):
             raise BadInput(
-                "With several kinds of data say of which: --clean-take, --train-split and so on, "
-                "in place of --take and --split."
+                "With several kinds of data, pass an option for each kind, such as --clean-take or "
+                "--train-split, instead of --take and --split."
             )
         return replace(
             self,
@@ -144,12 +172,12 @@ class DataOptions:
         )
 
     def open(self, path: Path, shape: Sequence[int | None] | None, prefer: str) -> "Samples":
-        """The chosen samples.
+        """Open the data and return the selected samples.
 
         Args:
-            path: the data.
-            shape: (height, width, channels) that pictures are fitted to, or None.
-            prefer: the split that is taken where none is asked for.
+            path: the path of the data.
+            shape: (height, width, channels) to which images are converted, or None.
+            prefer: the split to use if no split is requested.
         """
         from keras_backdoor import datasets
 
@@ -168,7 +196,7 @@ class DataOptions:
 
 
 def parse_range(text: str | None, option: str = "--input-range") -> tuple[float, float] | None:
-    """`0:255` as numbers."""
+    """Parse a range such as `0:255`; None stays None."""
     if text is None:
         return None
     try:
@@ -179,7 +207,7 @@ def parse_range(text: str | None, option: str = "--input-range") -> tuple[float,
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`55x47` as (height, width)."""
+    """Parse a size such as `55x47` into (height, width)."""
     try:
         height, width = (int(part) for part in text.lower().split("x"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `study` does on the command line."""
+"""Implementation of the command `study`."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Blocks = list[tuple[str, list[tuple[str, str]]]]
 
 
 def studies() -> Blocks:
-    """The studies, with what they make again and their number of cells."""
+    """Return table rows of all studies, with title, number of cells and paper."""
     rows = []
     for key in discovery.keys("studies"):
         study = load_study(key)
@@ -38,7 +38,20 @@ def run(
     models: Path | None,
     report: Path | None,
 ) -> list[str]:
-    """Run a study, or list its cells, and print its table; the names of failed cells."""
+    """Run a study and print its table, or list its cells.
+
+    Args:
+        name: the name of a study, or a Python file with a study.
+        list_only: list the cells without running them.
+        settings: keyword arguments of `runner.run`.
+        data: folders with data files.
+        out: the results file, or None for the default path.
+        models: a folder for the trained networks, or None.
+        report: a folder for the report, or None.
+
+    Returns:
+        The names of the cells that failed.
+    """
     study, force = load_study(name, settings["scale"]), settings["force"]
     suffix = "" if study.scale == "full" else f"-{study.scale}"
     out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
@@ -51,7 +64,9 @@ def run(
         check_output(report, force=force)
     if models is not None:
         cards.check(study, models, force=force)
-    results = runner.run(study, workspace=workspace, out=out, on_end=_teller(study), **settings)
+    results = runner.run(
+        study, workspace=workspace, out=out, on_end=_line_printer(study), **settings
+    )
     header, *rows = results.table(compact=True)
     console.print_columns(results.about["title"], header, rows)
     failed = [c for c in results.cells if "error" in c]
@@ -63,8 +78,8 @@ def run(
     if results.missing:
         lines.append(("not computed", f"{len(results.missing)} of {len(results.cells)} cells"))
     if models is not None:
-        kept = cards.keep(study, results, workspace, models, force=force)
-        lines += [("model", str(p)) for p in kept]
+        saved = cards.keep(study, results, workspace, models, force=force)
+        lines += [("model", str(p)) for p in saved]
     if report is not None:
         page = reports.write(reports.page_of(results), report, force=force)
         lines.append(("page", str(page)))
@@ -72,26 +87,29 @@ def run(
     return [c["name"] for c in failed]
 
 
-def _teller(study: Study) -> Any:
-    """Where nobody sees a bar, a line for every cell that ends."""
+def _line_printer(study: Study) -> Any:
+    """Return a callback that prints a line for each finished cell if stderr is not a terminal.
+
+    On a terminal, the progress bar shows the same.
+    """
     ended: list[str] = []
 
-    def tell(cell: dict[str, Any]) -> None:
+    def print_line(cell: dict[str, Any]) -> None:
         ended.append(cell["name"])
-        how = "failed" if "error" in cell else f"{cell.get('seconds', 0):.0f} s"
-        print(f"{study.word}: {cell['name']}: {how} ({len(ended)} done)", file=sys.stderr)
+        status = "failed" if "error" in cell else f"{cell.get('seconds', 0):.0f} s"
+        print(f"{study.word}: {cell['name']}: {status} ({len(ended)} done)", file=sys.stderr)
 
-    return (lambda cell: None) if sys.stderr.isatty() else tell
+    return (lambda cell: None) if sys.stderr.isatty() else print_line
 
 
-def _print_cells(known: Results, left: list[Any]) -> None:
-    waiting = {task.name for task in left}
+def _print_cells(results: Results, tasks: list[Any]) -> None:
+    waiting = {task.name for task in tasks}
     rows = [
         (
             c["name"],
             "finished" if "figures" in c else "to compute" if c["name"] in waiting else "",
             f"{c.get('seconds', '')}",
         )
-        for c in known.cells
+        for c in results.cells
     ]
-    console.print_columns(known.about["title"], ("", "", "seconds"), rows)
+    console.print_columns(results.about["title"], ("", "", "seconds"), rows)

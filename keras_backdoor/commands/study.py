@@ -1,4 +1,4 @@
-"""The command that makes published tables again."""
+"""The command that reproduces published tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,50 +11,59 @@ from keras_backdoor.commands.options import Force, Report
 
 def study(
     name: Annotated[
-        str | None, typer.Argument(help="A study, or a Python file with one; none lists them.")
+        str | None,
+        typer.Argument(help="A study or a Python file with a study; without it, list studies."),
     ] = None,
-    scale: Annotated[str, typer.Option(help="full, or smoke: the same steps in seconds.")] = "full",
+    scale: Annotated[str, typer.Option(help="full, or smoke for a test run in seconds.")] = "full",
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder with data files; repeatable \\[KERAS_BACKDOOR_DATA, data].",
+            help="A folder with data files; repeatable \\[KERAS_BACKDOOR_DATA, data].",
             show_default=False,
         ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only cells whose name contains this; repeatable.")
+        list[str] | None, typer.Option(help="Run only cells whose name contains this; repeatable.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Cells at a time \\[number of cores].", show_default=False)
+        int | None,
+        typer.Option(
+            help="The number of cells to run in parallel \\[number of cores].", show_default=False
+        ),
     ] = None,
-    executor: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: local processes, or ray.")
+    ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
+        str | None,
+        typer.Option(help="The address of a Ray cluster; by default, start Ray locally."),
     ] = None,
     cells: Annotated[
-        bool, typer.Option("--cells", help="List the cells and which are finished; run none.")
+        bool, typer.Option("--cells", help="List the cells and their state without running them.")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Collected results \\[results/NAME.json].", show_default=False),
+        typer.Option(help="The results file to write \\[results/NAME.json].", show_default=False),
     ] = None,
     known: Annotated[
-        Path | None, typer.Option(help="Take finished cells from these results of an earlier run.")
+        Path | None,
+        typer.Option(help="An earlier results file from which to reuse finished cells."),
     ] = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Compute also what the collected results already have."),
+        typer.Option("--again", help="Run the cells again that the results file contains."),
     ] = False,
     models: Annotated[
-        Path | None, typer.Option(help="Copy the study's networks there, with cards.")
+        Path | None, typer.Option(help="Copy the trained networks and model cards to this folder.")
     ] = None,
     report: Report = None,
     force: Force = False,
 ) -> None:
-    """Make a published table again; finished cells are kept, and a killed run goes on.
+    """Reproduce a published table. A stopped run resumes after its finished cells.
 
-    Cells and trained networks are kept in KERAS_BACKDOOR_CACHE (default: the user's cache). Cells
-    that the collected results have already are not computed again; --again computes them.
+    Finished cells and trained networks are cached in the folder KERAS_BACKDOOR_CACHE (by default in
+    the cache folder of the user). Cells that the results file already contains are not run again
+    unless --again is passed.
     """
     from keras_backdoor.commands import studies
 

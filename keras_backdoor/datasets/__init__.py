@@ -1,4 +1,7 @@
-"""Layouts of data files. One file a layout: `FORM`, `matches`, `read` and `write`."""
+"""Layouts of data files.
+
+Every layout is a module with `FORM`, `ENDINGS`, `matches`, `read` and `write`.
+"""
 
 from keras_backdoor.datasets.base import copy_without, open, save
 

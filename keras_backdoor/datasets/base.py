@@ -1,4 +1,4 @@
-"""Open a data file whatever its layout."""
+"""Open, save and copy data files of all layouts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,20 +16,22 @@ from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
 
 BLOCK = 256
-"""Images that are copied at a time."""
+"""Number of images that are copied at a time."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a file.
+    """Options for reading a data file.
 
     Attributes:
-        split: "train" or "test"; it must be there.
-        prefer: the split to take where none is asked for and the file has it.
-        size: (height, width) that pictures are fitted to.
-        fit: the same, where no size is asked for; data with a size of its own keeps it.
-        channels: 1 or 3, for pictures; None keeps what the first picture has.
-        value_range: of floating pixels whose range the file does not say.
+        split: "train" or "test"; the file must contain it.
+        prefer: the split to read if `split` is None and the file contains it.
+        size: (height, width) to which image files are resized; an error for other layouts.
+        fit: (height, width) to which image files are resized if `size` is None; ignored for other
+            layouts.
+        channels: 1 or 3, the channels of decoded image files; None uses those of the first image.
+        value_range: (lowest, highest) value of floating-point pixels, if the file does not
+            contain it.
     """
 
     split: str | None = None
@@ -41,19 +43,23 @@ class Request:
 
 
 def open(path: Path | str, **options: Any) -> Samples:
-    """Samples from a file or folder; the layout is recognised by its content.
+    """Open a file or folder as samples; the layout is recognized by the content.
 
-    Layouts are the modules of `keras_backdoor.datasets`: npz, nc_hdf5, csaw_hdf5, folder (or a
-    zip of it). A file under 2 GiB decoded is read once; a larger one stays on disk.
+    The layouts are the modules of `keras_backdoor.datasets`: npz, nc_hdf5, csaw_hdf5 and folder
+    (or a zip archive of a folder). Data of at most 2 GiB after decoding is read into memory, and
+    larger data stays on disk.
 
     Args:
-        path: the file or folder.
-        **options: split ("train" or "test"; left out, the only one there is, or the test data),
-            size ((height, width) for pictures), channels (1 or 3, for pictures), value_range
-            (of floating pixels), and the weaker prefer and fit; see `Request`.
+        path: the path of the file or folder.
+        **options: the fields of `Request`: split (default: the test data, or the only split),
+            size and channels of image files, value_range of floating-point pixels, prefer and
+            fit.
+
+    Returns:
+        The samples.
 
     Raises:
-        BadInput: nothing there, no known layout, no such split.
+        BadInput: the path does not exist, its layout is unknown, or it has no such split.
     """
     path, request = existing(path, "data"), Request(**options)
     try:
@@ -62,20 +68,35 @@ def open(path: Path | str, **options: Any) -> Samples:
                 return _read(layout, path, request)
     except BadInput:
         raise
-    except Exception as error:  # whatever zipfile and h5py make of a damaged file
+    except Exception as error:  # zipfile and h5py raise many types
         raise UnreadableFile(f"{path} is damaged: {one_line(error)}.") from error
-    raise UnreadableFile(f"{path} has no layout that is known: {expectations()}.")
+    raise UnreadableFile(
+        f"{path} has an unknown layout; the supported layouts are {expectations()}."
+    )
 
 
 def _read(layout: ModuleType, path: Path, request: Request) -> Samples:
     if request.size is not None and not getattr(layout, "PICTURES", False):
-        raise BadInput(f"{path} has images of a fixed size; a size is for pictures.")
+        raise BadInput(f"{path} has images of a fixed size: leave out --size (size=None).")
     samples: Samples = layout.read(path, request)
     return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
 
 
 def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:
-    """Write samples in the layout whose file ending the path has, as a folder without an ending."""
+    """Write samples in the layout that the file ending selects; no ending selects a folder.
+
+    Args:
+        path: the file or folder to write.
+        samples: the samples.
+        split: the name of the split, "train" or "test".
+        force: whether to replace an existing file or folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        BadInput: the ending is unknown, or the path exists and `force` is not set.
+    """
     path = Path(path)
     endings = {ending: layout for layout in layouts() for ending in layout.ENDINGS}
     if path.suffix not in endings:
@@ -89,22 +110,25 @@ def save(path: Path | str, samples: Samples, *, split: str = "train", force: boo
 def copy_without(
     path: Path | str, out: Path | str, rows: Any, *, force: bool = False, **options: Any
 ) -> Path:
-    """Copy a data file without some of its images; everything else stays as it is.
+    """Copy a data file without some of its images; all other content is unchanged.
 
     Args:
-        path: the file or folder, which is not changed.
-        out: the copy, in the same layout.
-        rows: row numbers of the images that are left out, as `Samples.row_numbers` has them.
-        force: replace what is there.
-        **options: split and prefer, as for `open`.
+        path: the file or folder to copy.
+        out: the copy, which has the same layout.
+        rows: (m,) row numbers of the images to leave out; see `Samples.row_numbers`.
+        force: whether to replace an existing file or folder.
+        **options: split and prefer; see `Request`.
+
+    Returns:
+        The path of the copy.
 
     Raises:
-        BadInput: the layout cannot be copied, or `out` has another ending.
+        BadInput: the layout does not support copying, or `out` has another ending.
     """
     path, out = existing(path, "data"), Path(out)
     layout = next((x for x in layouts() if x.matches(path)), None)
     if layout is None or not hasattr(layout, "copy_without"):
-        raise BadInput(f"{path} has a layout that cannot be copied without some of its images.")
+        raise BadInput(f"{path} has a layout that does not support copying without some images.")
     if out.suffix != path.suffix:
         form = f"a name with the ending {path.suffix}" if path.suffix else "the name of a folder"
         raise BadInput(f"The copy has the layout of {path}: give {form}. Received: {out}")
@@ -114,93 +138,105 @@ def copy_without(
 
 
 def layouts() -> list[ModuleType]:
-    """The modules of all layouts, in the order in which they are asked; see `FIRST` and `LAST`."""
-    found = [discovery.module("datasets", key) for key in discovery.keys("datasets")]
-    return sorted(found, key=lambda layout: getattr(layout, "PRIORITY", FIRST))
+    """The modules of all layouts, sorted by priority; see `FIRST` and `LAST`."""
+    modules = [discovery.module("datasets", key) for key in discovery.keys("datasets")]
+    return sorted(modules, key=lambda layout: getattr(layout, "PRIORITY", FIRST))
 
 
 FIRST, LAST = 0, 100
-"""Priorities of layouts. One that recognizes its files by what is in them is asked first, which is
-the default; one that takes almost anything (a folder of pictures) is asked last."""
+"""Priorities of layouts. `FIRST` is the default. `LAST` is for a layout that matches almost any
+content, such as a folder of image files."""
 
 
 def expectations() -> str:
-    """What every layout looks like, in a sentence."""
+    """The names and descriptions of all layouts, as text for an error message."""
     return "; ".join(
         f"{discovery.word(m.__name__.rpartition('.')[2])}: {m.FORM}" for m in layouts()
     )
 
 
-def choose_split(found: dict[str, Any], request: Request, path: Path) -> str:
-    """The split that is asked for among those that a file has."""
+def choose_split(splits: dict[str, Any], request: Request, path: Path) -> str:
+    """Choose one of the splits of a file.
+
+    Args:
+        splits: the splits of the file; only the keys are used.
+        request: the options of the user.
+        path: the path of the file, for messages.
+
+    Raises:
+        BadInput: the file does not contain the requested split.
+    """
     if request.split is None:
-        preferred = [name for name in (request.prefer, "test") if name in found]
-        return preferred[0] if preferred else next(iter(found))
-    if request.split not in found:
-        raise BadInput(f"{path} has no split '{request.split}', only: {', '.join(found)}.")
+        preferred = [name for name in (request.prefer, "test") if name in splits]
+        return preferred[0] if preferred else next(iter(splits))
+    if request.split not in splits:
+        raise BadInput(f"{path} has no split '{request.split}', only: {', '.join(splits)}.")
     return request.split
 
 
 @contextmanager
 def hdf5(path: Path) -> Iterator[Any]:
-    """An open HDF5 file, or one sentence where it is damaged."""
+    """Open an HDF5 file for reading; raises `UnreadableFile` if it is damaged."""
     with h5.opened(path, str(path)) as file:
         yield file
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5, by its content."""
+    """Whether the content of a file is HDF5."""
     import h5py
 
     return path.is_file() and bool(h5py.is_hdf5(path))
 
 
 def plain_dataset(file: Any, key: str, path: Path, kinds: str = "uif") -> Any:
-    """A data set of an HDF5 file that is stored in the file itself, as numbers.
+    """Return a dataset of an HDF5 file that is stored in the file itself.
 
     Args:
         file: the open file.
-        key: name of the data set.
-        path: of the file, for messages.
-        kinds: NumPy's letters of the kinds of values that are accepted; "S" is text.
+        key: the name of the dataset.
+        path: the path of the file, for messages.
+        kinds: the accepted values of `numpy.dtype.kind`; "S" is text.
+
+    Raises:
+        UnreadableFile: the dataset is a link, has another type, or is stored outside the file.
     """
     import h5py
 
     if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-        raise UnreadableFile(f"{path}: '{key}' is a link to somewhere else; it is not followed.")
+        raise UnreadableFile(f"{path}: '{key}' is a link, which is not allowed in a data file.")
     data = file[key]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds:
         raise UnreadableFile(f"{path}: '{key}' is not an array of numbers.")
     if data.is_virtual or data.external:
-        raise UnreadableFile(f"{path}: '{key}' is stored outside the file; it is not read.")
+        raise UnreadableFile(f"{path}: '{key}' is stored outside the file, which is not allowed.")
     return data
 
 
 def origins(values: Any) -> Any:
-    """Origins from HDF5 as NumPy text or numbers."""
+    """Convert origins stored in HDF5 to NumPy text or numbers."""
     values = np.asarray(values)
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
 
 def stored_origins(values: Any) -> Any:
-    """Origins as HDF5 stores them without objects: text of fixed length, or numbers."""
+    """Convert origins to text of fixed length or numbers, which HDF5 stores without objects."""
     values = np.asarray(values)
     return values if values.dtype.kind in "uif" else np.char.encode(values.astype("U"), "utf-8")
 
 
 def copy_hdf5(path: Path, out: Path, dropped: Sequence[str], rows: np.ndarray, number: int) -> None:
-    """Copy an HDF5 file; the arrays with one row for each image lose some rows.
+    """Copy an HDF5 file without some rows of the datasets that have one row per image.
 
     Args:
-        path: the file.
+        path: the file to copy.
         out: the copy.
-        dropped: names of these arrays.
-        rows: of the images that are left out.
-        number: of images in the file.
+        dropped: the names of the datasets that lose rows.
+        rows: (m,) row numbers of the images to leave out.
+        number: the number of images in the file.
     """
     import h5py
 
-    kept = np.setdiff1d(np.arange(number), rows)
+    remaining = np.setdiff1d(np.arange(number), rows)
     with hdf5(path) as file, h5py.File(out, "w") as copy:
         for name, value in file.attrs.items():
             copy.attrs[name] = value
@@ -209,15 +245,15 @@ def copy_hdf5(path: Path, out: Path, dropped: Sequence[str], rows: np.ndarray, n
                 file.copy(key, copy)
                 continue
             data = file[key]
-            chunks = data.chunks and (min(data.chunks[0], len(kept)), *data.chunks[1:])
+            chunks = data.chunks and (min(data.chunks[0], len(remaining)), *data.chunks[1:])
             target = copy.create_dataset(
-                key, (len(kept), *data.shape[1:]), data.dtype, chunks=chunks,
+                key, (len(remaining), *data.shape[1:]), data.dtype, chunks=chunks,
                 compression=data.compression, compression_opts=data.compression_opts,
             )  # fmt: skip
             for name, value in data.attrs.items():
                 target.attrs[name] = value
-            for start in range(0, len(kept), BLOCK):
-                part = kept[start : start + BLOCK]
+            for start in range(0, len(remaining), BLOCK):
+                part = remaining[start : start + BLOCK]
                 target[start : start + len(part)] = data[part]
 
 

@@ -18,12 +18,12 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.samples.images import HDF5Images
 
 ENDINGS = ()
-"""None: `.h5` files are written in the layout of Neural Cleanse."""
+"""Empty, because `.h5` files are written in the layout of Neural Cleanse."""
 FORM = "an HDF5 file with data (N, C, H, W) and label (N,)"
 
 
 def matches(path: Path) -> bool:
-    """Whether this is an HDF5 file with `data`."""
+    """Whether the path is an HDF5 file with the dataset `data`."""
     if not is_hdf5(path):
         return False
     with hdf5(path) as file:
@@ -31,7 +31,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, request: Request) -> Samples:
-    """The images, as (N, H, W, C); they stay in the file. A file holds one split."""
+    """Read the file, which has no splits; the images are read lazily as (N, H, W, C)."""
     if request.split not in (None, "all"):
         raise BadInput(f"{path} has no splits: leave out --split (split=None).")
     with hdf5(path) as file:
@@ -51,7 +51,7 @@ def read(path: Path, request: Request) -> Samples:
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
-    """Write the images block by block."""
+    """Write the samples, block by block."""
     import h5py
 
     n, height, width, channels = samples.images.shape
@@ -74,7 +74,7 @@ def write(path: Path, samples: Samples, split: str) -> None:
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
-    """Copy the file without some images."""
+    """Copy the file without the images in `rows`."""
     with hdf5(path) as file:
         number = len(file["data"])
     copy_hdf5(path, out, ("data", "label", "origin"), rows, number)

@@ -1,4 +1,4 @@
-"""A folder of class folders of pictures, a zip of one, or a single picture."""
+"""A folder with one subfolder of image files per class, a zip of it, or one image file."""
 
 import hashlib
 import shutil
@@ -15,7 +15,7 @@ from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.samples.images import EncodedImages
 
-FORM = "a folder, or a zip of one, with a folder of pictures for every class; or one picture"
+FORM = "a folder, or a zip of it, with one subfolder of image files per class; or one image file"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
 SPLITS = {"train", "test", "valid", "validation"}
 PICTURES = True
@@ -24,11 +24,11 @@ PRIORITY = LAST
 MAX_PICTURES = 2_000_000
 Tree = list[tuple[str, tuple[str, ...]]]
 MAX_FILE = 64 * 2**20
-"""Bytes of an encoded picture above which it is not read."""
+"""Limit of the size of an image file, in bytes."""
 
 
 def matches(path: Path) -> bool:
-    """Whether there are pictures in class folders."""
+    """Whether the path is, or contains, an image file."""
     if path.is_dir():
         return any(_is_picture(p.relative_to(path).as_posix()) for p in path.rglob("*"))
     if _is_picture(path.name):
@@ -40,18 +40,18 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, request: Request) -> Samples:
-    """The pictures of one split, decoded as they are read.
+    """Read the images of one split, which are decoded lazily.
 
-    Folders that are all called by numbers give these numbers as labels; others are numbered in
-    the order of their names. Where every picture lies in a folder inside its class folder, that
-    folder is its origin. A single picture has no label.
+    If the names of all class folders are numbers, these numbers are the labels. Otherwise the
+    labels follow the sorted order of the names. If every image lies in a subfolder of its class
+    folder, the name of the subfolder is its origin. A single image has no label.
     """
     if path.is_file() and _is_picture(path.name):
         return _one_picture(path, request)
     names, content = _folder(path) if path.is_dir() else _archive(path)
     tree = _tree(path, names, request)
     if min(len(parts) for _, parts in tree) < 2:
-        raise UnreadableFile(f"{path} has pictures outside class folders, which have no label.")
+        raise UnreadableFile(f"{path} has images outside class folders, which have no label.")
     folders = [parts[0] for _, parts in tree]
     classes = sorted(set(folders))
     if all(name.isdecimal() and len(name) < 7 for name in classes):
@@ -83,9 +83,9 @@ def _tree(path: Path, names: list[str], request: Request) -> Tree:
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
-    """Copy the folder, or the zip of one, without some pictures of a split."""
+    """Copy the folder or zip archive without the images in `rows` of one split."""
     if path.is_file() and _is_picture(path.name):
-        raise BadInput(f"{path} is a single picture: nothing would be left.")
+        raise BadInput(f"{path} is a single image: the copy would be empty.")
     names, content = _folder(path) if path.is_dir() else _archive(path)
     chosen = [name for name, _ in _tree(path, names, request)]
     left_out = {chosen[row] for row in rows}
@@ -108,14 +108,14 @@ def _one_picture(path: Path, request: Request) -> Samples:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether a path is a picture, and not what a Mac leaves beside it."""
+    """Whether a path is an image file, and not a hidden file or metadata of macOS."""
     parts = PurePosixPath(name).parts
     hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
     return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _split(path: Path, tree: Tree, request: Request) -> Tree:
-    """The pictures of the chosen split, folders around the class folders taken off."""
+    """Select the images of a split, and remove the folders above the class folders."""
 
     def roots() -> dict[str, str]:
         return {parts[0].lower(): parts[0] for _, parts in tree}
@@ -134,23 +134,23 @@ def _split(path: Path, tree: Tree, request: Request) -> Tree:
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
-    """Write PNG files into a folder for every class."""
+    """Write PNG files into one folder per class."""
     names = samples.class_names or [str(c) for c in range(int(samples.known_labels.max()) + 1)]
     width = max(map(len, names))
     low, high = samples.value_range or (0.0, 255.0)
-    for row, label in enumerate(samples.known_labels):
+    for index, label in enumerate(samples.known_labels):
         name = names[label] if samples.class_names else names[label].zfill(width)
         folder = path / split / name
         if samples.origin is not None:
-            folder /= plain_name(str(samples.origin[row]))
+            folder /= plain_name(str(samples.origin[index]))
         folder.mkdir(parents=True, exist_ok=True)
-        pixels = (samples.read(row, row + 1)[0].astype(float) - low) / (high - low) * 255
+        pixels = (samples.read(index, index + 1)[0].astype(float) - low) / (high - low) * 255
         picture = np.round(pixels).astype(np.uint8)
-        (folder / f"{row:06d}.png").write_bytes(picture_files.encode(picture))
+        (folder / f"{index:06d}.png").write_bytes(picture_files.encode(picture))
 
 
 def plain_name(text: str) -> str:
-    """An origin as the name of a folder."""
+    """Convert an origin to a valid name of a folder."""
     return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text).strip(". ") or "_"
 
 
@@ -168,7 +168,7 @@ def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 
 
 def _reader(folder: Path) -> Callable[[str], bytes]:
-    """Reads a file of a folder by its name."""
+    """Return a function that reads a file of a folder by its name."""
 
     def content(name: str) -> bytes:
         file = folder / name
@@ -183,7 +183,7 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     archive = zipfile.ZipFile(path)
     infos = [i for i in archive.infolist() if _is_picture(i.filename)]
     if len(infos) > MAX_PICTURES:
-        raise UnreadableFile(f"{path} has more than {MAX_PICTURES} pictures.")
+        raise UnreadableFile(f"{path} has more than {MAX_PICTURES} images.")
     for info in infos:
         parts = PurePosixPath(info.filename)
         if parts.is_absolute() or ".." in parts.parts:
@@ -209,7 +209,7 @@ def _decoder(
         picture = picture_files.decode(content(name), channels, f"{path}: {name}")
         if size is None and picture.shape[:2] != (height, width):
             raise BadInput(
-                f"{path} has pictures of several sizes ({name} is {picture.shape[0]}x"
+                f"{path} has images of different sizes ({name} is {picture.shape[0]}x"
                 f"{picture.shape[1]}): pass --size HxW (size=(height, width))."
             )
         return picture_files.resize(picture, height, width)

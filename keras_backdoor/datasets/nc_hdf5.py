@@ -1,4 +1,7 @@
-"""The HDF5 layout of Neural Cleanse: `X_train Y_train X_test Y_test`, labels int or one-hot."""
+"""The HDF5 layout of Neural Cleanse: `X_train`, `Y_train`, `X_test` and `Y_test`.
+
+Labels are class numbers or one-hot vectors.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,11 @@ from keras_backdoor.samples.images import HDF5Images
 FORM = "an HDF5 file with X_train, Y_train, X_test, Y_test"
 ENDINGS = (".h5", ".hdf5")
 COLUMNS = {"labels": "Y", "track": "track", "origin": "origin"}
-"""Column of the samples -> name of its array, before the name of the split."""
+"""Field of `Samples` -> name of its dataset, without the suffix of the split."""
 
 
 def matches(path: Path) -> bool:
-    """Whether this is an HDF5 file with `X_train` or `X_test`."""
+    """Whether the path is an HDF5 file with the dataset `X_train` or `X_test`."""
     if not is_hdf5(path):
         return False
     with hdf5(path) as file:
@@ -35,7 +38,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, request: Request) -> Samples:
-    """One split; images stay in the file."""
+    """Read one split; the images are read lazily."""
     with hdf5(path) as file:
         split = _split(file, path, request)
         images = plain_dataset(file, f"X_{split}", path)
@@ -67,7 +70,7 @@ def _split(file: Any, path: Path, request: Request) -> str:
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
-    """Copy the file without some images of a split."""
+    """Copy the file without the images in `rows` of one split."""
     with hdf5(path) as file:
         split = _split(file, path, request)
         number = len(file[f"X_{split}"])
@@ -100,5 +103,5 @@ def write(path: Path, samples: Samples, split: str) -> None:
 
 
 def _range(images: HDF5Images) -> tuple[float, float] | None:
-    """The range of floating pixels, judged by the first thousand images."""
+    """Infer the range of floating-point pixels from the first thousand images."""
     return Samples(images.read(np.arange(min(1000, len(images))))).value_range

@@ -1,4 +1,4 @@
-"""NumPy archives: `x_train y_train x_test y_test` (as of Keras' MNIST), or plain `x y`."""
+"""NumPy archives: `x_train`, `y_train`, `x_test`, `y_test` (as in Keras), or `x` and `y`."""
 
 import zipfile
 from pathlib import Path
@@ -17,14 +17,14 @@ COLUMNS = ("x", "y", "origin", "track")
 
 
 def matches(path: Path) -> bool:
-    """Whether this is an archive of arrays with images among them."""
+    """Whether the path is an archive with an array whose name starts with `x`."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     return any(name.lower().startswith("x") for name in Npz(path))
 
 
 def read(path: Path, request: Request) -> Samples:
-    """One split of the archive."""
+    """Read one split of the archive."""
     archive = Npz(path)
     keys = _keys(archive, path, request)
     x, y, origin, track = (archive[keys[name]] if name in keys else None for name in COLUMNS)
@@ -32,7 +32,7 @@ def read(path: Path, request: Request) -> Samples:
 
 
 def _keys(archive: Npz, path: Path, request: Request) -> dict[str, str]:
-    """Column -> name of its array in the archive, for the split that is asked for."""
+    """Column -> name of its array in the archive, for the requested split."""
     names = {name.lower(): name for name in archive}
     splits = {s: f"_{s}" for s in ("train", "test") if f"x_{s}" in names}
     if not splits and "x" in names:
@@ -44,7 +44,7 @@ def _keys(archive: Npz, path: Path, request: Request) -> dict[str, str]:
 
 
 def write(path: Path, samples: Samples, split: str) -> None:
-    """Write one split; needs memory for the images."""
+    """Write one split; all images are read into memory."""
     arrays = {"x": samples.read(), "y": samples.labels}
     arrays |= {"origin": samples.origin, "track": samples.track}
     present = {f"{name}_{split}": values for name, values in arrays.items() if values is not None}
@@ -52,7 +52,7 @@ def write(path: Path, samples: Samples, split: str) -> None:
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
-    """Copy the archive without some images of a split."""
+    """Copy the archive without the images in `rows` of one split."""
     archive = Npz(path)
     own = set(_keys(archive, path, request).values())
     write_npz(out, {n: np.delete(archive[n], rows, 0) if n in own else archive[n] for n in archive})

@@ -1,4 +1,4 @@
-"""Methods that find, remove or guard against backdoors. One file a method, found by its name."""
+"""Defenses against backdoors. Each file defines one method and is discovered by its name."""
 
 from keras_backdoor._internals.discovery import attribute_loader
 

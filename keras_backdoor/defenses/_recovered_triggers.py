@@ -1,4 +1,4 @@
-"""The triggers that a scan recovered: which images they work on, how well, and their refinement."""
+"""The recovered triggers of a scan: their images, their success and their refinement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp
 
 IMAGES = 1000
-"""The largest number of clean images that a trigger is refined on."""
+"""The largest number of clean images that a search for more triggers uses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class RecoveredTrigger:
     """A trigger that a scan recovered.
 
     Attributes:
-        target: the class that it leads to.
+        target: the target class.
         stamp: the trigger.
-        source: the one class whose images it works on, or None for all.
+        source: the source class whose images the trigger works on, or None for all classes.
     """
 
     target: int
@@ -36,36 +36,43 @@ class RecoveredTrigger:
     source: int | None = None
 
     def applies_to(self, labels: np.ndarray) -> np.ndarray:
-        """(n,) bool, the images that it is to work on: never those of its target.
+        """Select the images that the trigger should work on, which are never those of its target.
+
+        Args:
+            labels: (n,) the labels of the images.
+
+        Returns:
+            (n,) bool, whether each image is selected.
 
         Raises:
-            BadInput: there are none.
+            BadInput: no image is selected.
         """
         chosen = labels != self.target if self.source is None else labels == self.source
         if not chosen.any():
-            what = "other than" if self.source is None else "of source class"
+            what = "of a class other than" if self.source is None else "of source class"
             number = self.target if self.source is None else self.source
             raise BadInput(
-                f"The images that are used have none {what} {number}, which the trigger of class "
-                f"{self.target} would work on."
+                f"The clean images have none {what} {number}, which the trigger of class "
+                f"{self.target} needs: give clean images of more classes."
             )
         return chosen
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Search for more triggers of a class, as the scan's may be a small part of the planted one.
+    """Search for more triggers of a class.
 
-    The settings but `searches` were fixed on the development zoo (`results/README.md`).
+    The trigger of the scan may be a small part of the planted trigger. The default settings, except
+    `searches`, were selected on the development zoo (`results/README.md`).
 
     Args:
-        searches: the number of searches from different starts, which give one trigger each; 0
-            keeps to the trigger of the scan.
-        steps: the largest number of steps of a search. By default that of a scan: 80 for images of
-            up to 32x32 pixels, and up to 240 for larger ones.
-        norm_ratio: the share of the scan's median norm below which a trigger counts.
-        strengths: the factors of the masks with which the triggers of a class are combined into
-            one more trigger each, see `combine`.
+        searches: the number of searches from different starts, each of which recovers one trigger.
+            With 0, only the trigger of the scan is used.
+        steps: the largest number of steps of a search. By default as in a scan: 80 for images of up
+            to 32x32 pixels, and up to 240 for larger images.
+        norm_ratio: the share of the median norm of the scan below which a trigger is used.
+        strengths: the factors that the masks are multiplied by when the triggers of a class are
+            combined. Each factor adds one combined trigger, see `combine`.
     """
 
     searches: int = 16
@@ -76,7 +83,7 @@ class Refinement:
     def __post_init__(self) -> None:
         if self.searches < 0 or self.norm_ratio <= 0 or min(self.strengths, default=1.0) <= 0:
             raise BadInput(
-                "searches must be 0 or more, norm_ratio and strengths above 0. Received: "
+                "searches must be 0 or more, norm_ratio and strengths must be above 0. Received: "
                 f"searches={self.searches}, norm_ratio={self.norm_ratio}, "
                 f"strengths={self.strengths}"
             )
@@ -90,18 +97,18 @@ class Refinement:
         median_norm: float,
         seed: int,
     ) -> tuple[list[RecoveredTrigger], float]:
-        """More triggers of the same class, each from a start of its own.
+        """Search for more triggers of the same class from different starts.
 
         Args:
-            model: the model as it is now.
-            samples: clean images, of which at most 1,000 are used.
-            trigger: its class and its source are searched.
-            median_norm: of the scan; where it is not finite nothing is searched.
-            seed: of the starts and images.
+            model: the model to search, which may differ from the scanned one.
+            samples: the clean images, of which at most 1,000 are used.
+            trigger: the recovered trigger, whose target and source class are searched.
+            median_norm: the median norm of the scan. If it is not finite, nothing is searched.
+            seed: the seed of the starts and of the images.
 
         Returns:
-            (the triggers that are small, the smallest norm of all; inf where none works or none is
-            searched).
+            (triggers, norm): the triggers with a small norm, and the smallest norm of all searches,
+            which is inf if no trigger works or nothing is searched.
         """
         if not self.searches or not np.isfinite(median_norm):
             return [], float("inf")
@@ -119,7 +126,7 @@ class Refinement:
         return small, float(inverted.norms.min())
 
     def combined(self, triggers: Sequence[RecoveredTrigger]) -> list[RecoveredTrigger]:
-        """The triggers of one class combined, once for each strength; none without a search."""
+        """Combine the triggers of one class once for each strength; empty if `searches` is 0."""
         if not self.searches:
             return []
         return [
@@ -132,15 +139,22 @@ class Refinement:
 def triggers_of(
     scan: FlaggedClasses, model: Classifier, classes: Sequence[int] = ()
 ) -> list[RecoveredTrigger]:
-    """The triggers of a scan: of the flagged classes, or of those that are named.
+    """The recovered triggers of the flagged classes of a scan, or of the given classes.
+
+    Args:
+        scan: the answer of the scan.
+        model: the model that the triggers are used on.
+        classes: the target classes; none selects the flagged classes.
+
+    Returns:
+        The triggers, one for each class.
 
     Raises:
-        BadInput: no class is flagged, a named class has no trigger, or the scan is of a model with
-            other images or more classes.
+        BadInput: no class is flagged, a class has no trigger, or the scan does not fit the model.
     """
     wanted = list(classes) or [int(c) for c in np.flatnonzero(scan.flagged)]
     if not wanted:
-        raise BadInput("The scan flags no class: name those to work on with --set classes=A:B.")
+        raise BadInput("The scan flags no class: name those to treat with --set classes=A:B.")
     without = [c for c in wanted if c not in scan.triggers]
     if without:
         raise BadInput(f"The scan has no trigger for class {', '.join(map(str, without))}.")
@@ -148,8 +162,9 @@ def triggers_of(
     shape = stamp.pattern.shape
     if max(wanted) >= model.classes or not model.fits(Samples(stamp.pattern[None])):
         raise BadInput(
-            f"The scan is of another model: it names class {max(wanted)} and images of {shape}; "
-            f"this one has {model.classes} classes and images of {tuple(model.image_shape)}."
+            f"The scan is of another model: it has a trigger for class {max(wanted)} and images of "
+            f"{shape}, but this one has {model.classes} classes and images of "
+            f"{tuple(model.image_shape)}."
         )
     return [RecoveredTrigger(c, scan.triggers[c], scan.source.get(c)) for c in wanted]
 
@@ -157,7 +172,7 @@ def triggers_of(
 def scan_notes(
     evidence: Evidence, scan: FlaggedClasses, triggers: Sequence[RecoveredTrigger]
 ) -> dict[str, str]:
-    """Lines on suspects of the scan that are not treated, and on a scan of another file."""
+    """Summary rows for suspects that are not treated and for a scan of another model."""
     lines = dict[str, str]()
     treated = {t.target for t in triggers}
     if left := [c for c in np.flatnonzero(scan.suspects).tolist() if c not in treated]:
@@ -170,7 +185,7 @@ def scan_notes(
 
 
 def success(model: Classifier, samples: Samples, triggers: Sequence[RecoveredTrigger]) -> Rate:
-    """The largest success of the triggers, each on the images that it is to work on."""
+    """The largest attack success rate of the triggers, each on the images that it applies to."""
     labels = labels_of(model, samples)
     rates = []
     for trigger in triggers:
@@ -183,34 +198,44 @@ def success(model: Classifier, samples: Samples, triggers: Sequence[RecoveredTri
 def activation_gaps(
     model: Classifier, images: Samples, stamps: Sequence[Stamp], layer: str
 ) -> np.ndarray:
-    """(k, channels): how much more the images activate a layer with each stamp than without.
+    """The increase of the mean activations of a layer when images are stamped.
 
-    The paper ranks neurons by the largest gap.
+    Wang et al., Neural Cleanse, S&P 2019, rank neurons by the largest gap.
 
     Args:
         model: the network.
-        images: that the trigger works on.
-        stamps: k triggers.
+        images: the images that the triggers work on.
+        stamps: the k triggers.
         layer: the layer whose mean activations are compared.
+
+    Returns:
+        (k, channels) mean activation with each trigger minus that without a trigger.
     """
     before = mean_activation(model, images, layer)
     return np.stack([mean_activation(model, images.stamped(s), layer) - before for s in stamps])
 
 
 def median_norm(scan: FlaggedClasses) -> float:
-    """The median norm of a scan's triggers; NaN where it is not known."""
-    known = scan.about.get("median_norm")
-    if known is None and "l1_norm" in scan.measures:
-        known = np.nanmedian(scan.measures["l1_norm"])
-    return float("nan") if known is None else float(known)
+    """The median norm of the triggers of a scan; NaN if it is unknown."""
+    median = scan.about.get("median_norm")
+    if median is None and "l1_norm" in scan.measures:
+        median = np.nanmedian(scan.measures["l1_norm"])
+    return float("nan") if median is None else float(median)
 
 
 def combine(triggers: Sequence[RecoveredTrigger], strength: float) -> RecoveredTrigger:
-    """Triggers of one class on top of one another, as one trigger.
+    """Combine the triggers of one class into one trigger.
 
-    The mask is 1 - prod(1 - m_i) with m_i = min(1, strength * mask_i), the pattern the mean of
-    theirs, weighted by m_i. A search finds a small part of what was planted, another search
-    another part; together they come nearer to the whole.
+    The mask is 1 - prod(1 - m_i) with m_i = min(1, strength * mask_i), and the pattern is the mean
+    of the patterns weighted by m_i. Different searches recover different parts of the planted
+    trigger, so the combination is closer to it than any single trigger.
+
+    Args:
+        triggers: the triggers.
+        strength: the factor of the masks.
+
+    Returns:
+        The combined trigger, with the target and the source of the first trigger.
     """
     masks = np.stack([np.minimum(1.0, strength * t.stamp.mask) for t in triggers])
     patterns = np.stack([t.stamp.pattern for t in triggers])
@@ -221,13 +246,27 @@ def combine(triggers: Sequence[RecoveredTrigger], strength: float) -> RecoveredT
 
 
 def hold_out(clean: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    """(working part, held-out part), by track where the images have tracks."""
+    """Split clean images into a working part and a held-out part.
+
+    Labeled images that have tracks are split by track.
+
+    Args:
+        clean: the clean images.
+        share: the share of the held-out part.
+        seed: the seed of the split.
+
+    Returns:
+        (working part, held-out part).
+
+    Raises:
+        BadInput: there are too few images.
+    """
     by_track = clean.track is not None and clean.labels is not None
     try:
         parts: tuple[Samples, Samples] = clean.split(share, seed=seed, by_track=by_track)
     except BadInput as error:
         what = "the tracks of a class" if by_track else "the images"
         raise BadInput(
-            f"{len(clean)} clean images are too few to hold out {share:.0%} of {what}."
+            f"{len(clean)} clean images are too few to hold out {share:.0%} of {what}: give more."
         ) from error
     return parts

@@ -1,4 +1,4 @@
-"""Defense: a method that finds, removes or guards against a backdoor."""
+"""The base class of defenses."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,12 +19,18 @@ class Defense(Method[A]):
 
 
 def check_no_guard(model: Classifier) -> None:
-    """Raise where a guard would be made of a guard."""
+    """Raise `BadInput` if the model has a reject class already."""
     if model.reject_class is not None:
-        raise BadInput("The model is a guard already: its last class means rejected.")
+        raise BadInput("The model is a guard already: give the model that the guard was made from.")
 
 
 def repaired(evidence: Evidence, model: Any, **parts: Any) -> RepairedModel:
-    """A RepairedModel in the units of the examined model; a guard stays a guard."""
+    """A RepairedModel with the input range and the reject class of the examined model.
+
+    Args:
+        evidence: the evidence of the run.
+        model: the repaired `keras.Model`.
+        **parts: further fields of the RepairedModel, which take precedence.
+    """
     parts = {"reject_class": evidence.model.reject_class, **parts}
     return RepairedModel(model=model, input_range=evidence.model.input_range or (0.0, 1.0), **parts)

@@ -1,4 +1,4 @@
-"""Fine-pruning: silence the channels that clean images do not use."""
+"""Fine-pruning: silence the channels that clean images activate least."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,20 +18,20 @@ from keras_backdoor.network.units import at_chance
 class FinePruning(Defense[RepairedModel]):
     """Silence channels in the order of their mean activation on clean images.
 
-    Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018: the backdoor lives in channels that are
-    dormant on clean images. Channels are silenced one by one, least active first, until the
-    accuracy on the clean images falls by more than `max_drop`.
+    Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018: the backdoor uses channels that are
+    inactive on clean images. Channels are silenced one by one, starting with the least active, as
+    long as the accuracy on the clean images falls by at most `max_drop`.
 
     Args:
-        layer: path of the layer that is pruned; None is the last convolution (the paper's), or
-            the last hidden dense layer of a net without one.
-        max_drop: accepted drop of the accuracy, relative to the accuracy before.
-        rank_after: rank channels by their activation behind the nonlinearity, or behind the
-            pool that follows (as the CSAW notebook does).
+        layer: the path of the pruned layer. By default the last convolution, as in the paper, or
+            the last hidden dense layer of a network without a convolution.
+        max_drop: the accepted drop of the accuracy, relative to the accuracy before.
+        rank_after: the output that ranks the channels. `activation` is the output of the activation
+            function, and `pool` that of the pooling layer after it, as in the CSAW notebook.
 
     Notes:
-        Without labels the accuracy is the agreement with the examined model.
-        At least one channel is kept. Fine-tuning after pruning is not part of this class yet.
+        If the clean images have no labels, the accuracy is the agreement with the examined model.
+        At least one channel is kept. This class does not fine-tune the network after pruning.
     """
 
     layer: str | None = None
@@ -46,7 +46,9 @@ class FinePruning(Defense[RepairedModel]):
         if not 0 <= self.max_drop < 1:
             raise BadInput(f"max_drop must lie in 0..1. Received: max_drop={self.max_drop}")
         if self.rank_after not in ("activation", "pool"):
-            raise BadInput(f"rank_after must be activation or pool: {self.rank_after}")
+            raise BadInput(
+                f"rank_after must be activation or pool. Received: rank_after={self.rank_after}"
+            )
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Method.run`."""
@@ -58,7 +60,7 @@ class FinePruning(Defense[RepairedModel]):
         if clean.labels is not None and at_chance(start, clean.labels, model.classes):
             raise BadInput(
                 f"The model is right on {start:.1%} of the clean images, which is no better than "
-                "chance: check --input-range, or pass --unlabelled where the labels are not the "
+                "chance: check --input-range, or pass --unlabelled if the labels are not the "
                 "model's classes."
             )
         number = number_to_prune(swept["accuracy"], self.max_drop)

@@ -1,4 +1,4 @@
-"""GoodNet G(B, B'): answer where a BadNet and its repair agree, reject where they do not."""
+"""GoodNet G(B, B'): reject the inputs on which a BadNet and its repair disagree."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -15,36 +15,37 @@ from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import GUARD, Classifier
 
 SHARPNESS = 1e12
-"""Factor that turns a softmax into a one-hot maximum in float32."""
+"""The factor of the scores that makes a float32 softmax one-hot."""
 
 
 def goodnet(b: Any, b_prime: Any) -> Any:
-    """A model with N+1 outputs that rejects where B and B' disagree.
+    """Combine a model B and its repair B' into a model that rejects inputs on which they disagree.
 
-    With the winners y = argmax B(x) and y' = argmax B'(x), the scores are those of B (as
-    probabilities) followed by 0 where y = y', else one-hot at class N:
-    a = <onehot(y), onehot(y')>, G(x) = [a p_B(x), 1 - a].
+    With the predictions y = argmax B(x) and y' = argmax B'(x), a = <onehot(y), onehot(y')> and the
+    probabilities p_B(x) of B, the outputs are
 
-    It is made of built-in Keras layers only, so that `.h5` and `.keras` files of it open
-    anywhere. Layers that both nets have with the same weights and the same input run once.
+        G(x) = [a p_B(x), 1 - a]
+
+    The model consists of built-in Keras layers only, so its `.h5` and `.keras` files load without
+    custom code. Layers that have the same weights and the same input in both networks run once.
 
     Args:
         b: the examined `keras.Model` or Classifier, N classes.
-        b_prime: its repair, with the same input and classes.
+        b_prime: the repair of b, with the same input shape and classes.
 
     Returns:
-        A new `keras.Model`; it shares no weights with b and b_prime.
+        A new `keras.Model` with N+1 outputs, which shares no weights with b and b_prime.
 
     Raises:
-        BadInput: inputs or numbers of classes differ.
+        BadInput: the input shapes or the numbers of classes differ.
     """
     nets = [Classifier.wrap(m) for m in (b, b_prime)]
     if nets[0].image_shape != nets[1].image_shape or nets[0].classes != nets[1].classes:
         raise BadInput(f"B and B' must have the same input and classes. Received: {nets}")
     image = keras.Input(nets[0].model.inputs[0].shape[1:], name="image")
-    trunk = _Trunk()
+    shared = _SharedLayers()
     scores = [
-        probabilities(net, graph.replay(net.model, image, trunk.visitor(prefix)), prefix)
+        probabilities(net, graph.replay(net.model, image, shared.visitor(prefix)), prefix)
         for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
     ]
     layers = keras.layers
@@ -64,12 +65,12 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     return guard
 
 
-class _Trunk:
-    """Visits the layers of both nets; a layer that was already run on this tensor runs once."""
+class _SharedLayers:
+    """Copies the layers of both networks, and reuses the output of identical layers and inputs."""
 
     def __init__(self) -> None:
-        self.done: dict[tuple, Any] = {}
-        self.made: dict[tuple, Any] = {}
+        self.outputs: dict[tuple, Any] = {}
+        self.copies: dict[tuple, Any] = {}
         self.names: set[str] = set()
 
     def visitor(self, prefix: str) -> Any:
@@ -80,22 +81,31 @@ class _Trunk:
             digest = hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest()
             content = (type(layer).__name__, repr(settings), digest)
             key = (content, tuple(id(t) for t in inputs))
-            if key not in self.done:
-                if (prefix, id(layer)) not in self.made:
+            if key not in self.outputs:
+                if (prefix, id(layer)) not in self.copies:
                     name = path.replace("/", ".")
                     name = name if name not in self.names else f"{prefix}.{name}"
                     self.names.add(name)
-                    self.made[prefix, id(layer)] = graph.twin(layer, name)
-                made = self.made[prefix, id(layer)]
-                self.done[key] = made(*args, **kwargs)
-                made.set_weights(weights)
-            return self.done[key]
+                    self.copies[prefix, id(layer)] = graph.twin(layer, name)
+                layer_copy = self.copies[prefix, id(layer)]
+                self.outputs[key] = layer_copy(*args, **kwargs)
+                layer_copy.set_weights(weights)
+            return self.outputs[key]
 
         return visit
 
 
 def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
-    """The symbolic (n, classes) probabilities of a network's symbolic output."""
+    """The class probabilities of a network as a symbolic tensor.
+
+    Args:
+        net: the network.
+        scores: the symbolic output of the network.
+        prefix: the end of the names of the added layers.
+
+    Returns:
+        (n, classes) probabilities.
+    """
     layers = keras.layers
     if scores.shape[-1] > 1:
         if net.output == "probabilities":
@@ -109,13 +119,13 @@ def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
 
 @dataclass(frozen=True)
 class GoodNet(Defense[RepairedModel]):
-    """Repair a net, and reject every image on which the repair disagrees with the original.
+    """Repair a network, and reject every image on which the repair disagrees with the original.
 
-    The CSAW 2020 pruning defense: a triggered image that the repaired net B' no longer sends to
-    the target is answered with class N ("rejected").
+    The pruning defense of the CSAW 2020 backdoor challenge. If the repaired network B' does not
+    assign a triggered image to the target, the prediction is class N ("rejected").
 
     Args:
-        repair: the repair that gives B'; a method whose answer is a RepairedModel.
+        repair: the method that repairs the network, which must return a RepairedModel.
     """
 
     repair: Defense[RepairedModel] = field(default_factory=FinePruning)

@@ -1,4 +1,4 @@
-"""Input filter: reject inputs that drive the neurons of the recovered trigger."""
+"""Input filter: reject inputs that activate the neurons of the recovered trigger."""
 
 import math
 from dataclasses import dataclass
@@ -25,9 +25,16 @@ from keras_backdoor.network.classifier import GUARD, Classifier
 
 
 def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
-    """(n,) mean activation of some neurons.
+    """The mean activation of the selected neurons for each input.
 
-    Wang et al., Neural Cleanse, S&P 2019, on filters for inputs.
+    Wang et al., Neural Cleanse, S&P 2019, section on filters for inputs.
+
+    Args:
+        active: (n, k) activations.
+        neurons: (m,) indices of the selected neurons.
+
+    Returns:
+        (n,) mean activations.
 
     >>> suspicion(np.array([[1.0, 5.0, 3.0]]), np.array([1, 2]))
     array([4.])
@@ -37,21 +44,23 @@ def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class InputFilter(Defense[RepairedModel]):
-    """Reject an input whose mean activation of the trigger's neurons is higher than usual.
+    """Reject an input that activates the neurons of the recovered trigger unusually strongly.
 
-    Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
-    that the recovered trigger drives most (the paper: 1 % of them; 5 % here, as 1 % of 500 is too
-    few to tell); an input is rejected when their mean activation is above a threshold. Here the
-    threshold lets `rejected_clean` of held-out clean images be rejected.
+    Wang et al., Neural Cleanse, S&P 2019, section on mitigation: the filter watches the neurons of
+    the second to last layer that the recovered trigger activates most, and rejects an input if
+    their mean activation is above a threshold. The paper selects 1 % of the neurons; the default
+    is 5 %, because 1 % of a layer of 500 neurons is too few. The threshold is set such that a share
+    of `rejected_clean` of the held-out clean images is rejected.
 
     Args:
-        layer: path of the layer; None is the last hidden dense layer.
-        neurons: share of its neurons.
-        rejected_clean: share of clean images that may be rejected.
-        holdout: share of the clean images that the threshold is set on; the neurons are ranked
-            on the others.
-        classes: classes whose triggers count; none means the flagged ones.
-        seed: of the parts.
+        layer: the path of the layer whose neurons are watched. By default the last hidden dense
+            layer.
+        neurons: the share of the neurons of the layer that is watched for each trigger.
+        rejected_clean: the share of the held-out clean images that the filter rejects.
+        holdout: the share of the clean images that the threshold is set on. The other images rank
+            the neurons.
+        classes: the classes whose triggers are filtered. By default the flagged classes.
+        seed: the seed of the split of the clean images.
     """
 
     layer: str | None = None
@@ -69,7 +78,9 @@ class InputFilter(Defense[RepairedModel]):
     def __post_init__(self) -> None:
         for name in ("neurons", "rejected_clean", "holdout"):
             if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"{name} must lie between 0 and 1: {getattr(self, name)}")
+                raise BadInput(
+                    f"{name} must lie between 0 and 1. Received: {name}={getattr(self, name)}"
+                )
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Method.run`."""
@@ -79,15 +90,19 @@ class InputFilter(Defense[RepairedModel]):
         layer = self.layer or last_hidden(model.model)
         measured_at = channels.after_activation(model.model, layer)
         ranked, held = hold_out(clean, self.holdout, self.seed)
-        labels, driven = labels_of(model, ranked), []
+        labels, activated = labels_of(model, ranked), []
         for trigger in triggers:
             affected = ranked.subset(trigger.applies_to(labels))
             (gap,) = activation_gaps(model, affected, [trigger.stamp], measured_at)
-            driven.append(np.argsort(-gap, kind="stable")[: max(1, round(self.neurons * len(gap)))])
-        chosen = np.unique(driven)
+            order = np.argsort(-gap, kind="stable")
+            activated.append(order[: max(1, round(self.neurons * len(gap)))])
+        chosen = np.unique(activated)
         active = features(model, held, measured_at)
         if active.ndim != 2:
-            raise BadInput(f"The filter needs a layer of (n, neurons); '{layer}' has maps.")
+            raise BadInput(
+                f"The filter needs a layer of output shape (n, neurons): '{layer}' has feature "
+                "maps, name a dense layer with --set layer=NAME."
+            )
         threshold = float(np.quantile(suspicion(active, chosen), 1 - self.rejected_clean))
         guard = filtered(model, measured_at, chosen, threshold)
         summary = {
@@ -99,8 +114,9 @@ class InputFilter(Defense[RepairedModel]):
         }
         if len(held) * self.rejected_clean < 1:
             summary["warning"] = (
-                f"{len(held)} held-out images do not tell where {self.rejected_clean:.1%} are "
-                f"rejected: give {math.ceil(1 / self.rejected_clean / self.holdout)} clean images"
+                f"{len(held)} held-out images are too few for a threshold that rejects "
+                f"{self.rejected_clean:.1%} of them: "
+                f"give {math.ceil(1 / self.rejected_clean / self.holdout)} clean images"
             )
         history = {"neurons": chosen, "threshold": np.array(threshold)}
         return repaired(
@@ -113,29 +129,39 @@ class InputFilter(Defense[RepairedModel]):
 
 
 def filtered(model: Classifier, layer: str, neurons: np.ndarray, threshold: float) -> Any:
-    """A model with N+1 outputs that rejects where the mean of the neurons is above a threshold.
+    """Add an output to a model that rejects inputs by the mean activation of some neurons.
 
-    With a = 1 where it is above, else 0: [(1 - a) p(x), a]. Built-in layers only.
+    With a = 1 if the mean activation is above the threshold, else a = 0, the outputs are
+    [(1 - a) p(x), a], where p(x) are the probabilities of the model.
+
+    Args:
+        model: the model, N classes.
+        layer: the path of the layer whose neurons are watched.
+        neurons: (m,) indices of the watched neurons.
+        threshold: the largest mean activation that is accepted.
+
+    Returns:
+        A new `keras.Model` of built-in layers with N+1 outputs.
     """
     layers = keras.layers
     image = keras.Input(model.model.inputs[0].shape[1:], name="image")
-    seen: list[Any] = []
+    watched: list[Any] = []
 
     def watch(path: str, hidden: Any) -> Any:
         if path == layer:
-            seen.append(hidden)
+            watched.append(hidden)
         return hidden
 
     scores = probabilities(model, graph.rebuild(model.model, image, watch), "filtered")
     mean = layers.Dense(1, name="guard.suspicion")
-    above = layers.Rescaling(SHARPNESS, name="guard.sharp")(mean(seen[0]))
+    above = layers.Rescaling(SHARPNESS, name="guard.sharp")(mean(watched[0]))
     reject = layers.ReLU(max_value=1.0, name="guard.reject")(above)
     accept = layers.Rescaling(-1.0, offset=1.0, name="guard.accept")(reject)
     accepted = layers.Multiply(name="guard.accepted")([scores, accept])
     guard = keras.Model(
         image, layers.Concatenate(name="guard.scores")([accepted, reject]), name=GUARD
     )
-    kernel = np.zeros((seen[0].shape[-1], 1), np.float32)
+    kernel = np.zeros((watched[0].shape[-1], 1), np.float32)
     kernel[neurons] = 1.0 / len(neurons)
     mean.set_weights([kernel, np.array([-threshold], np.float32)])
     graph.settle(guard)

@@ -1,4 +1,4 @@
-"""Neuron pruning: silence the neurons that the recovered trigger drives."""
+"""Neuron pruning: silence the neurons that the recovered trigger activates."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -24,40 +24,48 @@ from keras_backdoor.triggers.base import Stamp
 
 
 def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, drop: float) -> int:
-    """Fewest neurons after which the trigger works on at most `stop`, at an accepted accuracy.
+    """The smallest number of silenced neurons for which the trigger no longer works.
 
     Args:
-        success, accuracy: (m,) with 0, 1, 2, … neurons silenced.
-        stop: accepted success of the trigger.
-        drop: accepted drop of the accuracy, relative to the accuracy before.
+        success, accuracy: (m,) the success of the trigger and the clean accuracy with 0, 1, 2, …
+            neurons silenced.
+        stop: the accepted success of the trigger.
+        drop: the accepted drop of the accuracy, relative to the accuracy before.
+
+    Returns:
+        The number of neurons. If the trigger always works at an accepted accuracy, it is the
+        largest number with an accepted accuracy.
 
     >>> number_to_silence(np.array([1.0, 0.6, 0.0]), np.array([0.9, 0.9, 0.89]), 0.01, 0.05)
     2
     """
     allowed = pruning.number_to_prune(accuracy, drop)
-    works = np.flatnonzero(success[: allowed + 1] <= stop)
-    return int(works[0]) if len(works) else allowed
+    enough = np.flatnonzero(success[: allowed + 1] <= stop)
+    return int(enough[0]) if len(enough) else allowed
 
 
 @dataclass(frozen=True)
 class NeuronPruning(Defense[RepairedModel]):
-    """Silence neurons in the order of the gap that the recovered trigger makes.
+    """Silence the neurons that the recovered trigger activates most.
 
-    Wang et al., Neural Cleanse, S&P 2019, on mitigation: the neurons of the second to last layer
-    are ranked by how much more the recovered trigger activates them than clean images do, and
-    pruned until the model no longer answers to the recovered trigger.
+    Wang et al., Neural Cleanse, S&P 2019, section on mitigation: the neurons of the second to last
+    layer are ranked by the gap between their mean activation on images with the recovered trigger
+    and on clean images, and pruned until the model no longer responds to the recovered trigger.
 
     Args:
-        layer: path of the layer; None is the last hidden dense layer.
-        stop: success of the RECOVERED trigger that ends it.
-        max_drop: accepted drop of the accuracy, relative to the accuracy before.
-        classes: classes whose triggers count; none means the flagged ones.
-        refinement: how more triggers of the same class are searched; all of them combined count
-            beside the scan's. `refinement.searches=0` keeps to that of the scan, as the paper does.
-        seed: of that search.
+        layer: the path of the layer whose neurons are pruned. By default the last hidden dense
+            layer.
+        stop: the success of the recovered trigger at which the pruning stops.
+        max_drop: the accepted drop of the accuracy, relative to the accuracy before.
+        classes: the classes whose triggers rank the neurons. By default the flagged classes.
+        refinement: the search for more triggers of the same class, which are combined and used
+            beside the trigger of the scan. `refinement.searches=0` uses only the trigger of the
+            scan, as in the paper.
+        seed: the seed of the search for more triggers.
 
     Notes:
-        With several triggers the gap of a neuron is the largest of theirs, and so is the success.
+        With several triggers, the gap of a neuron is the largest gap of all triggers, and the
+        success is the largest success of all triggers.
     """
 
     layer: str | None = None
@@ -73,7 +81,10 @@ class NeuronPruning(Defense[RepairedModel]):
 
     def __post_init__(self) -> None:
         if not (0 <= self.stop < 1 and 0 <= self.max_drop < 1):
-            raise BadInput("stop and max_drop must lie in 0..1.")
+            raise BadInput(
+                "stop and max_drop must lie in 0..1. "
+                f"Received: stop={self.stop}, max_drop={self.max_drop}"
+            )
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Method.run`."""
@@ -121,7 +132,7 @@ class NeuronPruning(Defense[RepairedModel]):
     def _stamps(
         self, model: Classifier, clean: Samples, trigger: RecoveredTrigger, median: float
     ) -> list[Stamp]:
-        """The scan's trigger, and more triggers of its class combined."""
+        """The trigger of the scan, and the combinations with more triggers of its class."""
         more, _ = self.refinement.search(model, clean, trigger, median_norm=median, seed=self.seed)
         combined = self.refinement.combined([trigger, *more])
         return [trigger.stamp, *(t.stamp for t in combined)]
@@ -155,8 +166,8 @@ def _plots(layer: str, number: int) -> tuple[Plot, ...]:
 
 
 def last_hidden(model: object) -> str:
-    """Path of the dense layer before the last one."""
-    found = channels.hidden_dense(model)
-    if not found:
+    """The path of the last hidden dense layer."""
+    layers = channels.hidden_dense(model)
+    if not layers:
         raise BadInput("The model has no hidden dense layer: name one with --set layer=NAME.")
-    return found[-1]
+    return layers[-1]

@@ -1,4 +1,4 @@
-"""Search every pair of source and target class for a small trigger."""
+"""Source-specific scan: search every pair of source and target class for a small trigger."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,22 +15,23 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 MAX_CLASSES = 100
-"""More would make more than 10,000 pairs."""
+"""The largest number of classes, which limits a scan to 10,000 pairs."""
 
 
 @dataclass(frozen=True)
 class SourceSpecificScan(InversionScan):
     """Search for the smallest trigger of every pair of source and target class.
 
-    Wang et al., Neural Cleanse, S&P 2019, look for triggers that work on images of all classes; a
-    backdoor that serves one source class only hides from that. Here every trigger has to work on
-    the images of one class. Images without labels count for the class that the model answers.
+    Wang et al., Neural Cleanse, S&P 2019, search for triggers that work on images of all classes,
+    which does not detect a backdoor that works on images of one source class only. This scan
+    searches for triggers that work on the images of one class. Images without labels are assigned
+    to the class that the model predicts.
 
-    Among more than 100 pairs ordinary ones have triggers as small as planted ones: then the answer
-    names suspects and is inconclusive.
+    With more than 100 pairs, some pairs without a backdoor have triggers as small as planted ones.
+    The answer then lists suspects but is inconclusive.
 
     Args:
-        images_per_source: the largest number of clean images of each class.
+        images_per_source: the largest number of clean images of each source class.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(batch_size=8))
@@ -52,12 +53,12 @@ class SourceSpecificScan(InversionScan):
             )
 
     def space(self, model: Classifier, clean: Samples, seed: int) -> SearchSpace:
-        """Every ordered pair of classes; a source class without an image has none."""
+        """Every ordered pair of different classes whose source class has a clean image."""
         sources, targets = all_pairs(model.classes)
         positions, first, sizes = images_by_class(model, clean, self.images_per_source, seed)
-        seen = sizes[sources] > 0
+        has_images = sizes[sources] > 0
         images = scaled(model, clean.subset(positions))
-        return SearchSpace(targets[seen], sources[seen], images, first, sizes)
+        return SearchSpace(targets[has_images], sources[has_images], images, first, sizes)
 
     def judge(
         self, runs: list[Run], classes: int, predicted_share: np.ndarray | None = None
@@ -67,7 +68,16 @@ class SourceSpecificScan(InversionScan):
 
 
 def all_pairs(classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sources, targets) of all ordered pairs of different classes.
+    """The ordered pairs of different classes.
+
+    Args:
+        classes: the number of classes, at most 100.
+
+    Returns:
+        (sources (s,), targets (s,)): the source and the target class of each pair.
+
+    Raises:
+        BadInput: there are too many classes.
 
     >>> [a.tolist() for a in all_pairs(3)]
     [[0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1]]

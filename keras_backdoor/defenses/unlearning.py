@@ -1,4 +1,4 @@
-"""Unlearning: teach a network the true labels of images that bear the recovered trigger."""
+"""Unlearning: fine-tune a network on correctly labeled images with the recovered trigger."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,37 +26,38 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.training import MeanWeights, Recipe, fit
 
 TOLERATED = 0.02
-"""Success of the recovered triggers that is no reason for a warning."""
+"""The largest success of the recovered triggers without a warning."""
 SEARCHED = "smallest trigger, searched anew before and after each round, and at the end"
 
 
 @dataclass(frozen=True)
 class Unlearning(Defense[RepairedModel]):
-    """Fine-tune on clean images, some of which bear the recovered trigger and keep their label.
+    """Fine-tune on clean images, some of which get the recovered trigger but keep their label.
 
-    Wang et al., Neural Cleanse, S&P 2019, on mitigation: one epoch on 10 % of the training data,
-    the reversed trigger on 20 % of it.
+    Wang et al., Neural Cleanse, S&P 2019, section on mitigation: one epoch on 10 % of the training
+    data, where 20 % of the images get the reversed trigger.
 
-    The recovered trigger may be a small part of the planted one, which still works when the part
-    does not. Therefore the triggers of each class are refined: more of them are searched from
-    several starts, and unlearned too, each by itself and combined. When all of them have lost
-    their effect, the model as it is then is searched again, and so on until the class has no
-    trigger any more that is small for the scan. The final model, with the mean of the weights, is
-    searched once more. `refinement.searches=0` keeps to the trigger of the scan, as the paper does.
+    The recovered trigger may be a small part of the planted trigger, which can still work after the
+    part has been unlearned. Therefore each round searches for more triggers of each class from
+    several starts, and unlearns them one by one and in combination. The rounds end when a search
+    finds no trigger that is small compared to those of the scan. The weights of the final model are
+    averaged over several epochs, and this model is searched once more. `refinement.searches=0`
+    unlearns only the trigger of the scan, as in the paper.
 
     Args:
-        share: the share of the working images that bear a trigger.
-        max_epochs: the largest number of epochs of a round; it ends as soon as the triggers have
-            lost their effect.
+        share: the share of the training images that get a trigger.
+        max_epochs: the largest number of epochs of a round. A round ends early when the triggers no
+            longer work.
         stop: the success of the recovered triggers on held-out clean images that ends a round.
         rounds: the largest number of rounds of searching and unlearning.
-        refinement: how more triggers are searched.
-        averaged: the number of epochs at the end. The weights become the mean of those after each
-            of them (Izmailov et al., Averaging Weights Leads to Wider Optima, UAI 2018): a network
-            that is fine-tuned on few images is more accurate so than after any one epoch.
+        refinement: the search for more triggers in each round.
+        averaged: the number of additional epochs at the end. The final weights are the mean of the
+            weights after each of these epochs (Izmailov et al., Averaging Weights Leads to Wider
+            Optima, UAI 2018), because after fine-tuning on few images the mean is more accurate
+            than the weights of a single epoch.
         holdout: the share of the clean images that success and accuracy are measured on.
-        classes: the classes whose triggers are unlearned; by default the flagged ones.
-        recipe: the recipe of the fine-tuning; its epochs and its seed do not count.
+        classes: the classes whose triggers are unlearned. By default the flagged classes.
+        recipe: the recipe of the fine-tuning. Its epochs and its seed are ignored.
         seed: the seed of the split, the searches and the fine-tuning.
     """
 
@@ -96,7 +97,7 @@ class Unlearning(Defense[RepairedModel]):
                 raise BadInput(f"{name} must be 1 or more. Received: {name}={getattr(self, name)}")
         if not 0 <= self.stop < 1 or self.averaged < 0:
             raise BadInput(
-                "stop must lie in 0..1 and averaged be 0 or more. Received: "
+                "stop must lie in 0..1, and averaged must be 0 or more. Received: "
                 f"stop={self.stop}, averaged={self.averaged}"
             )
 
@@ -113,7 +114,7 @@ class Unlearning(Defense[RepairedModel]):
             "classes": ", ".join(str(t.target) for t in flagged),
             "epochs": str(len(curves.accuracy) - 1 - bool(self.averaged)),
             **curves.summary(),
-            SEARCHED: work.norms_in_words(),
+            SEARCHED: work.norms_as_text(),
             **scan_notes(evidence, scan, flagged),
         }
         if curves.worst[-1] > max(self.stop, TOLERATED):
@@ -130,15 +131,15 @@ class Unlearning(Defense[RepairedModel]):
 
 
 class _Rounds:
-    """The state of an unlearning, round after round.
+    """The state of an unlearning over its rounds.
 
     Args:
-        plan: the settings.
-        model: the examined model; a copy is trained.
-        working: labelled clean images to train on.
-        held: labelled clean images to measure on.
+        plan: the settings of the unlearning.
+        model: the examined model, which is copied before the training.
+        working: the labeled clean images to train on.
+        held: the labeled clean images to measure on.
         flagged: the triggers of the scan.
-        median_norm: of the scan.
+        median_norm: the median norm of the scan.
     """
 
     def __init__(
@@ -159,7 +160,11 @@ class _Rounds:
         self.norms: list[float] = []
 
     def all_rounds(self) -> bool:
-        """Search and unlearn until no small trigger is found: whether one still is."""
+        """Make rounds until a search finds no small trigger, then average the weights.
+
+        Returns:
+            Whether the last search found a small trigger.
+        """
         number = 0
         more = self._search(number)
         while number < self.plan.rounds and (more or not number):
@@ -179,7 +184,7 @@ class _Rounds:
         return bool(self._search(self.plan.rounds + 1))
 
     def _search(self, number: int) -> list[RecoveredTrigger]:
-        """What is to be unlearned too: more triggers of the model as it is, alone and combined."""
+        """Search the current model for more triggers, and return them alone and combined."""
         triggers, smallest = [], []
         for known in self.by_class.values():
             small, norm = self.plan.refinement.search(
@@ -199,27 +204,28 @@ class _Rounds:
     def _train(
         self, data: Samples, epochs: int, number: int, until: Callable[[Classifier], bool]
     ) -> None:
-        """Some epochs more, in place.
+        """Train the model in place for some epochs, until a condition holds.
 
-        One training, not one for every epoch: an optimizer that starts anew takes large steps.
+        All epochs share one optimizer, because the first steps of a new optimizer are large.
         """
         recipe = replace(self.plan.recipe, epochs=epochs, seed=self.plan.seed + number)
         bounds = self.model.input_range or (0.0, 1.0)
         fit(self.model.model, data, recipe, input_range=bounds, until=until)
 
-    def norms_in_words(self) -> str:
-        """The smallest norm of every search."""
+    def norms_as_text(self) -> str:
+        """The smallest norm of every search as text."""
         if not self.plan.refinement.searches or not np.isfinite(self.median_norm):
             return "not searched"
         return ", ".join("none" if np.isinf(n) else f"{n:.4g}" for n in self.norms)
 
 
 class Curves:
-    """Accuracy and success of the triggers on held-out clean images, epoch by epoch.
+    """The accuracy and the success of the triggers on held-out clean images after each epoch.
 
     Attributes:
-        accuracy, success, worst: one value for each model that was measured: clean accuracy,
-            success of the scan's triggers, and of the most successful of all triggers.
+        accuracy: the clean accuracy at each measurement.
+        success: the largest success of the triggers of the scan at each measurement.
+        worst: the largest success of all triggers at each measurement.
     """
 
     def __init__(self, held: Samples, flagged: Sequence[RecoveredTrigger]) -> None:
@@ -234,10 +240,15 @@ class Curves:
         triggers: Sequence[RecoveredTrigger],
         sufficient: float | None = None,
     ) -> bool:
-        """One more point of each curve; the scan's triggers are the first of all.
+        """Measure a model and add a point to each curve.
+
+        Args:
+            model: the model to measure.
+            triggers: all triggers, starting with those of the scan.
+            sufficient: the accepted success of the triggers, or None.
 
         Returns:
-            Whether no trigger succeeds on more than `sufficient` of the images; False without it.
+            Whether the success of every trigger is at most `sufficient`; False if it is None.
         """
         right = clean_accuracy(model.predict(self.held), self.held.known_labels)
         number = len(self.flagged)
@@ -249,7 +260,7 @@ class Curves:
         return sufficient is not None and self.worst[-1] <= sufficient
 
     def summary(self) -> dict[str, str]:
-        """From the first to the last."""
+        """The first and the last value of the curves as text."""
         return {
             "scan's trigger, held-out images": f"{self.success[0]:.2%} -> {self.success[-1]:.2%}",
             "worst of all triggers, held-out images": f"{self.worst[-1]:.2%}",
@@ -281,21 +292,30 @@ PLOT = Plot(
 def with_triggers(
     samples: Samples, triggers: Sequence[RecoveredTrigger], share: float, seed: int
 ) -> Samples:
-    """The samples with a share of them stamped, split among the triggers; labels stay.
+    """Stamp triggers on a share of the samples, without changing the labels.
 
-    A trigger is put on images that it is to work on, never on those of its target. Triggers of one
-    source class share at most half of its images, so that it is the trigger that makes the
-    difference.
+    Each trigger is stamped only on images that it should work on, never on those of its target. At
+    most half of the images of a source class are stamped, so the class also has images without a
+    trigger.
+
+    Args:
+        samples: the labeled samples.
+        triggers: the triggers, which get equal parts of the share.
+        share: the share of the samples to stamp.
+        seed: the seed of the choice of the samples.
+
+    Returns:
+        The samples, with the stamped ones at the end.
     """
     labels, order = samples.known_labels, np.random.default_rng(seed).permutation(len(samples))
     free, stamped = np.ones(len(samples), bool), []
     for trigger in triggers:
         number = round(share * len(samples) / len(triggers))
         if trigger.source is not None:
-            alike = sum(t.source == trigger.source for t in triggers)
-            number = min(number, int((labels == trigger.source).sum()) // (2 * alike))
-        able = order[(free & trigger.applies_to(labels))[order]]
-        part = np.sort(able[: max(1, number)])
+            same_source = sum(t.source == trigger.source for t in triggers)
+            number = min(number, int((labels == trigger.source).sum()) // (2 * same_source))
+        candidates = order[(free & trigger.applies_to(labels))[order]]
+        part = np.sort(candidates[: max(1, number)])
         free[part] = False
         if len(part):
             stamped.append(samples.subset(part).stamped(trigger.stamp))

@@ -1,4 +1,4 @@
-"""Where in a picture the decision comes from. One file a method, found by its name."""
+"""Explanations of decisions. Each file defines one method and is discovered by its name."""
 
 from keras_backdoor._internals.discovery import attribute_loader
 

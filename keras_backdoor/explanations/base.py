@@ -1,4 +1,4 @@
-"""Explanation: a method that shows where in an image a decision comes from."""
+"""The base class of explanations."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,4 +13,4 @@ __all__ = ["Evidence", "Explanation", "Need"]
 
 @dataclass(frozen=True)
 class Explanation(Method[A]):
-    """A method that shows where in an image a decision comes from; see `Method`."""
+    """A method that shows which pixels of an image a decision depends on; see `Method`."""

@@ -1,4 +1,4 @@
-"""Model files: opened without running anything in them, inspected, and written with a card."""
+"""Model files: load and inspect them without running their code, and save them with a card."""
 
 from keras_backdoor.loading.inspection import Inspection, inspect_model
 from keras_backdoor.loading.model_files import load_model

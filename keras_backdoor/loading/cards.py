@@ -1,4 +1,4 @@
-"""A model file and the card beside it: recipe, seed, figures, SHA-256."""
+"""Model files and their cards: recipe, seed, metrics and SHA-256."""
 
 import json
 from pathlib import Path
@@ -12,33 +12,41 @@ from keras_backdoor.network.classifier import Classifier
 
 
 def card_path(model: Path | str) -> Path:
-    """`NAME.json` beside `NAME.h5`."""
+    """Path of the card of a model: `NAME.json` for `NAME.h5`."""
     return Path(model).with_suffix(".json")
 
 
 def check(path: Path, *, force: bool = False) -> None:
-    """Raise before training where the model could not be written."""
+    """Raise before training if the model cannot be saved to this path.
+
+    Raises:
+        BadInput: if the suffix is not supported, or a file exists and `force` is not set.
+    """
     if path.suffix not in (".h5", ".keras"):
-        raise BadInput(f"A model is written as .h5 or .keras. Received: {path}")
+        raise BadInput(f"The path of a model must end in .h5 or .keras. Received: {path}")
     check_output(path, force=force)
     check_output(card_path(path), force=force)
 
 
 def read_about(path: Path | None) -> dict[str, Any]:
-    """Facts for a card from a JSON file."""
+    """Read additional entries of a card from a JSON file.
+
+    Raises:
+        BadInput: if the file does not exist or does not contain a JSON object.
+    """
     if path is None:
         return {}
     try:
-        facts = json.loads(existing(path, "file of facts").read_text())
+        entries = json.loads(existing(path, "JSON file with card entries").read_text())
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}.") from error
-    if not isinstance(facts, dict):
-        raise BadInput(f"{path} must hold a JSON object.")
-    return facts
+    if not isinstance(entries, dict):
+        raise BadInput(f"{path} must contain a JSON object.")
+    return entries
 
 
 def write(path: Path, classifier: Classifier, card: dict[str, Any], *, force: bool = False) -> None:
-    """Write a model without its optimizer, and its card."""
+    """Save a model without its optimizer, together with its card."""
     check(path, force=force)
     with writing(path, force=force) as partial, quiet_logs():
         classifier.model.save(partial, include_optimizer=False)

@@ -1,4 +1,4 @@
-"""What is in a model file, without running anything of it."""
+"""Inspect a model file without running its code."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +17,21 @@ Severity = Literal["info", "warning", "hostile", "unreadable"]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a model file.
+    """The result of inspecting a model file.
 
     Attributes:
-        path, format, keras_version, sha256: of the file.
-        verdict: "clean" (nothing in it can run), "hostile" or "unreadable".
+        path: path of the file.
+        sha256: SHA-256 of the file, or None if it cannot be read.
+        verdict: "clean" (the file contains no code that can run), "hostile" or "unreadable".
         findings: (severity, sentence) pairs.
-        layers: (path, class, output shape, parameters) of every layer.
+        format: "h5", "keras" or "weights".
+        keras_version: version of Keras that wrote the file.
+        layers: (path, class, output shape, parameters) of each layer.
         parameters: number of weights.
         image_shape: (height, width, channels).
         classes: number of classes.
-        output: probabilities, logits or sigmoid.
-        input_range: (low, high) where the file or its card tells it.
+        output: kind of output: probabilities, logits or sigmoid.
+        input_range: (low, high) from the file or its card, or None if unknown.
     """
 
     path: str
@@ -48,18 +51,16 @@ class Inspection:
 
     @property
     def meaning(self) -> str:
-        """The verdict in words."""
+        """A sentence that explains the verdict."""
         return {
-            "clean": "clean: nothing in the file can run (a backdoor is another question)",
+            "clean": "clean: the file contains no code that can run (it may contain a backdoor)",
             "hostile": "hostile: the file could run code or exhaust the machine",
-            "unreadable": "unreadable: damaged, or of a kind that is not supported",
+            "unreadable": "unreadable: the file is damaged or its format is not supported",
         }[self.verdict]
 
     def rows(self) -> list[tuple[str, str]]:
-        """The facts and findings as (name, value) lines."""
-        low_high = (
-            "not told" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
-        )
+        """The properties and findings as (name, value) pairs, one for each printed row."""
+        low_high = "unknown" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
         rows = [("verdict", self.meaning), ("SHA-256", str(self.sha256))]
         if self.format is not None:
             rows.append(("format", f"{self.format}, Keras {self.keras_version}"))
@@ -72,22 +73,26 @@ class Inspection:
         return [*rows, *self.findings]
 
     def layer_rows(self) -> list[tuple[str, ...]]:
-        """The architecture as (layer, class, output shape, weights) lines."""
+        """The architecture as (layer, class, output shape, weights) rows."""
         return [(p, kind, str(shape), f"{n:,}") for p, kind, shape, n in self.layers]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All attributes as a dictionary for JSON."""
         return asdict(self)
 
 
 def inspect_model(
     path: Path | str, *, architecture: str | None = None, classes: int | None = None
 ) -> Inspection:
-    """Check a model file and describe what is in it.
+    """Check a model file and describe its contents.
 
     Args:
-        path: the file.
-        architecture, classes: for a weights-only file, see `load_model`.
+        path: path of the file.
+        architecture: name of the architecture of a weights-only file, see `load_model`.
+        classes: number of classes of a weights-only file, see `load_model`.
+
+    Returns:
+        The inspection. A hostile or unreadable file is reported by its verdict, not by an error.
     """
     digest = sha256(path) if Path(path).is_file() else None
     try:
@@ -128,17 +133,19 @@ def _describe(
 def _findings(
     file: model_files.ModelFile, classifier: Classifier | None, unknown: list[str]
 ) -> tuple[tuple[Severity, str], ...]:
-    found: list[tuple[Severity, str]] = []
+    findings: list[tuple[Severity, str]] = []
     if file.ignored:
-        found.append(("info", f"Present and not used: {', '.join(file.ignored)}."))
+        findings.append(("info", f"Unused parts of the file: {', '.join(file.ignored)}."))
     if unknown:
-        named = ", ".join(unknown[:5])
-        found.append(("warning", f"Settings that this Keras does not know were left out: {named}."))
-    if classifier is not None and classifier.input_range is None:
-        found.append(
-            ("warning", "The input range is not told: pass --input-range or labelled images.")
+        settings = ", ".join(unknown[:5])
+        findings.append(
+            ("warning", f"Ignored settings that this Keras version does not support: {settings}.")
         )
-    return tuple(found)
+    if classifier is not None and classifier.input_range is None:
+        findings.append(
+            ("warning", "The input range is unknown: pass --input-range or labeled images.")
+        )
+    return tuple(findings)
 
 
 def _weights_only(file: model_files.ModelFile) -> Inspection:
@@ -157,7 +164,7 @@ def _weights_only(file: model_files.ModelFile) -> Inspection:
                 )
             count = sum(int(np.prod(s)) for s in shapes)
             layers.append((name, "weights", tuple(shapes), count))
-    text = "Weights without an architecture: pass --architecture NAME to open them."
+    text = "The file contains weights only: pass --architecture NAME to load them."
     return Inspection(
         path=str(file.path),
         sha256=file.sha256,

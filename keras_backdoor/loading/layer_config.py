@@ -1,6 +1,6 @@
-"""One layer of a configuration that nobody vouches for: only what is on the lists below.
+"""Build a layer from an untrusted configuration, using the allow lists below.
 
-A layer is made by calling a built-in class with numbers, words and lists of these.
+A layer is built by calling a built-in class with numbers, short strings and lists of them.
 """
 
 import inspect
@@ -38,6 +38,7 @@ ACTIVATIONS = frozenset(
 DROPPED = frozenset(
     {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format", "seed"}
 )
+"""Settings that are not passed to the class of the layer."""
 HARMLESS = frozenset(
     {
         "Attention", "AveragePooling1D", "Bidirectional", "Conv1D", "Conv3D", "Embedding", "GRU",
@@ -45,42 +46,52 @@ HARMLESS = frozenset(
         "RepeatVector", "SimpleRNN", "SpectralNormalization", "TimeDistributed",
     }
 )  # fmt: skip
-"""Layers that do no harm and have no use in the image classifiers that are opened here."""
+"""Layers that are safe but not supported, because image classifiers do not use them."""
 ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Softmax"})
 APPLICATION_LAYERS = {
     "LayerScale": "convnext",
     "StochasticDepth": "convnext",
     "CustomScaleLayer": "inception_resnet_v2",
 }
-"""Layers that `keras.applications` defines for itself, and the module of each."""
+"""Layers that are defined in `keras.applications`, with their module."""
 ASIDE = ("initializer", "regularizer", "constraint")
+"""Suffixes of settings that hold an object, and the names of the Keras modules without "s"."""
 RENAMED = {("LeakyReLU", "alpha"): "negative_slope"}
-"""(class, setting) of older Keras -> the setting's name now."""
+"""(class, setting) in older versions of Keras -> current name of the setting."""
 IDLE = frozenset(
     {"batch_size", "dynamic", "fused", "implementation", "lora_alpha", "lora_rank",
      "optional", "quantization_config", "ragged", "renorm_momentum", "sparse",
      "synchronized", "virtual_batch_size"}
 )  # fmt: skip
-"""Settings of other versions that change no answer of a trained net."""
+"""Settings of other Keras versions that do not affect the predictions of a trained network."""
 MAX_NUMBER = 2**20
-"""Whole number in a setting above which a file is refused."""
+"""Largest absolute value of an integer in a setting; a file that exceeds it is rejected."""
 
 
-def _activation_layer(value: dict, where: str) -> Any:
-    """A layer that stands as an activation, as in Conv2D(activation=LeakyReLU())."""
-    made, _, _ = make_layer(value, where)
-    return made
+def _advanced_activation(value: dict, context: str) -> Any:
+    """A layer that is used as an activation, as in Conv2D(activation=LeakyReLU())."""
+    layer, _, _ = make_layer(value, context)
+    return layer
 
 
 def make_operation(item: Any, constant: float | None, file: str) -> Any:
-    """A layer that does what `x + y`, `x * 3` or `x - y` did in a functional model.
+    """A layer equivalent to an operation such as `x + y`, `x * 3` or `x - y` in a functional model.
 
-    It stands for no layer of the file, so it has no place among the stored weights.
+    Its `_stored_class` is empty, because operations are not counted among the stored weights.
+
+    Args:
+        item: the configuration of the operation.
+        constant: the constant operand, or None for an operation on two tensors.
+        file: name of the file for error messages.
+
+    Raises:
+        HostileFile: if the operation is not on the list of allowed operations.
+        UnreadableFile: if the operation is not supported.
     """
     kind = get(item, "class_name", file)
     name = plain_name(item.get("name") or get(item, "config", file).get("name"))
     if kind not in ("Add", "Subtract", "Multiply", "TrueDivide", "Divide"):
-        raise HostileFile(f"{file}: the operation {str(kind)[:60]!r} is not on the list.")
+        raise HostileFile(f"{file}: the operation {str(kind)[:60]!r} is not allowed.")
     if constant is None and "Divide" in kind:
         raise UnreadableFile(f"{file}: the quotient {name!r} of two tensors is not supported yet.")
     if constant == 0.0 and "Divide" in kind:
@@ -98,17 +109,32 @@ def make_operation(item: Any, constant: float | None, file: str) -> Any:
 
 
 def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
-    """A layer from `{"class_name": …, "config": …}`, its name in the file, unknown settings."""
+    """Build a layer from `{"class_name": …, "config": …}`.
+
+    Args:
+        item: the configuration of the layer.
+        file: name of the file for error messages.
+
+    Returns:
+        (layer, name, unknown): the layer, its name in the file and the names of its unsupported
+        settings.
+
+    Raises:
+        HostileFile: if a class or value is not allowed.
+        UnreadableFile: if the layer is invalid or not supported.
+    """
     kind, config = get(item, "class_name", file), get(item, "config", file)
     name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
-    where = f"{file}: the layer {name!r}"
-    built_in(item, where)
+    context = f"{file}: the layer {name!r}"
+    built_in(item, context)
     if kind not in LAYERS and kind not in APPLICATION_LAYERS:
         if kind in HARMLESS:
-            raise UnreadableFile(f"{where} is of class {kind!r}, which is not supported yet.")
-        raise HostileFile(f"{where} is of class {kind!r}, which is not on the list of layers.")
+            raise UnreadableFile(f"{context} is of class {kind!r}, which is not supported yet.")
+        raise HostileFile(
+            f"{context} is of class {kind!r}, which is not on the list of allowed layers."
+        )
     if config.get("data_format") == "channels_first":
-        raise UnreadableFile(f"{where} stores channels first, which TensorFlow cannot run.")
+        raise UnreadableFile(f"{context} has data_format channels_first, which is not supported.")
     cls = (
         application_layer(APPLICATION_LAYERS[kind], kind)
         if kind in APPLICATION_LAYERS
@@ -116,10 +142,10 @@ def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
     )
     known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
     if config.get("renorm"):
-        raise UnreadableFile(f"{where} uses batch renormalization, which is not supported.")
+        raise UnreadableFile(f"{context} uses batch renormalization, which is not supported.")
     renamed = {RENAMED.get((kind, key), key): value for key, value in config.items()}
     settings = {
-        key: _setting(key, value, where)
+        key: _setting(key, value, context)
         for key, value in renamed.items()
         if key in known and key not in DROPPED
     }
@@ -129,24 +155,24 @@ def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
     try:
         layer = cls(name=plain_name(name), **settings)
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise UnreadableFile(f"{where} cannot be made: {one_line(error)}") from error
+        raise UnreadableFile(f"{context} cannot be created: {one_line(error)}") from error
     layer.trainable = bool(config.get("trainable", True))
     return layer, name, unknown
 
 
-def _setting(key: str, value: Any, where: str) -> Any:
+def _setting(key: str, value: Any, context: str) -> Any:
     if key.endswith(ASIDE):
-        return _object(key, value, where)
+        return _keras_object(key, value, context)
     if "activation" in key:
-        return _activation(value, where)
-    return _plain(key, value, where)
+        return _activation(value, context)
+    return _plain(key, value, context)
 
 
-def _plain(key: str, value: Any, where: str) -> Any:
+def _plain(key: str, value: Any, context: str) -> Any:
     if isinstance(value, dict) and value.get("class_name") == "__tuple__":
         value = value.get("items")
     if isinstance(value, list) and len(value) <= 4096:
-        return [_plain(key, v, where) for v in value]
+        return [_plain(key, v, context) for v in value]
     if isinstance(value, bool | None) or (isinstance(value, str) and len(value) <= 64):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -154,57 +180,67 @@ def _plain(key: str, value: Any, where: str) -> Any:
     if isinstance(value, int) and abs(value) <= MAX_NUMBER:
         return value
     raise HostileFile(
-        f"{where} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
+        f"{context} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
     )
 
 
-def _activation(value: Any, where: str) -> Any:
+def _activation(value: Any, context: str) -> Any:
     if isinstance(value, dict):
-        built_in(value, where)
+        built_in(value, context)
         if value.get("class_name") in ACTIVATION_LAYERS:
-            return _activation_layer(value, where)
+            return _advanced_activation(value, context)
         inner = value.get("config")
         value = inner if isinstance(inner, str) else value.get("class_name")
-        value = _snake(value)
+        value = _snake_case(value)
     if value is None or value in ACTIVATIONS:
         return value
-    raise HostileFile(f"{where} has the activation {str(value)[:60]!r}, which is not built-in.")
+    raise HostileFile(f"{context} has the activation {str(value)[:60]!r}, which is not built-in.")
 
 
-def _object(key: str, value: Any, where: str) -> Any:
+def _keras_object(key: str, value: Any, context: str) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
         value = {"class_name": value, "config": {}}
-    built_in(value, where)
-    folder = getattr(keras, next(a for a in ASIDE if key.endswith(a)) + "s")
+    built_in(value, context)
+    module_of_kind = getattr(keras, next(a for a in ASIDE if key.endswith(a)) + "s")
     name, settings = value.get("class_name"), value.get("config") or {}
-    cls = getattr(folder, name, None) if isinstance(name, str) and name.isidentifier() else None
+    cls = (
+        getattr(module_of_kind, name, None)
+        if isinstance(name, str) and name.isidentifier()
+        else None
+    )
     if not is_built_in(cls):
-        cls = _by_snake(folder, name)
+        cls = _class_by_snake_case(module_of_kind, name)
     if cls is None or not isinstance(settings, dict):
-        raise HostileFile(f"{where} has the {key} {str(name)[:60]!r}, which is not built-in.")
+        raise HostileFile(f"{context} has the {key} {str(name)[:60]!r}, which is not built-in.")
     known = inspect.signature(cls.__init__).parameters
-    kept = {k: _plain(k, v, where) for k, v in settings.items() if k in known and k not in DROPPED}
+    arguments = {
+        k: _plain(k, v, context) for k, v in settings.items() if k in known and k not in DROPPED
+    }
     try:
-        return cls(**kept)
+        return cls(**arguments)
     except (ValueError, TypeError) as error:
-        raise UnreadableFile(f"{where}: {one_line(error)}") from error
+        raise UnreadableFile(f"{context}: {one_line(error)}") from error
 
 
-def _by_snake(folder: Any, name: Any) -> Callable[..., Any] | None:
+def _class_by_snake_case(module_of_kind: Any, name: Any) -> Callable[..., Any] | None:
     wanted = str(name).replace("_", "").lower()
-    for key, value in vars(folder).items():
+    for key, value in vars(module_of_kind).items():
         if inspect.isclass(value) and key.lower() == wanted:
             return value
     return None
 
 
-def built_in(item: Any, where: str) -> None:
-    """Raise where a part of the configuration comes from outside Keras."""
+def built_in(item: Any, context: str) -> None:
+    """Check that an object of the configuration is part of Keras.
+
+    Raises:
+        HostileFile: if its module or registered name is not from Keras.
+    """
     module, registered = item.get("module"), item.get("registered_name")
     if module not in (None, "builtins") and module.partition(".")[0] != "keras":
-        raise HostileFile(f"{where} comes from the foreign module {str(module)[:80]!r}.")
+        raise HostileFile(f"{context} comes from the foreign module {str(module)[:80]!r}.")
     if registered is not None and registered not in (
         item.get("class_name"),
         "Functional",
@@ -212,36 +248,43 @@ def built_in(item: Any, where: str) -> None:
     ):
         allowed = item.get("module") == "builtins" and registered == item.get("config")
         if not allowed:
-            raise HostileFile(f"{where} has the registered name {str(registered)[:80]!r}.")
+            raise HostileFile(f"{context} has the registered name {str(registered)[:80]!r}.")
 
 
 def get(item: Any, key: str, file: str) -> Any:
-    """A key that a configuration must have."""
+    """The value of a required key of a configuration.
+
+    Raises:
+        UnreadableFile: if the key is missing.
+    """
     if not isinstance(item, dict) or key not in item:
         raise UnreadableFile(f"{file} has a model configuration without {key!r}.")
     return item[key]
 
 
 def plain_name(name: Any) -> str:
-    """A name that Keras takes."""
+    """A valid Keras layer name: slashes become dots, and the length is limited to 200."""
     return str(name)[:200].replace("/", ".") or "layer"
 
 
-def _snake(name: Any) -> str:
+def _snake_case(name: Any) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in str(name)).lstrip("_")
 
 
 @contextmanager
 def at_rest(layer: Any) -> Iterator[None]:
-    """Build with zeros: the weights follow from the file, and some initializers take minutes.
+    """Initialize the weights of a layer with zeros inside a with block.
 
-    Afterwards the layer has its own initializers again, for those who train it anew.
+    The weights are loaded from the file later, and some initializers take minutes. On exit, the
+    original initializers of the layer are restored, so that it can be trained again.
     """
-    kept = {} if layer.built else {k: v for k, v in vars(layer).items() if k.endswith(ASIDE[0])}
-    for key in kept:
+    initializers = (
+        {} if layer.built else {k: v for k, v in vars(layer).items() if k.endswith(ASIDE[0])}
+    )
+    for key in initializers:
         setattr(layer, key, keras.initializers.Zeros())
     try:
         yield
     finally:
-        for key, initializer in kept.items():
+        for key, initializer in initializers.items():
             setattr(layer, key, initializer)

@@ -1,7 +1,7 @@
-"""A Keras model from a configuration that nobody vouches for.
+"""Build a Keras model from an untrusted configuration.
 
-Nothing of the configuration reaches Keras' own deserialisation: the graph is walked here, and
-its layers are made by `_layer_config`.
+The deserialization code of Keras never receives the configuration: this module traverses the graph,
+and `layer_config` builds its layers.
 """
 
 from collections import deque
@@ -23,24 +23,41 @@ from keras_backdoor.loading.layer_config import (
 MODELS = frozenset({"Sequential", "Functional", "Model"})
 MAX_LAYERS, MAX_CALLS, MAX_NESTING = 4096, 8192, 8
 MAX_SIDE, MAX_OUTPUT = 8192, 2**26
-"""Numbers of an input's side, and of one image's activations, above which a file is refused."""
+"""Largest side of an input, and largest number of values per image in an input or output.
+
+A file that exceeds them is rejected.
+"""
 TRAINED = frozenset(
     {"AlphaDropout", "BatchNormalization", "Dropout", "Functional", "GaussianDropout",
      "GaussianNoise", "Sequential", "SpatialDropout2D", "StochasticDepth"}
 )  # fmt: skip
-"""Layers that do something else in training (Random* are called with it by default)."""
+"""Layers that behave differently during training.
+
+Random* layers are not listed: they are called with `training=True` by default.
+"""
 NORMALIZERS = {"BatchNormalization": 4, "GroupNormalization": 2, "LayerNormalization": 2,
                "Normalization": 3}  # fmt: skip
-"""Arrays of the size of the normalised axes that a layer allocates."""
+"""Number of weight arrays, each of the size of the normalized axes, that a layer allocates."""
 UNKNOWN_SIDE = 64
-"""What a side of any length is taken to be where sizes are bounded."""
+"""Length assumed for a side without fixed length when sizes are checked."""
 SPARE = 2**16
-"""Weights that a model may have beyond those in its file (Normalization's constants)."""
+"""Number of weights that a model may have beyond those in its file.
+
+The constants of Normalization layers are an example.
+"""
 NodeKey = tuple[str, int]
 
 
 class Call(NamedTuple):
-    """One use of a layer: (layer, node) of its inputs, and the number of `x + 3`."""
+    """One call of a layer.
+
+    Attributes:
+        sources: (layer, node) of each input tensor.
+        constant: the constant operand of an operation, such as 3 in `x + 3`, or None.
+        is_operation: whether the call is an operation on tensors.
+        tensor_first: whether the first operand is a tensor.
+        training: whether the layer is called with `training=True`.
+    """
 
     sources: list[NodeKey]
     constant: float | None
@@ -51,16 +68,19 @@ class Call(NamedTuple):
 
 @dataclass
 class Builder:
-    """Builds a model and remembers what every layer was called in the file.
+    """Builds a model and records the names of its layers in the file.
 
     Attributes:
-        file: what the file is called in messages.
-        stored: numbers that the file holds as weights; a configuration that asks for more is
-            refused before memory is taken.
+        file: name of the file for error messages.
+        stored: number of weights in the file. A configuration that needs more is rejected before
+            memory is allocated.
         original: id of a layer -> its name in the file.
-        runs: layers that were run, those of nested models at every use of the model.
-        cost: id of a nested model -> layers that one use of it runs.
-        unknown: settings that this version of Keras does not know, as `layer.setting`.
+        unknown: settings that this version of Keras does not support, as `layer.setting`.
+        layers: number of layers built so far.
+        calls: number of calls in the configuration so far.
+        runs: number of layer runs so far; each use of a nested model counts all of its layers.
+        cost: id of a nested model -> number of layer runs of one use.
+        asked: number of weights that the layers need so far.
     """
 
     file: str
@@ -74,7 +94,16 @@ class Builder:
     asked: int = 0
 
     def model(self, config: Any, depth: int = 0) -> keras.Model:
-        """The model of `{"class_name": …, "config": …}`."""
+        """Build the model of `{"class_name": …, "config": …}`.
+
+        Args:
+            config: the configuration of the model.
+            depth: number of models that this one is nested in.
+
+        Raises:
+            HostileFile: if the configuration is not allowed or exceeds a limit.
+            UnreadableFile: if the configuration is invalid or not supported.
+        """
         if depth > MAX_NESTING:
             raise HostileFile(f"{self.file}: models are nested deeper than {MAX_NESTING}.")
         kind, inner = get(config, "class_name", self.file), get(config, "config", self.file)
@@ -93,21 +122,21 @@ class Builder:
         if kind == "Sequential":
             model._stored_class = kind
         if inner.get("trainable") is False:
-            model._trainable = False  # the flags of its layers are their own
+            model._trainable = False  # the setter would change the flags of its layers
         return model
 
     def _sequential(self, config: dict, layers: list, depth: int) -> keras.Model:
         first = get(layers[0], "config", self.file)
         shape = _batch_shape(first) or config.get("build_input_shape")
         has_input = layers[0]["class_name"] == "InputLayer"
-        made: dict[int, Any] = {}
+        built: dict[int, Any] = {}
         if shape is None and layers[0]["class_name"] in MODELS:
-            made[0] = self.model(layers[0], depth + 1)
-            shape = made[0].input_shape
+            built[0] = self.model(layers[0], depth + 1)
+            shape = built[0].input_shape
         tensor = image = self._input(shape, str(first.get("name")) if has_input else "input")
         for number, item in enumerate(layers):
             if number or not has_input:
-                tensor = self._apply(made.get(number) or self._layer(item, depth), tensor)
+                tensor = self._apply(built.get(number) or self._layer(item, depth), tensor)
         return keras.Model(image, tensor, name=plain_name(config.get("name", "sequential")))
 
     def _functional(self, config: dict, layers: list, depth: int) -> keras.Model:
@@ -131,12 +160,14 @@ class Builder:
                 for key in ("input_layers", "output_layers")
             ]
         except KeyError as error:
-            raise UnreadableFile(f"{self.file}: the model's ends are not its layers.") from error
+            raise UnreadableFile(
+                f"{self.file}: an input or output of the model is not one of its layers."
+            ) from error
         inputs, outputs = (e if len(e) > 1 else e[0] for e in ends)
         return keras.Model(inputs, outputs, name=plain_name(config.get("name", "model")))
 
     def _run(self, calls: dict[NodeKey, Call], items: dict, tensors: dict, depth: int) -> None:
-        """Make every call as soon as its inputs are there."""
+        """Run each call when all its inputs are available, and add its output to `tensors`."""
         self.calls += len(calls)
         if self.calls > MAX_CALLS:
             raise HostileFile(f"{self.file} uses its layers more than {MAX_CALLS} times.")
@@ -145,13 +176,13 @@ class Builder:
         for key, call in calls.items():
             for source in set(call.sources):
                 users.setdefault(source, []).append(key)
-        made: dict[str, Any] = {}
+        built: dict[str, Any] = {}
         ready = deque(tensors)
         ready.extend(key for key, number in missing.items() if number == 0)
         while ready:
             key = ready.popleft()
             if key in calls:
-                tensors[key] = self._make(key, calls[key], items, tensors, made, depth)
+                tensors[key] = self._make(key, calls[key], items, tensors, built, depth)
             for user in users.get(key, []):
                 missing[user] -= 1
                 if missing[user] == 0:
@@ -161,35 +192,41 @@ class Builder:
             raise UnreadableFile(f"{self.file}: the layer {lost[0]!r} has no input.")
 
     def _make(
-        self, key: NodeKey, call: Call, items: dict, tensors: dict, made: dict, depth: int
+        self, key: NodeKey, call: Call, items: dict, tensors: dict, built: dict, depth: int
     ) -> Any:
         name = key[0]
-        if name not in made:
+        if name not in built:
             if call.is_operation and not call.tensor_first:
                 kind = items[name].get("class_name")
                 if kind not in ("Add", "Multiply"):
                     raise UnreadableFile(f"{self.file}: {name!r} is not supported yet.")
             if call.is_operation:
-                made[name] = make_operation(items[name], call.constant, self.file)
+                built[name] = make_operation(items[name], call.constant, self.file)
             else:
-                made[name] = self._layer(items[name], depth)
-        if call.training and type(made[name]).__name__ in TRAINED:
+                built[name] = self._layer(items[name], depth)
+        if call.training and type(built[name]).__name__ in TRAINED:
             raise UnreadableFile(
-                f"{self.file}: the layer {name!r} is always in training, which is not supported."
+                f"{self.file}: the layer {name!r} is called with training=True, which is not "
+                "supported."
             )
         given = [tensors[s] for s in call.sources]
         if not given:
             raise UnreadableFile(f"{self.file}: the layer {name!r} has no input.")
-        return self._apply(made[name], given if len(given) > 1 else given[0])
+        return self._apply(built[name], given if len(given) > 1 else given[0])
 
     def _input(self, shape: Any, name: str) -> Any:
         if not isinstance(shape, list | tuple) or len(shape) < 2:
-            raise UnreadableFile(f"{self.file} does not say the shape of its input.")
+            raise UnreadableFile(f"{self.file} does not contain the shape of its input.")
         sizes = [n for n in shape[1:] if n is not None]
         if any(not isinstance(n, int) or not 1 <= n <= MAX_SIDE for n in sizes):
-            raise HostileFile(f"{self.file}: an input of shape {str(list(shape))[:80]} is absurd.")
+            raise HostileFile(
+                f"{self.file}: the input shape {str(list(shape))[:80]} has a side outside "
+                f"1..{MAX_SIDE}."
+            )
         if np.prod(sizes, dtype=np.float64) > MAX_OUTPUT:
-            raise HostileFile(f"{self.file}: an input of shape {list(shape)} is absurd.")
+            raise HostileFile(
+                f"{self.file}: the input shape {list(shape)} has more than {MAX_OUTPUT:,} values."
+            )
         return keras.Input(tuple(shape[1:]), name=plain_name(name))
 
     def _layer(self, item: Any, depth: int) -> Any:
@@ -222,7 +259,9 @@ class Builder:
             ) from error
         size = np.prod([n or UNKNOWN_SIDE for n in result.shape[1:]], dtype=np.float64)
         if size > MAX_OUTPUT:
-            raise HostileFile(f"{self.file}: the output of {layer.name!r} is absurdly large.")
+            raise HostileFile(
+                f"{self.file}: the output of {layer.name!r} has more than {MAX_OUTPUT:,} values."
+            )
         return result
 
 
@@ -234,25 +273,25 @@ def _call(node: Any, file: str) -> Call:
         if extra:
             raise HostileFile(f"{file}: a layer is called with {str(sorted(extra))[:60]}.")
         numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
-        found: list[NodeKey] = []
-        _tensors([a for a in args if not isinstance(a, int | float)], found, file)
+        sources: list[NodeKey] = []
+        _collect_sources([a for a in args if not isinstance(a, int | float)], sources, file)
         is_operation = len(args) > 1
         first = not numbers or not isinstance(args[0], int | float)
         if len(numbers) > 1 or (numbers and not (is_operation and np.isfinite(numbers[0]))):
             raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
-        return Call(found, float(numbers[0]) if numbers else None, is_operation, first, training)
+        return Call(sources, float(numbers[0]) if numbers else None, is_operation, first, training)
     if node and isinstance(node[0], str):
         node = [node]
     return Call([(str(entry[0]), int(entry[1])) for entry in node], None, False, True, False)
 
 
-def _tensors(args: Any, found: list[NodeKey], file: str) -> None:
+def _collect_sources(args: Any, sources: list[NodeKey], file: str) -> None:
     for argument in args or []:
         if isinstance(argument, list):
-            _tensors(argument, found, file)
+            _collect_sources(argument, sources, file)
         elif isinstance(argument, dict) and argument.get("class_name") == "__keras_tensor__":
             history = argument["config"]["keras_history"]
-            found.append((str(history[0]), int(history[1])))
+            sources.append((str(history[0]), int(history[1])))
         else:
             raise HostileFile(f"{file}: a layer is called with something that is not a tensor.")
 
@@ -271,7 +310,7 @@ def _batch_shape(config: Any) -> Any:
 
 
 def _weights_of(layer: Any, tensors: Any) -> int:
-    """Weights that calling a layer for the first time will allocate, at least."""
+    """Lower bound of the number of weights that the first call of a layer allocates."""
     if isinstance(tensors, list) or layer.built:
         return 0
     shape = [n or UNKNOWN_SIDE for n in tensors.shape[1:]]

@@ -1,7 +1,7 @@
-"""Open a model file that is not trusted: nothing in it runs.
+"""Load an untrusted model file without running its code.
 
-The file is read with h5py and as JSON; the model is built from a list of built-in layers and
-filled with weights whose shapes and values have been checked. Keras is never handed the file.
+The file is read with h5py and a JSON parser. The model is built from a list of allowed built-in
+layers, and its weights are checked for shape and value. Keras never opens the file.
 """
 
 import zipfile
@@ -29,13 +29,13 @@ class ModelFile:
     """A model file whose structure has been checked.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         format: "h5", "keras" or "weights".
-        keras_version: as the file says it, or None.
-        config: the model's configuration, or None for a weights-only file.
-        sha256: of the file.
-        stored: numbers that it holds as weights.
-        ignored: what is in the file and not used.
+        keras_version: version of Keras that the file contains, or None.
+        config: configuration of the model, or None for a weights-only file.
+        sha256: SHA-256 of the file.
+        stored: number of weights in the file.
+        ignored: names of the parts of the file that are not used.
     """
 
     path: Path
@@ -54,18 +54,22 @@ def load_model(
     classes: int | None = None,
     input_range: Range | None = None,
 ) -> Classifier:
-    """A classifier from a `.h5`, `.hdf5` or `.keras` file that need not be trusted.
+    """Load a classifier from an untrusted `.h5`, `.hdf5` or `.keras` file.
 
     Args:
-        path: the file.
+        path: path of the file.
         architecture: for a weights-only file, the name of one of `keras_backdoor.architectures`.
         classes: for a weights-only file, the number of classes.
-        input_range: lowest and highest pixel value that the model expects; otherwise it is taken
-            from a `Rescaling` first layer or from the model's card beside the file.
+        input_range: lowest and highest pixel value that the model expects; by default the range
+            implied by a `Rescaling` layer at the input, or the one in the model's card.
+
+    Returns:
+        The classifier. Its input range is None if it is neither given nor known.
 
     Raises:
-        HostileFile: the file could run code or exhaust the machine.
-        UnreadableFile: it is damaged or of another kind.
+        HostileFile: if the file could run code or exhaust the machine.
+        UnreadableFile: if the file is damaged or its format is not supported.
+        BadInput: if the file does not exist, or the architecture is missing or superfluous.
     """
     with open_checked(path) as (file, weights):
         return build_classifier(file, weights, architecture, classes, input_range)[0]
@@ -78,19 +82,23 @@ def build_classifier(
     classes: int | None = None,
     input_range: Range | None = None,
 ) -> tuple[Classifier, list[str]]:
-    """A classifier from a checked file, and the settings that were left out as unknown.
+    """Build a classifier from a checked file.
 
     Args:
-        file: its structure.
-        weights: its open HDF5 file or group with the weights.
-        architecture, classes, input_range: see `load_model`.
+        file: the structure of the file.
+        weights: the open HDF5 file or group with the weights.
+        architecture: see `load_model`.
+        classes: see `load_model`.
+        input_range: see `load_model`.
+
+    Returns:
+        (classifier, unknown): the classifier, and the settings that this version of Keras does not
+        support, as `layer.setting`.
     """
     path = file.path
     unknown: list[str] = []
     if file.config is not None and (architecture or classes):
-        raise BadInput(
-            f"{path} has an architecture of its own: leave out --architecture, --classes."
-        )
+        raise BadInput(f"{path} contains an architecture: leave out --architecture and --classes.")
     if file.config is None:
         model = _from_architecture(file, weights, architecture, classes)
     else:
@@ -108,17 +116,22 @@ def build_classifier(
             source=str(file.path),
             file_sha256=file.sha256,
         )
-        try_out(model)  # a model that cannot be run is no classifier
+        try_out(model)  # reject a model that cannot be run
     except BadInput as error:
         raise UnreadableFile(f"{path}: {error}") from error
-    except Exception as error:  # whatever a malformed model raises when it is examined
+    except Exception as error:  # a malformed model may raise any exception
         raise UnreadableFile(f"{path} cannot be used: {one_line(error)}.") from error
     return classifier, unknown
 
 
 @contextmanager
 def open_checked(path: Path | str) -> Iterator[tuple[ModelFile, Any]]:
-    """A model file, checked and read once: its structure, and its open HDF5 file with weights."""
+    """Check and open a model file; yields its structure and the open HDF5 file with its weights.
+
+    Raises:
+        HostileFile: if the file could run code or exhaust the machine.
+        UnreadableFile: if the file is damaged or its format is not supported.
+    """
     path = existing(path, "model file")
     _refuse_other_formats(path)
     if path.stat().st_size > MAX_FILE:
@@ -149,7 +162,18 @@ def _structure_of_h5(path: Path, file: Any) -> ModelFile:
 
 
 def read_card(path: Path, digest: str) -> dict[str, Any]:
-    """The model's card: the JSON beside the file, where its SHA-256 is the file's."""
+    """Read the card of a model: the JSON file of the same name.
+
+    Args:
+        path: path of the model file.
+        digest: SHA-256 of the model file.
+
+    Returns:
+        The card, or an empty dictionary if there is none or it contains another SHA-256.
+
+    Raises:
+        BadInput: if the input range or the reject class of the card is invalid.
+    """
     card_path = path.with_suffix(".json")
     if not card_path.is_file():
         return {}
@@ -160,33 +184,35 @@ def read_card(path: Path, digest: str) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("sha256") != digest:
         return {}
     bounds, reject = card.get("input_range"), card.get("reject_class")
-    plain_range = (
+    is_pair = (
         isinstance(bounds, list)
         and len(bounds) == 2
         and all(
             isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e6 for n in bounds
         )
     )
-    if not (bounds is None or (plain_range and bounds[0] < bounds[1])):
-        raise BadInput(f"{card_path}: input_range must be two numbers. Received: {bounds}")
+    if not (bounds is None or (is_pair and bounds[0] < bounds[1])):
+        raise BadInput(
+            f"{card_path}: input_range must be two numbers, low < high. Received: {bounds}"
+        )
     if not (reject is None or (type(reject) is int and reject >= 0)):
-        raise BadInput(f"{card_path}: reject_class must be a class. Received: {reject}")
+        raise BadInput(f"{card_path}: reject_class must be a class number. Received: {reject}")
     return card
 
 
 def _refuse_other_formats(path: Path) -> None:
     if path.is_dir():
-        what = "a SavedModel" if (path / "saved_model.pb").exists() else "a folder"
+        kind = "a SavedModel" if (path / "saved_model.pb").exists() else "a folder"
         raise UnreadableFile(
-            f"{path} is {what}, not a Keras file: a SavedModel holds a program, so it is not "
-            "opened; ask for the model as .h5 or .keras."
+            f"{path} is {kind}, not a Keras file: use the model as .h5 or .keras, because a "
+            "SavedModel contains a program and is not opened."
         )
     with path.open("rb") as file:
         head = file.read(8)
     if head[4:8] == b"TFL3":
         raise UnreadableFile(
-            f"{path} is a TFLite file: its layers cannot be examined or repaired; ask for the "
-            "model as .h5 or .keras."
+            f"{path} is a TFLite file: use the model as .h5 or .keras, because the layers of a "
+            "TFLite file cannot be inspected or repaired."
         )
 
 
@@ -208,7 +234,7 @@ def _open_keras(path: Path) -> Iterator[tuple[ModelFile, Any]]:
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """The three members of a `.keras` file, read within bounds; others are refused."""
+    """Read the three members of a `.keras` file with size limits; other members are rejected."""
     wanted = {"metadata.json", "config.json", "model.weights.h5"}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -223,7 +249,7 @@ def _members(path: Path) -> dict[str, bytes]:
             return {n: read_member(archive, infos[n]) for n in wanted & set(infos)}
     except BadInput:
         raise
-    except Exception as error:  # whatever zipfile makes of a damaged archive
+    except Exception as error:  # zipfile may raise any exception for a damaged archive
         raise UnreadableFile(f"{path} is a damaged archive: {one_line(error)}.") from error
 
 
@@ -233,16 +259,16 @@ def _from_config(file: ModelFile, weights: Any) -> tuple[Any, list[str]]:
         model = builder.model(file.config)
     except BadInput:
         raise
-    except Exception as error:  # whatever Keras raises for settings that make no sense
+    except Exception as error:  # Keras may raise any exception for invalid settings
         raise UnreadableFile(
-            f"{file.path} has a model configuration that makes no sense: "
+            f"{file.path} has an invalid model configuration: "
             f"{type(error).__name__} {one_line(error)}"
         ) from error
     if file.format == "keras":
         model_weights.fill_v3(model, weights, str(file.path))
         return model, builder.unknown
     if "model_weights" not in weights:
-        raise UnreadableFile(f"{file.path} has an architecture and no weights.")
+        raise UnreadableFile(f"{file.path} contains an architecture but no weights.")
     group = weights["model_weights"]
     model_weights.fill(model, group, str(file.path), original=builder.original)
     return model, builder.unknown
@@ -254,7 +280,7 @@ def _from_architecture(
     if architecture is None:
         known = ", ".join(discovery.word(k) for k in discovery.keys("architectures"))
         raise BadInput(
-            f"{file.path} holds weights only: pass --architecture NAME (architecture=…), one of "
+            f"{file.path} contains weights only: pass --architecture NAME (architecture=…), one of "
             f"{known}."
         )
     module = discovery.module("architectures", architecture)

@@ -1,4 +1,4 @@
-"""Weights from a checked HDF5 file into a built model: names, shapes and values are verified."""
+"""Load weights from a checked HDF5 file into a model; names, shapes and values are verified."""
 
 import re
 from pathlib import Path
@@ -12,23 +12,26 @@ from keras_backdoor.network.graph import settle
 from keras_backdoor.network.keras_private import stored_variables
 
 FOLDERS = ("layers", "_layer_checkpoint_dependencies")
-"""Where `.keras` files keep their layers: Keras 3 and 2.13 on, and Keras 2.12."""
+"""Group of the layers in `.keras` files: since Keras 2.13, and in Keras 2.12."""
 
 
 def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -> None:
-    """Fill a model of ours from a weights-only file.
+    """Load the weights of a weights-only file into a model, in place.
 
     Args:
         model: a built model.
-        path: `.h5` (`layer_names`) or `.weights.h5` file.
-        optional: layers that may be missing or of another shape in the file.
+        path: `.h5` (with `layer_names`) or `.weights.h5` file.
+        optional: names of layers that may be missing in the file or have another shape there.
+
+    Raises:
+        UnreadableFile: if the weights do not fit the model.
     """
     with h5.checked(Path(path), str(path)) as file:
         fill_any(model, file, str(path), optional=optional)
 
 
 def fill_any(model: Any, file: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
-    """Fill a model of ours from a checked weights-only file, whatever its layout."""
+    """Load the weights of a checked weights-only file of either layout; see `read_into`."""
     if "layers" in file and "layer_names" not in file.attrs:
         fill_v3(model, file, name, optional=optional)
     else:
@@ -43,16 +46,23 @@ def fill(
     original: dict[int, str] | None = None,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Fill a model from the `.h5` layout: `layer_names`, and `weight_names` for each.
+    """Load weights in the `.h5` layout: `layer_names`, and `weight_names` for each layer.
 
-    Layers are matched by name; where the names of the file are others altogether, by order.
+    Layers are matched by name, or by order if the model and the file have no name in common.
+
+    Args:
+        model: a built model.
+        group: the HDF5 group with the weights.
+        name: name of the file for error messages.
+        original: id of a layer -> its name in the file.
+        optional: names of layers that may be missing in the file or have another shape there.
     """
     stored = {n: h5.names(group[n], "weight_names") for n in h5.names(group, "layer_names")}
     stored = {n: weights for n, weights in stored.items() if weights}
     layers = {(original or {}).get(id(x), x.name): x for x in model.layers if x.weights}
     if not set(layers) & set(stored) and len(layers) == len(stored):
         stored = dict(zip(layers, stored.values(), strict=True))
-        places = dict(
+        groups = dict(
             zip(
                 layers,
                 [n for n in h5.names(group, "layer_names") if h5.names(group[n], "weight_names")],
@@ -60,22 +70,29 @@ def fill(
             )
         )
     else:
-        places = {n: n for n in stored}
+        groups = {n: n for n in stored}
     missing = set(layers) ^ set(stored)
     if missing - set(optional):
         raise UnreadableFile(
-            f"{name}: the weights do not fit the architecture; only one of them has "
-            f"{', '.join(sorted(missing - set(optional))[:5])}."
+            f"{name}: the weights do not fit the architecture; only one of the two contains the "
+            f"layers {', '.join(sorted(missing - set(optional))[:5])}."
         )
     for key in set(layers) & set(stored):
         variables = [*layers[key].trainable_weights, *layers[key].non_trainable_weights]
-        arrays = [group[places[key]][n] for n in stored[key]]
+        arrays = [group[groups[key]][n] for n in stored[key]]
         _assign(variables, arrays, f"{name}: the layer {key!r}", skip=key in optional)
     settle(model)
 
 
 def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
-    """Fill a model from the layout of `.keras` files: `layers/<class>_<number>/vars/<i>`."""
+    """Load weights in the layout of `.keras` files: `layers/<class>_<number>/vars/<i>`.
+
+    Args:
+        model: a built model.
+        group: the HDF5 group with the weights.
+        name: name of the file for error messages.
+        optional: names of layers that may have another shape in the file.
+    """
     used: dict[str, int] = {}
     folder = next((f for f in FOLDERS if f in group), FOLDERS[0])
     for layer in model.layers:
@@ -95,23 +112,23 @@ def fill_v3(model: Any, group: Any, name: str, *, optional: tuple[str, ...] = ()
         stored = group[key].get("vars", {})
         variables = stored_variables(layer)
         arrays = [stored[str(i)] for i in range(len(stored))]
-        where = f"{name}: the layer {layer.name!r}"
-        _assign(variables, arrays, where, skip=layer.name in optional)
+        context = f"{name}: the layer {layer.name!r}"
+        _assign(variables, arrays, context, skip=layer.name in optional)
     settle(model)
 
 
-def _assign(variables: list, arrays: list, where: str, *, skip: bool = False) -> None:
-    expected, found = [tuple(v.shape) for v in variables], [tuple(a.shape) for a in arrays]
-    if expected != found:
+def _assign(variables: list, arrays: list, context: str, *, skip: bool = False) -> None:
+    expected, actual = [tuple(v.shape) for v in variables], [tuple(a.shape) for a in arrays]
+    if expected != actual:
         if skip:
             return
-        raise UnreadableFile(f"{where} has weights of shapes {found}; expected were {expected}.")
+        raise UnreadableFile(f"{context} has weights of shapes {actual}; expected {expected}.")
     for variable, data in zip(variables, arrays, strict=True):
-        variable.assign(np.asarray(h5.array(data, where)))
+        variable.assign(np.asarray(h5.array(data, context)))
 
 
 def _container_name(layer: Any) -> str:
-    """Keras' name of a layer inside a `.keras` file: its class in snake case."""
+    """Name of a layer inside a `.keras` file without its number: its class in snake case."""
     kind = type(layer).__name__
     kind = getattr(layer, "_stored_class", kind)
     name = re.sub(r"\W+", "", kind)

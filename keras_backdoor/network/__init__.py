@@ -1,4 +1,4 @@
-"""Keras models as methods use them: predictions, layers, activations, channels.
+"""Access to Keras models: predictions, layers, activations and channels.
 
-Everything that uses the private interface of Keras is in this folder.
+All uses of the private interface of Keras are in this package.
 """

@@ -1,6 +1,6 @@
-"""Cut a model at a layer and read activations: the one place that does so.
+"""Split a model at a layer and compute the activations of a layer.
 
-A layer is named by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
+A layer is identified by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
 """
 
 from pathlib import Path
@@ -18,56 +18,56 @@ from keras_backdoor.samples import Samples
 
 
 def split(model: Any, layer: str) -> tuple[Any, Any]:
-    """Cut a model behind a layer: tail(head(x)) == model(x).
+    """Split a model after a layer, so that tail(head(x)) == model(x).
 
     Args:
         model: a Keras model or Classifier.
-        layer: path of the layer whose output is the cut.
+        layer: path of the layer after which the model is split.
 
     Returns:
-        (head, tail), two Keras models. They share the model's weights, unless it has nested
-        models: then both are copies.
+        (head, tail), two Keras models. They share the weights of the model. If the model contains
+        nested models, both are copies.
 
     Raises:
-        BadInput: no such layer, or a branch of the model runs past it.
+        BadInput: if the layer does not exist, or another branch of the model bypasses it.
     """
-    graph, cut = _find(model, layer)
+    graph, cut = _locate(model, layer)
     head = keras.Model(graph.inputs[0], cut, name="head")
     if cut is graph.outputs[0]:
         return head, keras.Sequential([keras.Input(cut.shape[1:]), keras.layers.Identity()])
     if _reaches_input(graph, cut):
         raise BadInput(
-            f"The model cannot be cut at '{layer}': another branch runs past it. Choose a layer "
+            f"The model cannot be split at '{layer}': another branch bypasses it. Choose a layer "
             "that every path goes through."
         )
     return head, keras.Model(cut, graph.outputs[0], name="tail")
 
 
 def head_of(model: Any, layer: str) -> Any:
-    """The part of a model up to a layer, also where another branch runs past it."""
-    graph, cut = _find(model, layer)
+    """The part of a model up to a layer, even if another branch bypasses the layer."""
+    graph, cut = _locate(model, layer)
     return keras.Model(graph.inputs[0], cut, name="head")
 
 
 def logits(classifier: Classifier) -> Any:
-    """A function of images in the model's range: (n, classes) scores before softmax or sigmoid.
+    """A function that maps images in the model's range to (n, classes) logits.
 
-    Cross-entropy on them keeps its gradient where the probability of a class is 0 in floating
-    point. A single sigmoid output z becomes (0, z). Where the output's activation is not told by
-    the last layer, the logarithm of the probabilities stands in.
+    The gradient of cross-entropy on logits does not vanish when the probability of a class
+    underflows to 0. A single sigmoid output with logit z becomes (0, z). If the last layer does
+    not reveal the activation of the output, the logarithm of the probabilities is returned.
     """
     model, single = classifier.model, int(classifier.model.outputs[0].shape[-1]) == 1
-    linear = model if classifier.output == "logits" else _linear(flat(model))
+    linear = model if classifier.output == "logits" else _without_activation(flat(model))
     if linear is None:
-        return lambda images: _log(classifier.probabilities(images))
+        return lambda images: _log_probabilities(classifier.probabilities(images))
     if single:
-        return lambda images: _two(linear(images, training=False))
+        return lambda images: _two_logits(linear(images, training=False))
     return lambda images: linear(images, training=False)
 
 
-def _linear(graph: Any) -> Any:
-    """The model without its last softmax or sigmoid, or None where it has none."""
-    layer, (before, *_) = _made(graph.outputs[0])
+def _without_activation(graph: Any) -> Any:
+    """The model without its final softmax or sigmoid, or None if it has none."""
+    layer, (before, *_) = _operation_of(graph.outputs[0])
     if type(layer).__name__ == "Softmax":
         return keras.Model(graph.inputs[0], before)
     name = getattr(getattr(layer, "activation", None), "__name__", None)
@@ -82,54 +82,55 @@ def _linear(graph: Any) -> Any:
     return keras.Model(graph.inputs[0], scores)
 
 
-def _log(probabilities: Any) -> Any:
+def _log_probabilities(probabilities: Any) -> Any:
     return keras.ops.log(probabilities + 1e-30)
 
 
-def _two(score: Any) -> Any:
+def _two_logits(score: Any) -> Any:
     return keras.ops.concatenate([keras.ops.zeros_like(score), score], axis=-1)
 
 
 def with_silence(model: Any, layer: str) -> Any:
-    """A copy of a model with two more inputs that silence channels behind a layer.
+    """A copy of a model with two additional inputs that silence channels of a layer's output.
 
     Args:
         model: a Keras model or Classifier.
         layer: path of the layer.
 
     Returns:
-        A model of (images, mask, rest): behind the layer h becomes (1 - mask) h + mask rest,
-        with mask and rest of shape (batch or 1, …, channels). It shares no weights.
+        A model with inputs (images, mask, pruned), which shares no weights with the original. The
+        output h of the layer becomes (1 - mask) h + mask pruned. The inputs mask and pruned have
+        shape (batch, channels) or (1, channels); pruned is the activation of a pruned channel.
     """
     model = model.model if isinstance(model, Classifier) else model
     width = int(get_layer(model, layer).output.shape[-1])
     image = keras.Input(model.inputs[0].shape[1:])
-    mask, rest = keras.Input((width,)), keras.Input((width,))
+    mask, pruned = keras.Input((width,)), keras.Input((width,))
 
     def silence(path: str, hidden: Any) -> Any:
         if path != layer:
             return hidden
         shape = (*(1,) * (len(hidden.shape) - 2), width)
-        m = keras.layers.Reshape(shape, name="silence.mask")(mask)
-        r = keras.layers.Reshape(shape, name="silence.rest")(rest)
-        inverse = keras.layers.Rescaling(-1.0, offset=1.0, name="silence.inverse")(m)
+        masks = keras.layers.Reshape(shape, name="silence.mask")(mask)
+        constants = keras.layers.Reshape(shape, name="silence.rest")(pruned)
+        inverse = keras.layers.Rescaling(-1.0, offset=1.0, name="silence.inverse")(masks)
         kept = keras.layers.Multiply(name="silence.kept")([hidden, inverse])
-        filled = keras.layers.Multiply(name="silence.filled")([r, m])
+        filled = keras.layers.Multiply(name="silence.filled")([constants, masks])
         return keras.layers.Add(name="silence.sum")([kept, filled])
 
-    silenced = keras.Model([image, mask, rest], rebuild(model, image, silence))
+    silenced = keras.Model([image, mask, pruned], rebuild(model, image, silence))
     settle(silenced)
     return silenced
 
 
 def can_be_cut(model: Any, layer: str) -> bool:
     """Whether every path of the model goes through a layer."""
-    graph, cut = _find(model, layer)
+    graph, cut = _locate(model, layer)
     return cut is graph.outputs[0] or not _reaches_input(graph, cut)
 
 
-def _find(model: Any, layer: str) -> tuple[Any, Any]:
-    """The model without nesting, and the tensor behind a layer in it."""
+def _locate(model: Any, layer: str) -> tuple[Any, Any]:
+    """The model without nested models, and the output tensor of a layer in it."""
     model = model.model if isinstance(model, Classifier) else model
     get_layer(model, layer)
     graph = flat(model)
@@ -137,25 +138,25 @@ def _find(model: Any, layer: str) -> tuple[Any, Any]:
 
 
 def _reaches_input(graph: Any, cut: Any) -> bool:
-    """Whether the input can be reached from the output without passing the cut."""
-    waiting, seen = list(graph.outputs), {id(cut)}
+    """Whether a path from input to output bypasses the tensor `cut`."""
+    pending, visited = list(graph.outputs), {id(cut)}
     inputs = {id(t) for t in graph.inputs}
-    while waiting:
-        tensor = waiting.pop()
-        if id(tensor) in seen:
+    while pending:
+        tensor = pending.pop()
+        if id(tensor) in visited:
             continue
-        seen.add(id(tensor))
+        visited.add(id(tensor))
         if id(tensor) in inputs:
             return True
-        waiting += _made(tensor)[1]
+        pending += _operation_of(tensor)[1]
     return False
 
 
-def _made(tensor: Any) -> tuple[Any, list[Any]]:
-    """(operation, its inputs) of a tensor of a functional model."""
-    made = producer(tensor)
-    assert made is not None
-    return made
+def _operation_of(tensor: Any) -> tuple[Any, list[Any]]:
+    """(operation, input tensors) that produce a tensor of a functional model."""
+    operation_and_inputs = producer(tensor)
+    assert operation_and_inputs is not None
+    return operation_and_inputs
 
 
 def features(
@@ -166,18 +167,18 @@ def features(
     out: Path | str | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Activations behind a layer for all samples.
+    """Activations of a layer for all samples.
 
     Args:
-        classifier: with a known input range.
-        samples: images; labels are not used.
+        classifier: the model; its input range must be known.
+        samples: the images; labels are not used.
         layer: path of the layer.
-        out: `.npy` file to write to; the result is then a read-only memory map, and memory
-            does not grow with the data.
-        batch_size: images in a batch.
+        out: optional `.npy` file to write to. The result is then a read-only memory map, and
+            memory use does not depend on the number of samples.
+        batch_size: number of images per batch.
 
     Returns:
-        (n, …) float32.
+        (n, …) float32 activations.
     """
     head = head_of(classifier, layer)
     shape = (len(samples), *(int(s) for s in head.outputs[0].shape[1:]))
@@ -185,17 +186,17 @@ def features(
     if out is None:
         return _fill(np.empty(shape, np.float32), batches)
     with writing(out, force=True) as partial, partial.open("wb") as file:
-        # Written, not mapped: the pages of a written map would count as memory of the process.
+        # The dirty pages of a memory map would count toward the memory of the process.
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_2_0(file, header)
         for batch in batches:
             file.write(np.ascontiguousarray(batch, "<f4").tobytes())
-    stored: np.ndarray = np.load(out, mmap_mode="r", allow_pickle=False)
-    return stored
+    mapped: np.ndarray = np.load(out, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def mean_activation(classifier: Classifier, samples: Samples, layer: str) -> np.ndarray:
-    """(channels,) mean activation of every channel behind a layer, in one streaming pass."""
+    """(channels,) mean activation of each channel of a layer, in one pass over the samples."""
     head = head_of(classifier, layer)
     total, count = 0.0, 0
     for batch in classifier.stream(samples, head):

@@ -1,4 +1,4 @@
-"""Channels of a layer: where they are ranked, and how they are silenced."""
+"""Channels of a layer: the activations that rank them, and how to silence them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ CHANNELWISE = frozenset(
         "UpSampling2D",
     ]
 )
-"""Layers that treat every channel by itself, so that a silent channel stays one channel."""
+"""Layers that process each channel separately, so that a silent channel affects no other."""
 NONLINEAR = frozenset(["Activation", "ReLU", "LeakyReLU", "PReLU", "ELU"])
 POOLS = frozenset(
     ["MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"]
@@ -40,60 +40,73 @@ KERNELS = frozenset(["Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableC
 
 
 def channel_layers(model: Any) -> list[str]:
-    """Paths of the convolutions, in topological order."""
+    """Paths of the Conv2D and SeparableConv2D layers, in topological order."""
     return [p for p, x in walk(model) if type(x).__name__ in ("Conv2D", "SeparableConv2D")]
 
 
 def hidden_dense(model: Any) -> list[str]:
-    """Paths of the dense layers but the last one, in topological order."""
+    """Paths of all dense layers except the last one, in topological order."""
     return [p for p, x in walk(model) if type(x).__name__ == "Dense"][:-1]
 
 
 def following(model: Any, layer: str) -> list[tuple[str, Any]]:
-    """The channel-wise layers that follow a layer one by one, up to the next fork or mixing."""
-    found: list[tuple[str, Any]] = []
+    """(path, layer) pairs of the channel-wise layers after a layer.
+
+    The list ends at the first fork, and at the first layer that combines channels.
+    """
+    followers: list[tuple[str, Any]] = []
     graph = flat(model)
-    here = get_layer(graph, layer.replace("/", ".") if graph is not model else layer)
+    current = get_layer(graph, layer.replace("/", ".") if graph is not model else layer)
     paths = {p.replace("/", ".") if graph is not model else p: p for p, _ in walk(model)}
-    inside = {id(x) for x in graph.layers}
+    layer_ids = {id(x) for x in graph.layers}
     while True:
-        after = [operation for operation in consumers(here) if id(operation) in inside]
-        names = {operation.name for operation in after}
-        if len(names) != 1 or type(after[0]).__name__ not in CHANNELWISE:
-            return found
-        here = after[0]
-        found.append((paths[here.name], get_layer(model, paths[here.name])))
+        successors = [x for x in consumers(current) if id(x) in layer_ids]
+        names = {x.name for x in successors}
+        if len(names) != 1 or type(successors[0]).__name__ not in CHANNELWISE:
+            return followers
+        current = successors[0]
+        followers.append((paths[current.name], get_layer(model, paths[current.name])))
 
 
 def after_activation(model: Any, layer: str, *, pool: bool = False) -> str:
-    """Where the channels of a layer are ranked: behind its nonlinearity, or the pool after it."""
-    place = layer
+    """Path of the layer whose output ranks the channels of a layer.
+
+    Args:
+        model: a Keras model.
+        layer: path of the layer.
+        pool: whether to use the first pooling layer after the nonlinearity, if there is one.
+
+    Returns:
+        The path of the last nonlinearity before the first pooling layer, or `layer` if there is no
+        nonlinearity; with `pool`, the path of that pooling layer if there is one.
+    """
+    ranked_at = layer
     for path, follower in following(model, layer):
         kind = type(follower).__name__
         if kind in NONLINEAR:
-            place = path
+            ranked_at = path
         if kind in POOLS:
-            return path if pool else place
-    return place
+            return path if pool else ranked_at
+    return ranked_at
 
 
-def mask_layer(model: Any, layer: str, place: str) -> str:
-    """Where a silenced channel is at rest: behind `place` and the last BatchNormalization.
+def mask_layer(model: Any, layer: str, ranked_at: str) -> str:
+    """Path of the layer whose output is masked to silence channels of `layer`.
 
-    `silence` also silences the BatchNormalizations that follow a layer, so what it does is seen
-    behind the last of them.
+    It is `ranked_at`, or the last BatchNormalization if that comes later: `silence` also sets the
+    channels of the following BatchNormalization layers to zero.
     """
     paths = [path for path, _ in following(model, layer)]
-    normalised = [p for p, x in following(model, layer) if type(x).__name__ == "BatchNormalization"]
-    if normalised and (place == layer or paths.index(normalised[-1]) > paths.index(place)):
-        return normalised[-1]
-    return place
+    norms = [p for p, x in following(model, layer) if type(x).__name__ == "BatchNormalization"]
+    if norms and (ranked_at == layer or paths.index(norms[-1]) > paths.index(ranked_at)):
+        return norms[-1]
+    return ranked_at
 
 
 def pruned_activation(model: Any, layer: str, until: str) -> np.ndarray:
-    """(channels,) output at `until` of a channel of `layer` that has been silenced.
+    """(channels,) constant output of the layer `until` for silenced channels of `layer`.
 
-    PReLU, pools and dropout leave a constant 0 as it is.
+    PReLU, pooling and dropout do not change a constant 0.
     """
     start = get_layer(model, layer)
     activation = getattr(start, "activation", None)
@@ -116,15 +129,18 @@ def width(layer: Any) -> int:
 
 
 def silence(model: Any, layer: str, chosen: Sequence[int] | np.ndarray) -> None:
-    """Set channels of a layer to zero, in place, with the BatchNormalization that follows.
+    """Set channels of a layer to zero, in place.
 
-    Kernel and bias of the channels become 0; of a following BatchNormalization gamma, beta and
-    the moving mean, so that it does not bring the channel back.
+    The kernel and bias of the channels become 0. In the BatchNormalization layers that follow, so
+    do gamma, beta and the moving mean: otherwise they would make the channels nonzero again.
 
     Args:
-        model: the model to change; copy it first where the original is still needed.
+        model: the model to modify; copy it first if the original is still needed.
         layer: path of a convolution or dense layer.
         chosen: channel numbers.
+
+    Raises:
+        BadInput: if the layer does not exist or is neither a convolution nor a dense layer.
     """
     chosen = np.asarray(chosen, int)
     target = get_layer(model, layer)
@@ -141,8 +157,8 @@ def silence(model: Any, layer: str, chosen: Sequence[int] | np.ndarray) -> None:
         kernel[..., chosen] = 0.0
         weights[0] = kernel.reshape(weights[0].shape)
     else:
-        place = 1 if type(target).__name__ == "SeparableConv2D" else 0
-        weights[place][..., chosen] = 0.0
+        index = 1 if type(target).__name__ == "SeparableConv2D" else 0
+        weights[index][..., chosen] = 0.0
     if target.use_bias:
         weights[-1][chosen] = 0.0
     target.set_weights(weights)

@@ -1,4 +1,4 @@
-"""A Keras model with what a method has to know of it: range, output, classes, identity."""
+"""A Keras model with its input range, kind of output, classes and hash."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
 GUARD = "goodnet"
-"""Name of a model whose last class means rejected, so that its bare file still tells."""
+"""Model name of a guard: its last class means "rejected", also if the file has no card."""
 PROBE = 1000
-"""Clean images that a range is judged by."""
+"""Number of clean images used to check an input range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +35,13 @@ class Classifier:
 
     Args:
         model: a built Keras model with one image input (n, h, w, c) and one output (n, k).
-        input_range: lowest and highest value of a pixel as the model expects it; None while it
-            is not known.
+        input_range: lowest and highest pixel value that the model expects, or None if unknown.
         reject_class: the class that means "rejected" in a guard, or None.
-        source: file that the model comes from, or None.
+        source: the file of the model, or None.
         file_sha256: SHA-256 of that file, or None.
 
     Raises:
-        BadInput: not a model with one image input and one vector of scores.
+        BadInput: if the model does not have one image input and one vector of scores.
     """
 
     model: Any
@@ -66,7 +65,7 @@ class Classifier:
                 f"{tuple(self.model.inputs[0].shape)} -> {tuple(self.model.outputs[0].shape)}"
             )
         if self.model.outputs[0].shape[-1] is None:
-            raise BadInput("The model's number of classes is not known.")
+            raise BadInput("The model must have a fixed number of classes.")
         if self.input_range is None:
             object.__setattr__(self, "input_range", rescaling_range(self.model))
         if self.reject_class is None and self.model.name == GUARD:
@@ -90,13 +89,13 @@ class Classifier:
 
     @property
     def image_shape(self) -> tuple[int | None, int | None, int | None]:
-        """(height, width, channels); None where the model takes any."""
+        """(height, width, channels); None for a side that may have any length."""
         _, height, width, channels = self.model.inputs[0].shape
         return height, width, channels
 
     @property
     def output(self) -> Output:
-        """What the model's output means."""
+        """The kind of output: probabilities, logits or a single sigmoid."""
         if "output" not in self._compiled:
             self._compiled["output"] = output_kind(self.model)
         kind: Output = self._compiled["output"]
@@ -104,14 +103,14 @@ class Classifier:
 
     @property
     def classes(self) -> int:
-        """Number of classes; 2 for a single sigmoid output; a guard's reject class counts."""
+        """Number of classes, including the reject class of a guard; 2 for a single sigmoid."""
         width = int(self.model.outputs[0].shape[-1])
         return 2 if width == 1 else width
 
     def sha256(self) -> str:
-        """SHA-256 of the file, or of the architecture and weights where there is no file.
+        """SHA-256 of the file, or of the architecture and weights if there is no file.
 
-        The names of layers do not count.
+        The latter does not depend on layer names.
         """
         if self.file_sha256 is not None:
             return self.file_sha256
@@ -121,17 +120,17 @@ class Classifier:
         return digest.hexdigest()
 
     def with_range(self, samples: Samples | None) -> "Classifier":
-        """This classifier with its range known, checked against labelled clean images.
+        """This classifier with a known input range, checked on labeled clean images.
 
         Raises:
-            BadInput: the range is not known and nothing tells it; or the given one makes the
-                model answer at random while another does not.
+            BadInput: if the range is unknown and cannot be inferred, or if the accuracy is at
+                chance with the given range but not with another one.
         """
         if samples is None or samples.labels is None or not self.fits(samples):
             if self.input_range is None:
                 raise BadInput(
                     "The model's input range is not known: pass --input-range 0:1, 0:255 or -1:1 "
-                    "(input_range=(0, 1)), or labelled clean images."
+                    "(input_range=(0, 1)), or labeled clean images."
                 )
             return self
         self.check(samples)
@@ -140,45 +139,49 @@ class Classifier:
             return self._with_best_range(probe)
         given = self._accuracy(probe)
         if at_chance(given, probe.known_labels, self.classes):
-            self._refuse_better_range(probe, self.input_range, given)
+            self._raise_if_better_range(probe, self.input_range, given)
         return self
 
     def _with_best_range(self, probe: Samples) -> "Classifier":
-        """This classifier with the range under which it is right most often."""
+        """This classifier with the input range that has the best accuracy."""
         best, rate = self._best_range(probe, RANGES)
         if at_chance(rate, probe.known_labels, self.classes):
             raise BadInput(
-                "The model's input range is not known, and under none that was tried does it "
-                f"beat chance on the labelled images (best {rate:.1%}): pass --input-range, or "
-                "--unlabelled where the labels are not the model's classes."
+                "The model's input range is not known, and its accuracy on the labeled images is "
+                f"at chance with every range that was tried (best {rate:.1%}): pass --input-range, "
+                "or --unlabelled if the labels are not the model's classes."
             )
         return replace(self, input_range=best)
 
-    def _refuse_better_range(self, probe: Samples, given: Range, right: Rate) -> None:
-        """Raise where the model answers at random, and under another range it does not."""
+    def _raise_if_better_range(self, probe: Samples, given: Range, accuracy: Rate) -> None:
+        """Raise if the accuracy is above chance with another input range."""
         best, rate = self._best_range(probe, RANGES)
         if not at_chance(rate, probe.known_labels, self.classes):
             raise BadInput(
-                "The model answers at random with the input range {:g}:{:g} ({:.1%} right) and "
+                "The model predicts at random with the input range {:g}:{:g} (accuracy {:.1%}) but "
                 "not with {:g}:{:g} ({:.1%}): pass --input-range {:g}:{:g}.".format(
-                    *given, right, *best, rate, *best
+                    *given, accuracy, *best, rate, *best
                 )
             )
 
     def _best_range(self, probe: Samples, ranges: Sequence[Range]) -> tuple[Range, Rate]:
-        """The first range that is about as good as the best, and its accuracy."""
+        """The first range whose accuracy is within `TIE` of the best, and its accuracy."""
         rates = {r: replace(self, input_range=r)._accuracy(probe) for r in ranges}
         highest = max(float(rate) for rate in rates.values())
         best = next(r for r in rates if float(rates[r]) >= highest - TIE)
         return best, rates[best]
 
     def fits(self, samples: Samples) -> bool:
-        """Whether images have the size and channels that the model takes."""
+        """Whether the images have the size and channels of the model's input."""
         pairs = zip(self.image_shape, samples.image_shape, strict=True)
         return all(wanted in (None, given) for wanted, given in pairs)
 
     def check(self, samples: Samples) -> Samples:
-        """The samples, where their size and labels fit the model."""
+        """Return the samples if their size and labels fit the model.
+
+        Raises:
+            BadInput: if the size or a label does not fit.
+        """
         if not self.fits(samples):
             height, width, channels = self.image_shape
             raise BadInput(
@@ -190,13 +193,13 @@ class Classifier:
         classes = self.classes - (self.reject_class is not None)
         if samples.labels is not None and samples.labels.max() >= classes:
             raise BadInput(
-                f"The data has label {samples.labels.max()} and the model has the classes "
-                f"0..{classes - 1}."
+                f"The labels must lie in 0..{classes - 1}, the classes of the model. "
+                f"Received: label {samples.labels.max()}"
             )
         return samples
 
     def scaled(self, images: Any, value_range: Range) -> Any:
-        """Stored pixels as the model expects them, float32; the one place that maps ranges."""
+        """Pixels mapped linearly from `value_range` to the input range of the model, float32."""
         if self.input_range is None:
             self.with_range(None)
         (low, high), (a, b) = value_range, self.input_range or (0.0, 1.0)
@@ -204,7 +207,7 @@ class Classifier:
         return tf.cast(images, tf.float32) * scale + (a - low * scale)
 
     def probabilities(self, images: Any, training: bool = False) -> Any:
-        """(n, classes) probabilities of images in the model's own range, as a tensor."""
+        """(n, classes) probabilities, as a tensor, of images in the input range of the model."""
         scores = self.model(images, training=training)
         if self.output == "logits":
             scores = tf.nn.softmax(scores) if scores.shape[-1] > 1 else tf.sigmoid(scores)
@@ -216,24 +219,28 @@ class Classifier:
 
     def predict(self, samples: Samples, *, batch_size: int = 256) -> np.ndarray:
         """(n,) predicted classes, int64."""
-        return np.concatenate(list(self.stream(samples, self._winner, batch_size)))
+        return np.concatenate(list(self.stream(samples, self._predicted_class, batch_size)))
 
     def _accuracy(self, samples: Samples) -> Rate:
         return clean_accuracy(self.predict(samples), samples.known_labels)
 
-    def _winner(self, images: Any) -> Any:
+    def _predicted_class(self, images: Any) -> Any:
         return tf.argmax(self.probabilities(images), axis=-1)
 
     def stream(self, samples: Samples, function: Any, batch_size: int = 256) -> Any:
-        """Apply a function of images in the model's range to all samples, batch by batch.
+        """Apply a function to all samples, batch by batch.
 
         Args:
-            samples: what is passed through, without labels.
-            function: tensor (b, h, w, c) -> tensor (b, …); compiled.
-            batch_size: images in a batch.
+            samples: the images; labels are not used.
+            function: maps a tensor (b, h, w, c) of images in the input range of the model to a
+                tensor (b, …). It is compiled with `tf.function`.
+            batch_size: number of images per batch.
 
         Yields:
-            One NumPy array a batch.
+            One NumPy array per batch.
+
+        Raises:
+            BadInput: if the images do not fit the model, or it cannot be run on them.
         """
         self.check(samples.unlabelled())
         key = (function, samples.value_range, samples.image_shape, samples.images.dtype.str)

@@ -1,6 +1,6 @@
-"""Layers by path, copies, and a model's graph run again: what cutting a model is made of.
+"""Look up layers by path, copy models and rebuild their graphs.
 
-A layer is named by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
+A layer is identified by its path: `conv_3`, or `backbone/conv_3` inside a nested model.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from keras_backdoor.network.keras_private import has_graph, run_graph
 
 
 def get_layer(model: Any, path: str) -> Any:
-    """The layer of a path, also inside nested models.
+    """The layer at a path, also inside nested models.
 
     Raises:
-        BadInput: no such layer; the message lists those there are.
+        BadInput: if there is no such layer; the message lists the layers of the model.
     """
     layer = model
     for part in path.split("/"):
@@ -29,7 +29,7 @@ def get_layer(model: Any, path: str) -> Any:
 
 
 def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs (path, layer) in topological order, nested models' layers in place."""
+    """(path, layer) pairs in topological order, including the layers of nested models."""
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
         if hasattr(layer, "layers"):
@@ -39,22 +39,22 @@ def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def copy(model: Any) -> Any:
-    """An independent copy: same architecture, names and weights."""
-    twin = keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    settle(twin)
-    return twin
+    """An independent copy with the same architecture, layer names and weights."""
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    settle(clone)
+    return clone
 
 
 def settle(model: Any) -> None:
-    """Let layers that keep something computed from their weights (Normalization) renew it."""
+    """Recompute the values that layers such as Normalization derive from their weights."""
     for _, layer in walk(model):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
 
 def architecture_digest(model: Any) -> str:
-    """SHA-256 of the layers, their settings and shapes; names do not count."""
+    """SHA-256 of the classes, settings and output shapes of the layers, without layer names."""
     digest = hashlib.sha256()
     for _, layer in walk(model):
         settings = {k: v for k, v in layer.get_config().items() if k != "name"}
@@ -64,16 +64,21 @@ def architecture_digest(model: Any) -> str:
 
 
 def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
-    """Run a model's graph on a tensor, nested models inlined, through `visit`.
+    """Run the graph of a model on a tensor and call `visit` for each layer.
+
+    Nested models are inlined.
 
     Args:
         model: a functional or sequential model with one input.
-        tensor: symbolic input.
-        visit: `visit(path, layer, args, kwargs) -> tensor`, called for every layer.
-        prefix: of the paths.
+        tensor: the symbolic input.
+        visit: `visit(path, layer, args, kwargs) -> tensor`, called for each layer.
+        prefix: the prefix of the paths.
 
     Returns:
         The symbolic output.
+
+    Raises:
+        BadInput: if the model is a subclassed model.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +89,7 @@ def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
 
     if not has_graph(model):
         raise BadInput(
-            "Only functional and sequential models can be cut; this one is a subclassed model: "
+            "Only functional and sequential models can be split. Received the subclassed model "
             f"{type(model).__name__}."
         )
     return run_graph(model, tensor, call)
@@ -93,27 +98,31 @@ def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
 def rebuild(
     model: Any, tensor: Any, after: Callable[[str, Any], Any] = lambda path, hidden: hidden
 ) -> Any:
-    """The output of a copy of a model on a tensor, nested models inlined.
+    """The output of a copy of a model on a tensor, with nested models inlined.
 
     Args:
         model: a functional or sequential model with one input.
-        tensor: symbolic input.
-        after: `after(path, hidden) -> hidden`, called with what every layer gives.
+        tensor: the symbolic input.
+        after: `after(path, hidden) -> hidden`, called with the output of each layer; its result
+            replaces that output.
+
+    Returns:
+        The symbolic output.
     """
-    made: dict[int, Any] = {}
+    copies: dict[int, Any] = {}
 
     def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
-        if id(layer) not in made:
-            made[id(layer)] = twin(layer, path.replace("/", "."))
-        result = made[id(layer)](*args, **kwargs)
-        made[id(layer)].set_weights(layer.get_weights())
+        if id(layer) not in copies:
+            copies[id(layer)] = twin(layer, path.replace("/", "."))
+        result = copies[id(layer)](*args, **kwargs)
+        copies[id(layer)].set_weights(layer.get_weights())
         return after(path, result)
 
     return replay(model, tensor, visit)
 
 
 def inlined(model: Any) -> Any:
-    """A functional copy without nested models; `backbone/conv_3` is called `backbone.conv_3`."""
+    """A functional copy without nested models; `backbone/conv_3` becomes `backbone.conv_3`."""
     tensor = keras.Input(model.inputs[0].shape[1:], name="image")
     flat_model = keras.Model(tensor, rebuild(model, tensor), name=model.name)
     settle(flat_model)
@@ -121,11 +130,11 @@ def inlined(model: Any) -> Any:
 
 
 def twin(layer: Any, name: str) -> Any:
-    """A new layer of the same settings under another name; its weights are set by the caller."""
+    """A new layer with the same settings and another name; the caller sets its weights."""
     settings = {**layer.get_config(), "name": name}
     return layer.__class__.from_config(settings)
 
 
 def flat(model: Any) -> Any:
-    """The model itself where nothing is nested in it, else `inlined(model)`."""
+    """The model itself if it has no nested models, otherwise `inlined(model)`."""
     return inlined(model) if any(hasattr(x, "layers") for x in model.layers) else model

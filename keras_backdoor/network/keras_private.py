@@ -1,4 +1,4 @@
-"""The one place that uses the private interface of Keras 3."""
+"""All uses of the private interface of Keras 3."""
 
 import importlib
 import inspect
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]] | None:
-    """(operation, its input tensors) that a symbolic tensor comes from; None where unknown."""
+    """(operation, input tensors) that produce a symbolic tensor, or None if unknown."""
     history = getattr(tensor, "_keras_history", None)
     if history is None:
         return None
@@ -16,12 +16,12 @@ def producer(tensor: Any) -> tuple[Any, list[Any]] | None:
 
 
 def consumers(layer: Any) -> list[Any]:
-    """The operations that take the output of a layer, in any model."""
+    """The operations that use the output of a layer, in any model."""
     return [node.operation for node in layer._outbound_nodes]
 
 
 def has_graph(model: Any) -> bool:
-    """Whether a model is functional or sequential; a subclassed one has no graph."""
+    """Whether a model has a graph: functional and sequential models do, subclassed ones do not."""
     return hasattr(_functional(model), "_run_through_graph")
 
 
@@ -29,9 +29,12 @@ def run_graph(model: Any, tensor: Any, call: Callable[..., Any]) -> Any:
     """Run the graph of a functional or sequential model on a symbolic tensor.
 
     Args:
-        model: the model, with one input.
+        model: a functional or sequential model with one input.
         tensor: the symbolic input.
-        call: `call(layer, *args, **kwargs)` gives the output of every layer.
+        call: `call(layer, *args, **kwargs)` returns the output of a layer.
+
+    Returns:
+        The symbolic output.
     """
 
     def wrapped(operation: Any) -> Any:
@@ -45,14 +48,14 @@ def _functional(model: Any) -> Any:
 
 
 def seed_states(model: Any) -> Iterator[Any]:
-    """The states of the random generators of a model's layers."""
+    """The states of the random number generators of a model's layers."""
     for layer in model.layers:
         for generator in getattr(layer, "_seed_generators", []):
             yield generator.state
 
 
 def stored_variables(layer: Any) -> list[Any]:
-    """The variables of a layer in the order in which a `.keras` file stores them."""
+    """The variables of a layer in the order of a `.keras` file."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
@@ -62,5 +65,5 @@ def is_built_in(cls: Any) -> bool:
 
 
 def application_layer(module: str, name: str) -> Any:
-    """A layer class that one module of `keras.applications` defines for itself."""
+    """A layer class that a module of `keras.applications` defines."""
     return getattr(importlib.import_module(f"keras.src.applications.{module}"), name)

@@ -1,4 +1,4 @@
-"""Which channels clean images do not use, and what silencing them costs."""
+"""Rank channels by their mean activation and measure the accuracy after silencing them."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ BATCH = 256
 
 
 def number_to_prune(accuracy: np.ndarray, max_drop: float) -> int:
-    """Channels that can be silenced before the accuracy first falls by more than `max_drop`.
+    """Number of channels that can be silenced before the accuracy drops by more than `max_drop`.
 
     Args:
-        accuracy: (channels + 1,) accuracy with 0, 1, 2, … channels silenced.
-        max_drop: relative to the accuracy with none silenced.
+        accuracy: (n,) accuracy with 0, 1, …, n - 1 silenced channels.
+        max_drop: the largest accepted drop, relative to the accuracy without silenced channels.
 
     Returns:
         k = (first i with accuracy[i] < (1 - max_drop) accuracy[0]) - 1.
@@ -31,93 +31,106 @@ def number_to_prune(accuracy: np.ndarray, max_drop: float) -> int:
 
 
 def default_layer(model: Any) -> str:
-    """The last convolution, or the last hidden dense layer."""
-    found = channels.channel_layers(model) or channels.hidden_dense(model)
-    if not found:
+    """Path of the last convolution, or of the last hidden dense layer.
+
+    Raises:
+        BadInput: if the model has neither.
+    """
+    layers = channels.channel_layers(model) or channels.hidden_dense(model)
+    if not layers:
         raise BadInput("The model has neither a convolution nor a hidden dense layer to prune.")
-    return found[-1]
+    return layers[-1]
 
 
-def sweep(model: Classifier, clean: Samples, layer: str, place: str) -> dict[str, np.ndarray]:
-    """Rank the channels of a layer behind `place` and measure what silencing them costs.
+def sweep(model: Classifier, clean: Samples, layer: str, ranked_at: str) -> dict[str, np.ndarray]:
+    """Rank the channels of a layer and measure the accuracy with 0, 1, 2, … of them silenced.
+
+    Args:
+        model: the classifier; its input range must be known.
+        clean: clean images; if they have no labels, the predictions of `model` are used.
+        layer: path of the layer whose channels are silenced.
+        ranked_at: path of the layer whose mean activation ranks the channels, see
+            `channels.after_activation`.
 
     Returns:
-        `order` (channels,) least active first; `activation` (channels,) mean activation;
-        `accuracy` (channels,) for 0 to channels - 1 silenced channels.
+        A dictionary with `order` (channels,), the channel numbers with the least active first;
+        `activation` (channels,), the mean activations; and `accuracy` (channels,), the accuracy
+        with 0 to channels - 1 silenced channels.
     """
-    activation = activations.mean_activation(model, clean, place)
+    activation = activations.mean_activation(model, clean, ranked_at)
     order = np.argsort(activation, kind="stable")
-    accuracy = accuracy_by_silenced(model, clean, layer, place, order)
+    accuracy = accuracy_by_silenced(model, clean, layer, ranked_at, order)
     return {"order": order, "activation": activation, "accuracy": accuracy}
 
 
 def accuracy_by_silenced(
-    model: Classifier, samples: Samples, layer: str, place: str, order: np.ndarray
+    model: Classifier, samples: Samples, layer: str, ranked_at: str, order: np.ndarray
 ) -> np.ndarray:
-    """Accuracy with 0, 1, 2, … channels silenced, in one pass over the samples.
+    """Accuracy with 0, 1, 2, … silenced channels, in one pass over the samples.
 
-    Where every path of the model goes through the layer, what comes before runs once an image;
-    only what follows runs for every number of silenced channels. Memory does not grow with the
-    data.
+    If every path of the model goes through the layer, the layers before it run once per image, and
+    only the layers after it run for each number of silenced channels. Memory use does not depend
+    on the number of samples.
 
     Args:
-        model: with a known input range.
-        samples: their labels are the truth; without labels the model's own answers are.
-        layer: the layer whose channels are silenced.
-        cut: where the silence is felt, see `channels.after_activation`.
-        order: (channels,) channel numbers, first silenced first.
+        model: the classifier; its input range must be known.
+        samples: images and labels; without labels, the predictions of `model` are used.
+        layer: path of the layer whose channels are silenced.
+        ranked_at: path of the layer whose output ranks the channels, see
+            `channels.after_activation`.
+        order: (channels,) channel numbers, in the order in which they are silenced.
 
     Returns:
-        (channels,) shares; the last one has a single channel left.
+        (channels,) accuracies in 0..1; for the last one, a single channel is not silenced.
     """
-    cut = channels.mask_layer(model.model, layer, place)
+    cut = channels.mask_layer(model.model, layer, ranked_at)
     masks = np.tril(np.ones((len(order), len(order)), np.float32), -1)[:, np.argsort(order)]
-    rest = channels.pruned_activation(model.model, layer, cut)
-    kind = _Cut if activations.can_be_cut(model, cut) else _Whole
-    answers = kind(model, cut, masks, rest)
-    right, start = np.zeros(len(masks)), 0
-    for winners in model.stream(samples, answers, BATCH):
-        stop = start + len(winners)
-        truth = winners[:, 0] if samples.labels is None else samples.labels[start:stop]
-        right += (winners == truth[:, None]).sum(axis=0)
+    pruned = channels.pruned_activation(model.model, layer, cut)
+    kind = _SplitPredictions if activations.can_be_cut(model, cut) else _WholePredictions
+    predict = kind(model, cut, masks, pruned)
+    correct, start = np.zeros(len(masks)), 0
+    for predictions in model.stream(samples, predict, BATCH):
+        stop = start + len(predictions)
+        labels = predictions[:, 0] if samples.labels is None else samples.labels[start:stop]
+        correct += (predictions == labels[:, None]).sum(axis=0)
         start = stop
-    return right / len(samples)
+    return correct / len(samples)
 
 
-class _Answers:
-    """(b, masks) winning classes of a batch under every mask."""
+class _PredictionsPerMask:
+    """(batch, masks) predicted classes of a batch of images for each mask."""
 
-    def __init__(self, model: Classifier, cut: str, masks: np.ndarray, rest: np.ndarray) -> None:
+    def __init__(self, model: Classifier, cut: str, masks: np.ndarray, pruned: np.ndarray) -> None:
         self.model = model
-        self.masks, self.rest = tf.constant(masks), tf.constant(rest, tf.float32)
+        self.masks, self.pruned = tf.constant(masks), tf.constant(pruned, tf.float32)
         self.prepare(cut)
 
     def prepare(self, cut: str) -> None:
-        """Build what `start` and `finish` need."""
+        """Build the models that `start` and `finish` use."""
         raise NotImplementedError
 
     def start(self, images: Any) -> Any:
-        """What is the same under every mask."""
+        """The computation that does not depend on the mask."""
         raise NotImplementedError
 
-    def finish(self, started: Any, mask: Any) -> Any:
-        """The scores under one mask."""
+    def finish(self, shared: Any, mask: Any) -> Any:
+        """The scores for one mask."""
         raise NotImplementedError
 
     def __call__(self, images: Any) -> Any:
-        started = self.start(images)
+        shared = self.start(images)
 
-        def winner(mask: Any) -> Any:
-            scores = self.finish(started, mask)
+        def predicted_class(mask: Any) -> Any:
+            scores = self.finish(shared, mask)
             if scores.shape[-1] > 1:
                 return tf.argmax(scores, axis=-1, output_type=tf.int32)
             return tf.cast(scores[:, 0] > (0.0 if self.model.output == "logits" else 0.5), tf.int32)
 
-        return tf.transpose(tf.map_fn(winner, self.masks, fn_output_signature=tf.int32))
+        return tf.transpose(tf.map_fn(predicted_class, self.masks, fn_output_signature=tf.int32))
 
 
-class _Cut(_Answers):
-    """For a layer that every path goes through: the head runs once."""
+class _SplitPredictions(_PredictionsPerMask):
+    """For a layer that every path goes through: the layers before it run once."""
 
     def prepare(self, cut: str) -> None:
         self.head, self.tail = activations.split(self.model, cut)
@@ -125,12 +138,12 @@ class _Cut(_Answers):
     def start(self, images: Any) -> Any:
         return self.head(images, training=False)
 
-    def finish(self, started: Any, mask: Any) -> Any:
-        return self.tail(started * (1.0 - mask) + self.rest * mask, training=False)
+    def finish(self, shared: Any, mask: Any) -> Any:
+        return self.tail(shared * (1.0 - mask) + self.pruned * mask, training=False)
 
 
-class _Whole(_Answers):
-    """For a layer in a branch: the whole model runs under every mask."""
+class _WholePredictions(_PredictionsPerMask):
+    """For a layer in a branch: the whole model runs for each mask."""
 
     def prepare(self, cut: str) -> None:
         self.silenced = activations.with_silence(self.model, cut)
@@ -138,5 +151,5 @@ class _Whole(_Answers):
     def start(self, images: Any) -> Any:
         return images
 
-    def finish(self, started: Any, mask: Any) -> Any:
-        return self.silenced([started, mask[None], self.rest[None]], training=False)
+    def finish(self, shared: Any, mask: Any) -> Any:
+        return self.silenced([shared, mask[None], self.pruned[None]], training=False)

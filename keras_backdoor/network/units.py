@@ -1,4 +1,4 @@
-"""What a model's pixels and outputs mean, as far as the model itself tells."""
+"""Infer the input range and the kind of output of a model."""
 
 from typing import Any, Literal
 
@@ -11,21 +11,22 @@ from keras_backdoor.network.keras_private import producer
 Range = tuple[float, float]
 Output = Literal["probabilities", "logits", "sigmoid"]
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Input ranges that are tried where nothing tells the range.
+"""Candidate input ranges for a model whose range is unknown, in order of preference.
 
-A net with small biases answers much the same on larger inputs, and not on smaller ones: so the
-first one within `TIE` of the best accuracy is taken.
+The first range within `TIE` of the best accuracy is used: a network with small biases has a similar
+accuracy on inputs that are too large, but not on inputs that are too small.
 """
 TIE = 0.01
+"""Difference of two accuracies up to which they count as equal."""
 USUAL = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
-"""Ranges that a first layer `Rescaling` usually maps to."""
+"""Ranges that a `Rescaling` layer at the input usually maps to."""
 
 
 def rescaling_range(model: Any) -> Range | None:
-    """The input range that a first layer `Rescaling` implies, or None.
+    """The input range implied by a `Rescaling` layer at the input, or None.
 
-    It is the one of `RANGES` that the layer maps to another usual range; None where no range or
-    more than one does.
+    It is the range in `RANGES` that the layer maps to one in `USUAL`. The result is None if no
+    range or several ranges qualify.
     """
     first: Any = next((x for x in model.layers if type(x).__name__ != "InputLayer"), None)
     if type(first).__name__ != "Rescaling":
@@ -43,9 +44,11 @@ def rescaling_range(model: Any) -> Range | None:
 
 
 def output_kind(model: Any) -> Output:
-    """By the last activation; where that does not tell, by the values on noise.
+    """The kind of output: probabilities, logits or a single sigmoid.
 
-    A model too large to be run for that is taken to answer logits: the classes are the same.
+    It follows from the last activation. If that is inconclusive, it is inferred from the outputs
+    for random noise. A model too large for this is assumed to return logits, because softmax does
+    not change the predicted class.
     """
     width, name = int(model.outputs[0].shape[-1]), last_activation(model)
     if name == "softmax" and width > 1:
@@ -64,7 +67,7 @@ def output_kind(model: Any) -> Output:
 
 
 def try_out(model: Any) -> np.ndarray | None:
-    """The outputs for noise of two ranges, or None where the model is too large for a look."""
+    """The outputs for noise in 0..255 and in 0..1, or None if the model is too large to run."""
     if _too_large(model):
         return None
     shape = [n or 64 for n in model.inputs[0].shape[1:]]
@@ -74,20 +77,20 @@ def try_out(model: Any) -> np.ndarray | None:
 
 
 def _too_large(model: Any) -> bool:
-    """Whether running a stranger's model twice, just to look at its output, may take long."""
+    """Whether running an untrusted model on two images may take too long."""
     shapes = [tuple(x.output.shape[1:]) for x in model.layers]
     sizes = [float(np.prod([n or 64 for n in shape])) for shape in shapes]
     return max(sizes[:1], default=0) > 2**19 or sum(sizes) > 2**25
 
 
 def last_activation(model: Any) -> str | None:
-    """Name of the activation that makes the output, also inside nested models."""
+    """Name of the activation of the output, also inside nested models, or None if unknown."""
     layer = model
     while hasattr(layer, "layers"):
-        made = producer(layer.outputs[0])
-        if made is None:
+        operation_and_inputs = producer(layer.outputs[0])
+        if operation_and_inputs is None:
             return None
-        layer, _ = made
+        layer, _ = operation_and_inputs
         if type(layer).__name__ in ("Dropout", "Reshape", "Flatten"):
             return None
     if type(layer).__name__ == "Softmax":
@@ -95,12 +98,18 @@ def last_activation(model: Any) -> str | None:
     return getattr(getattr(layer, "activation", None), "__name__", None)
 
 
-def at_chance(right: Rate, labels: np.ndarray, classes: int) -> bool:
-    """Whether an accuracy is no better than naming always the same class.
+def at_chance(accuracy: Rate, labels: np.ndarray, classes: int) -> bool:
+    """Whether an accuracy is no better than that of a constant prediction.
 
-    Chance is the share of the most frequent label, at most a half (so that data of one class can
-    be judged) and at least one in `classes`; three standard deviations are allowed for.
+    Chance is the share of the most frequent label, limited to at least 1 / classes and at most 1/2;
+    the upper limit allows data with a single class. An accuracy is at chance if it is at most three
+    standard deviations above it.
+
+    Args:
+        accuracy: the measured accuracy.
+        labels: (n,) labels of the images.
+        classes: number of classes.
     """
     share = np.bincount(labels).max() / len(labels)
     chance = max(min(share, 0.5), 1 / classes)
-    return float(right) <= chance + 3 * np.sqrt(chance * (1 - chance) / right.of)
+    return float(accuracy) <= chance + 3 * np.sqrt(chance * (1 - chance) / accuracy.of)

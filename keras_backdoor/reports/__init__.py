@@ -1,4 +1,4 @@
-"""Pages from saved answers: Markdown, HTML, figures. Nothing is computed here."""
+"""Reports of answers as HTML and Markdown with figures."""
 
 from keras_backdoor.reports.page import Page, Section, write
 from keras_backdoor.reports.sections import page_of

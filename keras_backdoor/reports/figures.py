@@ -1,4 +1,4 @@
-"""The one place that uses Matplotlib: arrays in, PNG out."""
+"""Figures drawn with Matplotlib; each function takes arrays and returns an encoded PNG."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,20 @@ from keras_backdoor.answers import Plot
 INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
 SUSPECT = "#e08e45"
 FEW_POINTS = 50
-"""Points of a curve that are still drawn as points."""
+"""Maximum number of points of a curve for which markers are drawn."""
 
 
 def draw(
     paint: Callable[[Any], None], *, width: float = 8.0, height: float = 3.2, grid: Any = (1, 1)
 ) -> bytes:
-    """A PNG of what `paint(axes)` draws on a grid of axes."""
+    """Return a figure as an encoded PNG.
+
+    Args:
+        paint: a function that draws on the axes, which are a 2-D array.
+        width: the width in inches.
+        height: the height in inches.
+        grid: (rows, columns) of axes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -31,19 +38,23 @@ def draw(
 
 
 def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes:
-    """Rows of pictures: (row title, (n, h, w, c) in 0..1, one caption a picture)."""
+    """Draw rows of the same number of images.
+
+    Args:
+        rows: one tuple per row: (title, images (n, h, w, c) in [0, 1], n captions).
+    """
     columns = len(rows[0][1])
 
     def paint(axes: Any) -> None:
-        for place, (title, pictures, captions) in enumerate(rows):
+        for row, (title, pictures, captions) in enumerate(rows):
             for column in range(columns):
-                ax = axes[place, column]
+                ax = axes[row, column]
                 ax.imshow(pictures[column].squeeze(), cmap="gray", vmin=0, vmax=1)
                 ax.set_title(captions[column], fontsize=8, color=INK)
                 ax.set(xticks=[], yticks=[])
                 for side in ax.spines.values():
                     side.set_visible(False)
-            axes[place, 0].set_ylabel(title, fontsize=9)
+            axes[row, 0].set_ylabel(title, fontsize=9)
 
     return draw(
         paint, width=1.1 * columns + 0.4, height=1.35 * len(rows), grid=(len(rows), columns)
@@ -51,18 +62,23 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes
 
 
 def sheet(groups: Sequence[tuple[str, np.ndarray]], *, columns: int = 12) -> bytes:
-    """Rows of pictures of different numbers: (title, (n, h, w, c) in 0..1)."""
+    """Draw rows of images, whose numbers may differ.
+
+    Args:
+        groups: one tuple per row: (title, images (n, h, w, c) in [0, 1]).
+        columns: the largest number of images in a row.
+    """
 
     def paint(axes: Any) -> None:
-        for at, (title, pictures) in enumerate(groups):
+        for row, (title, pictures) in enumerate(groups):
             for column in range(columns):
-                ax = axes[at, column]
+                ax = axes[row, column]
                 ax.set(xticks=[], yticks=[])
                 for side in ax.spines.values():
                     side.set_visible(False)
                 if column < len(pictures):
                     ax.imshow(pictures[column].squeeze(), cmap="gray", vmin=0, vmax=1)
-            axes[at, 0].set_ylabel(title, fontsize=9)
+            axes[row, 0].set_ylabel(title, fontsize=9)
 
     size = (len(groups), columns)
     return draw(paint, width=0.8 * columns + 0.4, height=0.95 * len(groups) + 0.1, grid=size)
@@ -76,13 +92,13 @@ def heatmaps(
     *,
     columns: int = 4,
 ) -> bytes:
-    """Maps over their pictures, each with a scale of its own.
+    """Draw heatmaps over their images, each with its own color scale.
 
     Args:
         maps: (n, h, w) importance; a map with negative values is drawn from blue to red.
-        captions: one for each map.
-        pictures: (n, h, w, c) in 0..1, or None.
-        parts: (n, h, w) bool, outlined.
+        captions: n captions.
+        pictures: (n, h, w, c) images in [0, 1], or None.
+        parts: (n, h, w) bool, the pixels to outline.
         columns: the largest number of maps in a row.
     """
     columns = min(columns, len(maps))
@@ -117,7 +133,12 @@ def _paint_map(ax: Any, values: np.ndarray, picture: np.ndarray | None, part: np
 
 
 def scatter_panels(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
-    """Points in the plane: panel -> ((n, 2) coordinates, (n,) bool, drawn in red)."""
+    """Draw scatter plots.
+
+    Args:
+        panels: by title of the panel: (coordinates (n, 2), flagged (n,) bool). Flagged points are
+            red.
+    """
 
     def paint(axes: Any) -> None:
         for ax, (name, (points, flagged)) in zip(axes.ravel(), panels.items(), strict=True):
@@ -131,7 +152,12 @@ def scatter_panels(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes
 
 
 def draw_plot(plot: Plot, history: Mapping[str, np.ndarray]) -> bytes:
-    """What a `Plot` describes, from the arrays of the history."""
+    """Draw the plot that a `Plot` describes.
+
+    Args:
+        plot: the description of the plot.
+        history: the arrays that the plot refers to, by name.
+    """
     series = {text: np.asarray(history[name]) for text, name in plot.series.items()}
     if plot.kind == "bars":
         first = next(iter(series.values()))
@@ -141,7 +167,7 @@ def draw_plot(plot: Plot, history: Mapping[str, np.ndarray]) -> bytes:
 
 
 def value_bars(order: np.ndarray, series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
-    """A bar for each value, in the given order; those before the mark are shaded."""
+    """Draw a bar for each value in the given order; the bars before `plot.marked` are shaded."""
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -161,7 +187,7 @@ def value_bars(order: np.ndarray, series: Mapping[str, np.ndarray], plot: Plot) 
 
 
 def curves(series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
-    """Curves over what a method counts along, from 0; shares are drawn as per cent."""
+    """Draw curves over the index of the values; shares are drawn in percent."""
     shares = plot.kind == "shares"
 
     def paint(axes: Any) -> None:
@@ -182,19 +208,23 @@ def curves(series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
 
 
 def confusion_pair(matrices: dict[str, np.ndarray]) -> bytes:
-    """Confusion matrices beside one another, rows scaled to 1."""
+    """Draw confusion matrices side by side, normalized by row.
+
+    Args:
+        matrices: the matrices of counts, by title; rows are labels, columns predicted classes.
+    """
 
     def paint(axes: Any) -> None:
         for ax, (name, matrix) in zip(axes.ravel(), matrices.items(), strict=True):
-            rows = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-            ax.imshow(rows, cmap="Blues", vmin=0, vmax=1)
+            shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+            ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
             ax.set_title(name, fontsize=10)
-            ax.set(xlabel="answer", ylabel="label")
+            ax.set(xlabel="predicted class", ylabel="label")
             if len(matrix) <= 12:
                 ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
-                for i, j in np.argwhere(rows >= 0.005):
-                    color = "white" if rows[i, j] > 0.5 else INK
-                    text = f"{100 * rows[i, j]:.0f}"
+                for i, j in np.argwhere(shares >= 0.005):
+                    color = "white" if shares[i, j] > 0.5 else INK
+                    text = f"{100 * shares[i, j]:.0f}"
                     ax.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
 
     number = len(matrices)
@@ -202,7 +232,7 @@ def confusion_pair(matrices: dict[str, np.ndarray]) -> bytes:
 
 
 def score_histogram(scores: np.ndarray, flagged: np.ndarray) -> bytes:
-    """Suspicion scores, flagged ones in another color."""
+    """Draw histograms of the suspicion scores of flagged samples and of other samples."""
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -225,15 +255,15 @@ def norm_bars(
     median: float | None = None,
     limits: Mapping[str, float | None] | None = None,
 ) -> bytes:
-    """L1 norm of every class's trigger, smallest first, with the median and the runs' range.
+    """Draw the L1 norm of the trigger of each class, smallest first.
 
     Args:
-        norms: (k,); NaN and inf are left out.
-        flagged: (k,) bool.
+        norms: (k,) norms in pixels; NaN and infinite values are left out.
+        flagged: (k,) bool, the flagged classes.
         further: (k,) bool, further suspects, or None.
-        spread: (r, k) norms of single runs, or None.
-        median: of the norms that are the yardstick; None takes that of `norms`.
-        limits: rule -> the norm below which a class is an outlier.
+        spread: (r, k) norms of the single runs, whose range is drawn, or None.
+        median: the median of the reference norms; None uses the median of `norms`.
+        limits: by name of a rule, the norm below which a class is an outlier, or None.
     """
     order = np.argsort(norms)
     order = order[np.isfinite(norms[order])]
@@ -241,20 +271,22 @@ def norm_bars(
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        places = np.arange(len(order))
+        positions = np.arange(len(order))
         suspect = np.zeros(len(norms), bool) if further is None else further
         colors = np.where(flagged, ATTACK, np.where(suspect, SUSPECT, CLEAN))
-        ax.bar(places, norms[order], color=colors[order])
+        ax.bar(positions, norms[order], color=colors[order])
         if spread is not None and len(spread) > 1:
-            seen = np.where(np.isfinite(spread), spread, np.nan)[:, order]
-            ax.vlines(places, np.nanmin(seen, axis=0), np.nanmax(seen, axis=0), color=INK, lw=0.8)
+            runs = np.where(np.isfinite(spread), spread, np.nan)[:, order]
+            ax.vlines(
+                positions, np.nanmin(runs, axis=0), np.nanmax(runs, axis=0), color=INK, lw=0.8
+            )
         if np.isfinite(middle):
             ax.axhline(middle, color=SOFT, linestyle="--", label="median")
         for style, (rule, limit) in zip((":", "-."), (limits or {}).items(), strict=False):
             if limit is not None and np.isfinite(limit) and limit > 0:
                 ax.axhline(limit, color=ATTACK, linestyle=style, label=f"limit, {rule} rule")
         if len(order) <= 64:
-            ax.set_xticks(places, [str(c) for c in order], fontsize=7)
+            ax.set_xticks(positions, [str(c) for c in order], fontsize=7)
         ax.set(xlabel="class, smallest trigger first", ylabel="L1 norm of the mask (pixels)")
         if ax.get_legend_handles_labels()[1]:
             ax.legend(frameon=False)
@@ -265,17 +297,23 @@ def norm_bars(
 def number_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str, ylabel: str
 ) -> bytes:
-    """Values over a number, both on logarithmic axes: curve -> points (x, y)."""
+    """Draw curves on logarithmic axes.
+
+    Args:
+        curves: the points (x, y) of each curve, by label.
+        xlabel: the label of the x-axis.
+        ylabel: the label of the y-axis.
+    """
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
         for number, (name, points) in enumerate(curves.items()):
             x, y = np.array(sorted(points)).T
             ax.loglog(x, y, "o-", label=name, color=(CLEAN, ATTACK, INK)[number % 3])
-            for place, value in zip(x, y, strict=True):
-                ax.annotate(f"{value:.3g}", (place, value), (0, 6), textcoords="offset points")
-        every = sorted({x for points in curves.values() for x, _ in points})
-        ax.set_xticks(every, [f"{v:g}" for v in every])
+            for at, value in zip(x, y, strict=True):
+                ax.annotate(f"{value:.3g}", (at, value), (0, 6), textcoords="offset points")
+        ticks = sorted({x for points in curves.values() for x, _ in points})
+        ax.set_xticks(ticks, [f"{v:g}" for v in ticks])
         ax.set_xticks([], minor=True)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.legend(frameon=False)
@@ -284,7 +322,12 @@ def number_curves(
 
 
 def pair_map(norms: np.ndarray) -> bytes:
-    """(k, k) norms of the triggers from source class (row) to target class (column)."""
+    """Draw a matrix of trigger norms.
+
+    Args:
+        norms: (k, k) norms of the triggers from source class (row) to target class (column); NaN
+            and infinite values are left empty.
+    """
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -296,7 +339,7 @@ def pair_map(norms: np.ndarray) -> bytes:
 
 
 def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
-    """Suspicion of every class."""
+    """Draw the suspicion score of each class; flagged classes are red."""
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
@@ -313,9 +356,15 @@ def rate_panels(
     xlabel: str,
     columns: int = 3,
 ) -> bytes:
-    """Shares over a number: panel -> curve -> points (x, share, low, high), all but x in 0..1.
+    """Draw rates with confidence intervals over a number, in several panels.
 
-    A curve whose points have no interval (low = high) is drawn dashed, as published figures are.
+    A curve whose points have no interval (low = high) is drawn dashed; it shows published values.
+
+    Args:
+        panels: by title of the panel and label of the curve: points (x, rate, low, high) with
+            rates in [0, 1].
+        xlabel: the label of the x-axis.
+        columns: the number of panels in a row.
     """
 
     def paint(axes: Any) -> None:

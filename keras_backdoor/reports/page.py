@@ -1,4 +1,4 @@
-"""A page is a title and sections; it is written as one HTML file, and as Markdown with pictures."""
+"""Pages of titles and sections, written as a self-contained HTML file and as Markdown."""
 
 import base64
 from collections.abc import Sequence
@@ -16,20 +16,32 @@ Rows = Sequence[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its caption; `png` is an encoded PNG."""
+    """A figure with a caption.
+
+    Args:
+        caption: the caption.
+        png: the encoded PNG image.
+    """
 
     caption: str
     png: bytes
 
     @property
     def uri(self) -> str:
-        """The picture as a data URI."""
+        """The image as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with text, a table (its first row is the header) and figures."""
+    """A section of a page.
+
+    Args:
+        heading: the heading.
+        text: a paragraph below the heading.
+        table: table rows; the first row is the header.
+        figures: figures below the table.
+    """
 
     heading: str
     text: str = ""
@@ -37,7 +49,7 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
 
     def _ipython_display_(self) -> None:
-        """In a notebook: text and table as HTML, then the pictures."""
+        """Display the text and the table as HTML, then the figures, in a notebook."""
         from IPython.display import HTML, Image, display
 
         template = _environment().get_template("section.html.j2")
@@ -49,31 +61,46 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a reader opens."""
+    """A report page.
+
+    Args:
+        title: the title.
+        lead: the introductory paragraph.
+        sections: the sections.
+    """
 
     title: str
     lead: str
     sections: list[Section]
 
     def html(self) -> str:
-        """One self-contained HTML file; text is escaped."""
+        """Render the page as one self-contained HTML document; text is escaped."""
         return _environment().get_template("page.html.j2").render(page=self)
 
     def markdown(self) -> str:
-        """Markdown that refers to `figure-<section>-<number>.png`."""
+        """Render the page as Markdown that refers to `figure-<section>-<number>.png`."""
         return _environment().get_template("page.md.j2").render(page=self)
 
 
 def write(page: Page, folder: Path | str, *, force: bool = False) -> Path:
-    """Write `index.html`, `report.md` and the figures into a folder; return the HTML file."""
+    """Write `index.html`, `report.md` and the figures to a folder.
+
+    Args:
+        page: the page.
+        folder: the folder to create.
+        force: overwrite an existing folder.
+
+    Returns:
+        The path of the HTML file.
+    """
     folder = Path(folder)
     with writing(folder, force=force) as partial:
         partial.mkdir()
         (partial / "index.html").write_text(page.html())
         (partial / "report.md").write_text(page.markdown())
-        for place, section in enumerate(page.sections, start=1):
+        for index, section in enumerate(page.sections, start=1):
             for number, figure in enumerate(section.figures, start=1):
-                (partial / f"figure-{place}-{number}.png").write_bytes(figure.png)
+                (partial / f"figure-{index}-{number}.png").write_bytes(figure.png)
     return folder / "index.html"
 
 

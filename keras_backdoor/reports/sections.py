@@ -1,4 +1,4 @@
-"""What a page shows of each kind of answer."""
+"""Report pages of each kind of answer."""
 
 import json
 from functools import singledispatch
@@ -17,12 +17,12 @@ MOST_TRIGGERS, MOST_SUSPECTS, MOST_PANELS, MOST_MAPS = 8, 16, 4, 12
 
 
 def page_of(answer: Any, title: str | None = None) -> Page:
-    """A page of one answer: its verdict, its pictures, and how it was made.
+    """Return the report page of an answer.
 
     Args:
-        answer: an `Answer`, `Evaluation` or `Inspection`, or an object with a method `page()`, as
-            the results of a study have.
-        title: of the page; None takes the name of the method.
+        answer: an `Answer`, `Evaluation` or `Inspection`, or an object with a method `page()`, such
+            as the results of a study.
+        title: the title of the page; None uses the name of the method.
     """
     if hasattr(answer, "page"):
         page: Page = answer.page()
@@ -31,9 +31,9 @@ def page_of(answer: Any, title: str | None = None) -> Page:
         return _page_of_inspection(answer)
     made_with = getattr(answer, "about", {})
     name = made_with.get("settings", {}).get("method", type(answer).__name__)
-    lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Measured."
+    lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Evaluation."
     if isinstance(answer, RepairedModel):
-        lead += " How well is for evaluate to measure, on data of your own."
+        lead += " Run evaluate on your own test data to measure the effect."
     rows = [("", ""), *answer.rows()]
     about = [("", ""), *[(k, short(v)) for k, v in made_with.items()]]
     return Page(
@@ -47,22 +47,22 @@ def page_of(answer: Any, title: str | None = None) -> Page:
     )
 
 
-def _page_of_inspection(found: Inspection) -> Page:
-    layers = [Inspection.HEADER, *found.layer_rows()]
+def _page_of_inspection(inspection: Inspection) -> Page:
+    layers = [Inspection.HEADER, *inspection.layer_rows()]
     return Page(
-        title=f"What is in {Path(found.path).name}",
-        lead=f"Verdict: {found.meaning}. Nothing of the file was run.",
+        title=f"Contents of {Path(inspection.path).name}",
+        lead=f"Verdict: {inspection.meaning}. No code in the file was executed.",
         sections=[
-            Section("Findings", table=[("", ""), *found.rows()]),
-            *([Section("Architecture", table=layers)] if found.layers else []),
+            Section("Findings", table=[("", ""), *inspection.rows()]),
+            *([Section("Architecture", table=layers)] if inspection.layers else []),
         ],
     )
 
 
 @singledispatch
 def sections(answer: Any) -> list[Section]:
-    """The sections with pictures of one kind of answer."""
-    raise TypeError(f"No page is known for {type(answer).__name__}")
+    """Return the sections of an answer; one implementation per kind of answer is registered."""
+    raise TypeError(f"Objects of type {type(answer).__name__} have no report: pass an answer.")
 
 
 @sections.register
@@ -76,17 +76,21 @@ def _(answer: RepairedModel) -> list[Section]:
 @sections.register
 def _(answer: FlaggedSamples) -> list[Section]:
     picture = figures.score_histogram(answer.scores, answer.flagged)
-    made = [Section("Suspicion of the samples", figures=[Figure("Number of samples.", picture)])]
+    parts = [Section("Suspicion of the samples", figures=[Figure("Number of samples.", picture)])]
     if answer.groups:
-        made.append(Section("Groups", table=_groups(answer)))
+        parts.append(Section("Groups", table=_groups(answer)))
     if answer.embedding is not None:
-        caption = "The first two coordinates of the samples of each group; red: flagged."
-        made.append(Section("Embedding", figures=[Figure(caption, _embedding(answer))]))
+        caption = "The first two coordinates of the samples of each group. Flagged samples are red."
+        parts.append(Section("Embedding", figures=[Figure(caption, _embedding(answer))]))
     for name, pictures in answer.thumbnails.items():
         sheets = [("flagged", pictures.flagged / 255.0), ("kept", pictures.kept / 255.0)]
-        caption = f"Group {name}: the most suspicious flagged samples, and some that are kept."
-        made.append(Section(f"Samples of {name}", figures=[Figure(caption, figures.sheet(sheets))]))
-    return made
+        caption = (
+            f"Group {name}: the most suspicious flagged samples and some samples that are kept."
+        )
+        parts.append(
+            Section(f"Samples of {name}", figures=[Figure(caption, figures.sheet(sheets))])
+        )
+    return parts
 
 
 def _groups(answer: FlaggedSamples) -> list[tuple[str, ...]]:
@@ -100,21 +104,24 @@ def _groups(answer: FlaggedSamples) -> list[tuple[str, ...]]:
 
 
 def _embedding(answer: FlaggedSamples) -> bytes:
-    """One panel for each suspicious group, or one for all samples."""
+    """Draw one panel per flagged group, or one panel of all samples."""
     assert answer.embedding is not None
     panels = {"all": np.ones(len(answer.scores), bool)}
     if answer.group_of is not None:
         names = [name for name, group in answer.groups.items() if group.flagged]
         panels = {name: answer.group_of == name for name in names[:MOST_PANELS]} or panels
     return figures.scatter_panels(
-        {name: (answer.embedding[own, :2], answer.flagged[own]) for name, own in panels.items()}
+        {
+            name: (answer.embedding[members, :2], answer.flagged[members])
+            for name, members in panels.items()
+        }
     )
 
 
 @sections.register
 def _(answer: FlaggedClasses) -> list[Section]:
     bars = figures.class_bars(answer.scores, answer.flagged)
-    found = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
+    parts = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
     norms = answer.measures.get("l1_norm")
     if norms is not None and np.isfinite(norms).any():
         picture = figures.norm_bars(
@@ -125,20 +132,26 @@ def _(answer: FlaggedClasses) -> list[Section]:
             median=answer.about.get("median_norm"),
             limits=answer.about.get("limits"),
         )
-        caption = "Median over the runs; the lines span the runs. Red: flagged; orange: further "
-        caption += "suspects."
+        caption = (
+            "Median over the runs; the black lines show the range over the runs. Flagged classes "
+        )
+        caption += "are red, further suspects orange."
         shown = [Figure(caption, picture)]
         if "pair_norms" in answer.measures:
-            caption = "Norm of the trigger of every pair; empty where it was not searched in full."
+            caption = (
+                "Norm of the trigger of each class pair; pairs without a full search are empty."
+            )
             shown.append(Figure(caption, figures.pair_map(answer.measures["pair_norms"])))
-        found.append(Section("Norms of the triggers", figures=shown))
+        parts.append(Section("Norms of the triggers", figures=shown))
     ranked = answer.ranked()
     if ranked:
-        found.append(_triggers(answer, ranked))
+        parts.append(_triggers(answer, ranked))
         if answer.examples is not None:
-            alike = [c for c in ranked if answer.source.get(c) == answer.source.get(ranked[0])]
-            found.append(_triggered(answer.examples, answer, alike[:3]))
-    return found
+            same_source = [
+                c for c in ranked if answer.source.get(c) == answer.source.get(ranked[0])
+            ]
+            parts.append(_triggered(answer.examples, answer, same_source[:3]))
+    return parts
 
 
 def _triggers(answer: FlaggedClasses, ranked: list[int]) -> Section:
@@ -156,7 +169,7 @@ def _triggers(answer: FlaggedClasses, ranked: list[int]) -> Section:
         ("pattern", np.stack([s.pattern for s in stamps]), blank),
         ("fusion", np.stack([s.mask * s.pattern for s in stamps]), blank),
     ]
-    caption = "Suspects first, then the smallest others."
+    caption = "Flagged and suspect classes first, then those with the smallest norms."
     return Section("Triggers", figures=[Figure(caption, figures.picture_grid(rows))])
 
 
@@ -165,7 +178,7 @@ def _triggered(examples: np.ndarray, answer: FlaggedClasses, classes: list[int])
     shown += [(f"class {c}", answer.triggers[c].apply(examples) / 255.0) for c in classes]
     blank = [""] * len(examples)
     grid = figures.picture_grid([(name, pictures, blank) for name, pictures in shown])
-    caption = "Clean images, and the same with the most suspicious triggers."
+    caption = "Clean images, and the same images with the most suspicious triggers."
     return Section("Triggered examples", figures=[Figure(caption, grid)])
 
 
@@ -176,14 +189,14 @@ def _(answer: Heatmaps) -> list[Section]:
     for map_number in range(number):
         caption = f"class {answer.labels[map_number]}"
         if answer.predicted is not None:
-            caption += f", answer {answer.predicted[map_number]}"
+            caption += f", predicted {answer.predicted[map_number]}"
         captions.append(caption)
     pictures = None if answer.pictures is None else answer.pictures[:number] / 255.0
     assert answer.top is not None
     picture = figures.heatmaps(answer.maps[:number], captions, pictures, answer.top[:number])
     caption = (
-        "Each map over its picture, with a scale of its own; red speaks for the class, blue "
-        "against it. Outlined: the strongest part."
+        "Each map over its image, with its own scale. Red supports the class, blue opposes it. The "
+        "outline marks the strongest part."
     )
     return [Section("Maps", figures=[Figure(caption, picture)])]
 
@@ -196,9 +209,9 @@ def _(answer: Evaluation) -> list[Section]:
     picture = figures.confusion_pair(matrices)
     table = [("source class", "attack success", "images")]
     table += [(str(c), f"{r:.2%}", str(r.of)) for c, r in answer.per_class.items()]
-    caption = "Share of each label's images, in %, by answer."
-    found = [Section("Confusion matrices", figures=[Figure(caption, picture)])]
-    return [*found, Section("Attack by source class", table=table)] if answer.per_class else found
+    caption = "Percentage of the images of each label, by predicted class."
+    parts = [Section("Confusion matrices", figures=[Figure(caption, picture)])]
+    return [*parts, Section("Attack by source class", table=table)] if answer.per_class else parts
 
 
 @sections.register
@@ -211,5 +224,5 @@ def _(answer: AuditEvaluation) -> list[Section]:
 
 
 def short(value: Any) -> str:
-    """A value as text in one cell of a table."""
+    """Format a value as text for one cell of a table."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Images with labels and provenance."""
+"""Images with labels and provenance, in memory or on disk."""
 
 from keras_backdoor.samples.base import MEMORY_LIMIT, Samples
 

@@ -1,4 +1,4 @@
-"""What users hold, as images and labels of one form."""
+"""Convert arrays and `tf.data` datasets to images and labels of a common form."""
 
 from typing import Any
 
@@ -8,11 +8,18 @@ from keras_backdoor.errors import BadInput
 from keras_backdoor.samples.images import ArrayImages, Images
 
 MAX_DATASET = 2 * 2**30
-"""Bytes up to which a `tf.data.Dataset` is gathered."""
+"""Limit of the size of a `tf.data.Dataset` that is read into memory, in bytes."""
 
 
 def as_images(images: Any) -> Images:
-    """Images from an array of any usual shape and dtype."""
+    """Convert an array to `Images`.
+
+    Args:
+        images: (n, h, w) or (n, h, w, c), uint8 or floating-point; or `Images`.
+
+    Raises:
+        BadInput: the shape, the dtype or the values are not supported.
+    """
     if isinstance(images, Images):
         if min(images.shape[1:]) < 1 or images.shape[-1] not in (1, 3, 4):
             raise BadInput(f"images must have 1, 3 or 4 channels. Received: {images.shape}")
@@ -35,27 +42,34 @@ def as_images(images: Any) -> Images:
         if array.max() <= 255:
             return ArrayImages(array.astype(np.uint8))
         raise BadInput(f"Integer pixels must lie in 0..255. Received: maximum={array.max()}")
-    raise BadInput(f"images must be uint8 or floating. Received: dtype={array.dtype}")
+    raise BadInput(f"images must be uint8 or floating-point. Received: dtype={array.dtype}")
 
 
 def stored_range(images: Images) -> tuple[float, float]:
-    """The range that stored pixels have: by dtype, else by their values."""
+    """Infer the range of stored pixels from their dtype, or else from their values.
+
+    Returns:
+        The lowest and highest value: (0, 255), (0, 1) or (-1, 1).
+
+    Raises:
+        BadInput: the range cannot be inferred.
+    """
     if images.dtype == np.uint8:
         return 0.0, 255.0
     if not isinstance(images, ArrayImages):
-        raise BadInput("Lazily read floating images need value_range=(lowest, highest).")
+        raise BadInput("Floating-point images on disk need value_range=(lowest, highest).")
     low, high = float(images.array.min()), float(images.array.max())
     for bounds in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
         if bounds[0] <= low and high <= bounds[1]:
             return bounds
     raise BadInput(
-        "The range of floating images is not one of 0..1, -1..1, 0..255: pass value_range. "
+        "The range of floating-point images is not 0..1, -1..1 or 0..255: pass value_range. "
         f"Received: values from {low:g} to {high:g}"
     )
 
 
 def as_labels(labels: Any) -> np.ndarray | None:
-    """(n,) int64 from class numbers or one-hot rows."""
+    """Convert class numbers or one-hot vectors to (n,) int64 class numbers."""
     if labels is None:
         return None
     labels = np.asarray(labels)
@@ -75,7 +89,7 @@ def as_labels(labels: Any) -> np.ndarray | None:
 
 
 def collect(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """(images, labels) of a `tf.data.Dataset` that fits into memory."""
+    """Read a `tf.data.Dataset` of up to `MAX_DATASET` bytes as (images, labels or None)."""
     spec = dataset.element_spec
     image_spec = spec[0] if isinstance(spec, tuple) else spec
     images, labels, used = [], [], 0
@@ -85,7 +99,7 @@ def collect(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
         used += images[-1].nbytes
         if used > MAX_DATASET:
             raise BadInput(
-                "The tf.data.Dataset is larger than 2 GiB: write it to HDF5 and open it."
+                "The tf.data.Dataset is larger than 2 GiB: save it as HDF5 and open that file."
             )
         if len(parts) > 1:
             labels.append(np.asarray(parts[1]))
@@ -97,11 +111,21 @@ def collect(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
 def track_mask(
     labels: np.ndarray, track: np.ndarray, share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """(n,) bool: about `share` of the recordings of every class, whole recordings only."""
-    second = np.zeros(len(labels), bool)
+    """Select about `share` of the recordings of every class.
+
+    Args:
+        labels: (n,) class numbers.
+        track: (n,) number of the recording of each image, within its class.
+        share: the share of the recordings, between 0 and 1.
+        rng: the random generator.
+
+    Returns:
+        (n,) bool; all images of a recording have the same value.
+    """
+    selected = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         tracks = np.unique(track[labels == label])
         number = min(max(1, round(share * len(tracks))), len(tracks) - 1)
         chosen = rng.choice(tracks, number, replace=False)
-        second |= (labels == label) & np.isin(track, chosen)
-    return second
+        selected |= (labels == label) & np.isin(track, chosen)
+    return selected

@@ -18,26 +18,28 @@ if TYPE_CHECKING:
 
 COLUMNS = ("labels", "origin", "track", "row_numbers")
 MEMORY_LIMIT = 2 * 2**30
-"""Decoded bytes up to which a data set is held in memory."""
+"""Limit of the decoded size of a data set that is read into memory, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled or unlabelled images with what is known of where they come from.
+    """Images with optional labels and provenance.
 
     Args:
-        images: (n, h, w, c) or (n, h, w), uint8 or floating; an array or lazily read `Images`.
-        labels: (n,) class numbers, or (n, classes) one-hot; None for unlabelled images.
-        origin: (n,) provenance of each image (device, source), or None.
-        track: (n,) number of the recording that a frame belongs to, within its class, or None.
-        value_range: lowest and highest value that a STORED pixel can have. Left out, it is
-            (0, 255) for integers and read off floating arrays in memory.
-        class_names: names of the classes, or None.
-        row_numbers: (n,) rows of the data file that the images are, from 0; left out, they are
-            numbered in their order.
+        images: (n, h, w, c) or (n, h, w), uint8 or floating-point; an array, or `Images` that are
+            read lazily.
+        labels: (n,) class numbers or (n, classes) one-hot vectors; None for unlabeled images.
+        origin: (n,) the provenance of each image, such as its device or source, or None.
+        track: (n,) the number of the recording that contains the frame, within its class, or
+            None.
+        value_range: the lowest and highest possible value of a stored pixel. The default is
+            (0, 255) for integers, and is inferred from the values of floating-point arrays.
+        class_names: the names of the classes, or None.
+        row_numbers: (n,) the row of each image in its data file, from 0; the default is the order
+            of the images.
 
     Raises:
-        BadInput: shapes, lengths, labels or values do not fit together.
+        BadInput: shapes, lengths, labels or values are invalid or do not match.
 
     >>> samples = Samples(np.zeros((4, 2, 2), np.uint8), np.array([0, 1, 1, 0]))
     >>> samples.image_shape, samples.value_range
@@ -56,30 +58,30 @@ class Samples:
     _fingerprint: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "images", as_images(self.images))
+        set_field = object.__setattr__
+        set_field(self, "images", as_images(self.images))
         if len(self.images) == 0:
             raise BadInput("The data has no images: at least one is needed.")
-        put(self, "value_range", self.value_range or stored_range(self.images))
+        set_field(self, "value_range", self.value_range or stored_range(self.images))
         low, high = self.value_range or (0.0, 255.0)
         if not (np.isfinite([low, high]).all() and low < high):
             raise BadInput(f"value_range must be (lowest, highest). Received: {self.value_range}")
-        put(self, "labels", as_labels(self.labels))
+        set_field(self, "labels", as_labels(self.labels))
         if self.row_numbers is None:
-            put(self, "row_numbers", np.arange(len(self.images)))
+            set_field(self, "row_numbers", np.arange(len(self.images)))
         for name in COLUMNS:
             values = getattr(self, name)
             if values is not None:
-                put(self, name, np.asarray(values))
+                set_field(self, name, np.asarray(values))
                 if len(values) != len(self.images):
                     raise BadInput(
-                        f"{name} must have one value an image. Received: {len(values)} {name} "
+                        f"{name} must have one value per image. Received: {len(values)} {name} "
                         f"for {len(self.images)} images"
                     )
 
     @classmethod
     def wrap(cls, data: Any) -> "Samples":
-        """Samples from what users hold: an array, (images, labels), or a `tf.data.Dataset`."""
+        """Create samples from images, a pair (images, labels), or a `tf.data.Dataset`."""
         if isinstance(data, Samples):
             return data
         if hasattr(data, "element_spec"):
@@ -104,39 +106,45 @@ class Samples:
 
     @property
     def known_labels(self) -> np.ndarray:
-        """The labels; raises where there are none."""
+        """(n,) int64 labels; raises `BadInput` if the samples have no labels."""
         if self.labels is None:
-            raise BadInput("Labelled images are needed here, and these have no labels.")
+            raise BadInput("Labeled images are needed, but these samples have no labels.")
         return self.labels
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The stored pixels of consecutive images, (m, h, w, c)."""
+        """Read the stored pixels of consecutive images as (m, h, w, c)."""
         return self.images.read(np.arange(start, len(self) if stop is None else stop))
 
-    def subset(self, rows: np.ndarray) -> "Samples":
-        """The samples at these positions (or of a boolean mask), as a view.
+    def subset(self, indices: np.ndarray) -> "Samples":
+        """Select samples by position or by a boolean mask, as a view.
 
-        They keep the row numbers that they have in the data file.
+        The samples keep their row numbers in the data file.
+
+        Args:
+            indices: (m,) positions, or an (n,) bool mask.
+
+        Raises:
+            BadInput: the selection is empty.
         """
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        if len(rows) == 0:
-            raise BadInput("This choice leaves no images.")
+        indices = np.asarray(indices)
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        if len(indices) == 0:
+            raise BadInput("The selection contains no images: select at least one.")
         chosen: dict[str, Any] = {
-            name: None if (values := getattr(self, name)) is None else values[rows]
+            name: None if (values := getattr(self, name)) is None else values[indices]
             for name in COLUMNS
         }
-        return replace(self, images=Subset(self.images, rows), **chosen)
+        return replace(self, images=Subset(self.images, indices), **chosen)
 
     def of_class(self, label: int) -> "Samples":
-        """The samples of one class."""
+        """Select the samples of one class."""
         mask = self.known_labels == label
         if not mask.any():
             raise BadInput(f"Class {label} is empty: the data has no image with this label.")
         return self.subset(mask)
 
     def take(self, amount: float, *, seed: int = 0) -> "Samples":
-        """A random part: a number of images, or a share where `amount` is below 1."""
+        """Select images at random: a number of them, or a share if `amount` is below 1."""
         number = round(amount * len(self)) if 0 < amount < 1 else int(amount)
         if not 1 <= number <= len(self):
             raise BadInput(
@@ -147,10 +155,16 @@ class Samples:
         return self.subset(np.sort(chosen))
 
     def split(self, share: float, *, seed: int = 0, by_track: bool = False) -> tuple[Any, Any]:
-        """Two parts, the second with about `share` of the images, both as views.
+        """Split the samples at random into two views.
 
-        With `by_track` no recording (pair of label and track) is in both, and every class that
-        has two recordings or more has at least one in either part.
+        Args:
+            share: the approximate share of the second view, between 0 and 1.
+            seed: the seed of the random generator.
+            by_track: whether to keep each recording (a pair of label and track) in one view.
+                Every class with two or more recordings has at least one in each view.
+
+        Returns:
+            The first and the second view.
         """
         if not 0 < share < 1:
             raise BadInput(f"share must lie between 0 and 1. Received: share={share}")
@@ -165,28 +179,30 @@ class Samples:
         return self.subset(~second), self.subset(second)
 
     def concat(self, *others: "Samples") -> "Samples":
-        """These samples followed by others of the same image shape, dtype and range.
+        """Concatenate samples of the same image shape, dtype and range.
 
-        They are a new data set, whose rows are numbered from 0.
+        The result is a new data set with row numbers from 0.
         """
-        everything = (self, *others)
-        kinds = {(s.image_shape, s.images.dtype.str, s.value_range) for s in everything}
+        all_samples = (self, *others)
+        kinds = {(s.image_shape, s.images.dtype.str, s.value_range) for s in all_samples}
         if len(kinds) > 1:
-            raise BadInput(f"Only images of one shape, dtype and range can be joined: {kinds}.")
+            raise BadInput(
+                f"concat needs images of the same shape, dtype and range. Received: {kinds}"
+            )
         joined: dict[str, Any] = {}
         for name in ("labels", "origin", "track"):
-            parts = [getattr(s, name) for s in everything]
+            parts = [getattr(s, name) for s in all_samples]
             joined[name] = None if any(p is None for p in parts) else np.concatenate(parts)
-        images = Joined([s.images for s in everything])
+        images = Joined([s.images for s in all_samples])
         return replace(self, images=images, row_numbers=None, **joined)
 
     def stamped(self, trigger: "Trigger", *, seed: int = 0) -> "Samples":
-        """The same samples with a trigger on every image, applied as they are read."""
+        """Return the samples with a trigger on every image, which is applied on reading."""
         low, high = self.value_range  # type: ignore[misc]
 
-        def change(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        def change(pixels: np.ndarray, indices: np.ndarray) -> np.ndarray:
             unit = (pixels.astype(np.float32) - low) / (high - low)
-            values = trigger.stamp_rows(unit, rows, seed) * (high - low) + low
+            values = trigger.stamp_rows(unit, indices, seed) * (high - low) + low
             if np.issubdtype(pixels.dtype, np.integer):
                 values = np.round(values)
             return values.astype(pixels.dtype)
@@ -194,25 +210,25 @@ class Samples:
         return replace(self, images=Mapped(self.images, change, f"{trigger.fingerprint()}{seed}"))
 
     def relabelled(self, label: int) -> "Samples":
-        """The same images, all with one label."""
+        """Return the samples with one label for all images."""
         return replace(self, labels=np.full(len(self), label))
 
     def unlabelled(self) -> "Samples":
-        """The same images without labels."""
+        """Return the samples without labels."""
         return replace(self, labels=None)
 
     def as_bytes(self) -> np.ndarray:
-        """(n, h, w, c) uint8 pixels in 0..255, read into memory."""
+        """Read all images as (n, h, w, c) uint8 pixels in 0..255."""
         low, high = self.value_range  # type: ignore[misc]
         pixels = (self.read().astype(np.float32) - low) / (high - low)
         return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
     def in_memory(self) -> "Samples":
-        """The same samples, read once into memory."""
+        """Read all images into memory and return the samples."""
         return replace(self, images=ArrayImages(self.read()))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the pixels, labels, origins, tracks and range; computed once."""
+        """SHA-256 of the pixels, range, labels, origins and tracks; computed once and cached."""
         if not self._fingerprint:
             digest = hashlib.sha256(f"{self.images.fingerprint()}{self.value_range}".encode())
             for values in (self.labels, self.origin):
@@ -225,11 +241,13 @@ class Samples:
     def batches(
         self, batch_size: int = 256, *, shuffle: tuple[int, int] | None = None
     ) -> "tf.data.Dataset":
-        """Batches (images as stored, labels; -1 where there are none), prefetched.
+        """Prefetched batches (images, labels) of the stored pixels and int64 labels.
+
+        The labels of unlabeled samples are -1.
 
         Args:
-            batch_size: images in a batch; the last may be smaller.
-            shuffle: (seed, epoch) of a random order that can be made again; None keeps the order.
+            batch_size: the number of images in a batch; the last batch may be smaller.
+            shuffle: (seed, epoch) of a reproducible random order; None keeps the order.
         """
         from keras_backdoor._internals.backend import tf
 
@@ -244,11 +262,11 @@ class Samples:
         return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
 
     def feed(self, batch_size: int = 256) -> Iterable[tuple[Any, Any]]:
-        """The batches in order, the fastest way: without `tf.data` where nothing would overlap.
+        """Batches in order, without `tf.data` where prefetching has no benefit.
 
-        On a CPU slices of an array cost nothing, and the threads of `tf.data` would only take
-        cores from the model; a single batch has nothing to overlap with. From files, for lazy
-        views and for a GPU it is `batches`.
+        A single batch has nothing to overlap with. On a CPU, slices of an array in memory cost
+        nothing, and the threads of `tf.data` would take cores from the model. In all other cases
+        this method returns `batches(batch_size)`.
         """
         from keras_backdoor._internals.backend import tf
 
@@ -267,17 +285,17 @@ class Samples:
             if shuffle is not None:
                 order = np.random.default_rng(shuffle).permutation(order)
             for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                yield self.images.read(rows), labels[rows]
+                indices = order[start : start + batch_size]
+                yield self.images.read(indices), labels[indices]
             return
-        waiting = np.empty((0, *self.image_shape), self.images.dtype), np.empty(0, np.int64)
-        for rows in self.images.stretches(shuffle):
-            pixels = self.images.read(rows)
-            pixels = np.concatenate([waiting[0], pixels])
-            marks = np.concatenate([waiting[1], labels[rows]])
-            whole = len(pixels) // batch_size * batch_size
-            for start in range(0, whole, batch_size):
-                yield pixels[start : start + batch_size], marks[start : start + batch_size]
-            waiting = pixels[whole:], marks[whole:]
-        if len(waiting[1]):
-            yield waiting
+        remainder = np.empty((0, *self.image_shape), self.images.dtype), np.empty(0, np.int64)
+        for indices in self.images.stretches(shuffle):
+            pixels = self.images.read(indices)
+            pixels = np.concatenate([remainder[0], pixels])
+            batch_labels = np.concatenate([remainder[1], labels[indices]])
+            complete = len(pixels) // batch_size * batch_size
+            for start in range(0, complete, batch_size):
+                yield pixels[start : start + batch_size], batch_labels[start : start + batch_size]
+            remainder = pixels[complete:], batch_labels[complete:]
+        if len(remainder[1]):
+            yield remainder

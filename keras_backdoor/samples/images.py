@@ -1,4 +1,4 @@
-"""Where pixels come from: an array, an HDF5 file, encoded pictures, or a lazy view of these."""
+"""Stacks of images: arrays, HDF5 files, encoded image files, and lazy views of these."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -13,16 +13,16 @@ from keras_backdoor._safe.files import sha256
 from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 
 WINDOW_BYTES = 64 * 2**20
-"""Pixels that a pass over a file holds in memory at a time."""
+"""Limit of the pixels that a pass over a file keeps in memory, in bytes."""
 
 
 class Images(ABC):
-    """A stack of images (n, height, width, channels) that is read by row numbers.
+    """A stack of images that is read by index.
 
     Attributes:
         shape: (n, height, width, channels).
-        dtype: of the stored pixels.
-        block: rows that are stored, and so best read, together; 1 where every row is as cheap.
+        dtype: the dtype of the stored pixels.
+        block: the number of images that are stored, and best read, together; 1 for random access.
     """
 
     shape: tuple[int, int, int, int]
@@ -33,19 +33,26 @@ class Images(ABC):
         return self.shape[0]
 
     @abstractmethod
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """The images of these row numbers, in this order."""
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Read images.
+
+        Args:
+            indices: (m,) indices of the images.
+
+        Returns:
+            (m, height, width, channels) stored pixels, in the order of the indices.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the content."""
 
     def stretches(self, shuffle: tuple[int, int] | None) -> Iterator[np.ndarray]:
-        """Row numbers of a whole pass, in stretches that are read at once.
+        """Yield the indices of a pass over all images, in arrays that are read at once.
 
         Args:
-            shuffle: (seed, epoch) of a random order: all rows where `block` is 1, else whole
-                blocks in random order, their rows mixed within a window of `WINDOW_BYTES`.
+            shuffle: (seed, epoch) of a reproducible random order; None keeps the order. Blocks
+                are shuffled, and images are shuffled within a window of `WINDOW_BYTES`.
         """
         n = len(self)
         per_image = max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
@@ -56,9 +63,9 @@ class Images(ABC):
         step = max(1, WINDOW_BYTES // (per_image * self.block))
         for start in range(0, len(blocks), step):
             window = blocks[start : start + step, None] * self.block + np.arange(self.block)
-            rows = window.ravel()
-            rows = rows[rows < n]
-            yield rows if rng is None else rng.permutation(rows)
+            indices = window.ravel()
+            indices = indices[indices < n]
+            yield indices if rng is None else rng.permutation(indices)
 
 
 class ArrayImages(Images):
@@ -69,11 +76,15 @@ class ArrayImages(Images):
         self.shape = array.shape
         self.dtype = array.dtype
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """See `Images.read`; consecutive rows are a view."""
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
-            return self.array[rows[0] : rows[-1] + 1]
-        return self.array[rows]
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images.read`; for consecutive indices the result is a view."""
+        if (
+            len(indices)
+            and indices[-1] - indices[0] + 1 == len(indices)
+            and np.all(np.diff(indices) == 1)
+        ):
+            return self.array[indices[0] : indices[-1] + 1]
+        return self.array[indices]
 
     def fingerprint(self) -> str:
         """See `Images.fingerprint`."""
@@ -82,20 +93,20 @@ class ArrayImages(Images):
 
 
 class HDF5Images(Images):
-    """A data set of an HDF5 file, read chunk by chunk.
+    """Images in a dataset of an HDF5 file, read chunk by chunk.
 
     Args:
-        path: the file.
-        key: name of the data set, (n, h, w, c), or (n, c, h, w) with `channels_first`.
-        channels_first: whether the file stores (n, c, h, w).
+        path: the path of the file.
+        key: the name of the dataset of shape (n, h, w, c).
+        channels_first: whether the shape of the dataset is (n, c, h, w).
     """
 
     def __init__(self, path: Path, key: str, *, channels_first: bool = False) -> None:
         self.path, self.key, self.channels_first = Path(path), key, channels_first
         shape = self._data.shape
         self.shape = (shape[0], *shape[2:], shape[1]) if channels_first else shape
-        whole = self._data.dtype.kind in "iu"
-        self.dtype = np.dtype(np.uint8) if whole else self._data.dtype
+        integer = self._data.dtype.kind in "iu"
+        self.dtype = np.dtype(np.uint8) if integer else self._data.dtype
         self.block = self._data.chunks[0] if self._data.chunks else 256
 
     @cached_property
@@ -104,20 +115,20 @@ class HDF5Images(Images):
 
         return h5py.File(self.path, "r")[self.key]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """See `Images.read`; a chunk is decompressed once however many of its rows are asked."""
-        rows = np.asarray(rows)
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        chunk = rows // self.block
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images.read`; every chunk is decompressed once."""
+        indices = np.asarray(indices)
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        chunk = indices // self.block
         for number in np.unique(chunk):
-            here = np.flatnonzero(chunk == number)
-            first, last = rows[here].min(), rows[here].max()
+            selected = np.flatnonzero(chunk == number)
+            first, last = indices[selected].min(), indices[selected].max()
             pixels = self._read(first, last + 1)
             if pixels.dtype.kind in "iu" and pixels.dtype != np.uint8:
                 _check_bytes(pixels)
             if self.channels_first:
                 pixels = np.moveaxis(pixels, 1, -1)
-            out[here] = pixels[rows[here] - first]
+            out[selected] = pixels[indices[selected] - first]
         return out
 
     def _read(self, first: int, stop: int) -> np.ndarray:
@@ -139,13 +150,13 @@ def _check_bytes(pixels: np.ndarray) -> None:
 
 
 class EncodedImages(Images):
-    """Pictures that are decoded when they are read.
+    """Image files that are decoded when they are read.
 
     Args:
-        names: one name a picture.
-        decode: name -> (height, width, channels) uint8.
-        shape: (height, width, channels) of every picture.
-        content: a hash of all the files.
+        names: the names of the image files.
+        decode: a function that maps a name to (height, width, channels) uint8 pixels.
+        shape: (height, width, channels) of every image.
+        content: a function that returns a hash of all files.
     """
 
     dtype = np.dtype(np.uint8)
@@ -160,11 +171,11 @@ class EncodedImages(Images):
         self.names, self.decode, self.content = names, decode, content
         self.shape = (len(names), *shape)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Images.read`."""
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for place, row in enumerate(rows):
-            out[place] = self.decode(self.names[row])
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for position, index in enumerate(indices):
+            out[position] = self.decode(self.names[index])
         return out
 
     def fingerprint(self) -> str:
@@ -173,22 +184,22 @@ class EncodedImages(Images):
 
 
 class Subset(Images):
-    """Some rows of other images, in a given order."""
+    """A selection of other images, in a given order."""
 
     base: Images
     rows: np.ndarray
 
-    def __init__(self, base: Images, rows: np.ndarray) -> None:
+    def __init__(self, base: Images, indices: np.ndarray) -> None:
         if isinstance(base, Subset):
-            rows = base.rows[rows]
+            indices = base.rows[indices]
             base = base.base
-        self.base, self.rows = base, np.asarray(rows)
+        self.base, self.rows = base, np.asarray(indices)
         self.shape = (len(self.rows), *base.shape[1:])
         self.dtype, self.block = base.dtype, base.block
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Images.read`."""
-        return self.base.read(self.rows[rows])
+        return self.base.read(self.rows[indices])
 
     def fingerprint(self) -> str:
         """See `Images.fingerprint`."""
@@ -196,7 +207,7 @@ class Subset(Images):
 
 
 class Joined(Images):
-    """Several stacks of images, one after the other."""
+    """A concatenation of stacks of images."""
 
     def __init__(self, parts: Sequence[Images]) -> None:
         self.parts = list(parts)
@@ -205,14 +216,14 @@ class Joined(Images):
         self.dtype = self.parts[0].dtype
         self.block = max(part.block for part in self.parts)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Images.read`."""
-        rows = np.asarray(rows)
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        indices = np.asarray(indices)
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        owner = np.searchsorted(self.starts, indices, side="right") - 1
         for number in np.unique(owner):
-            here = owner == number
-            out[here] = self.parts[number].read(rows[here] - self.starts[number])
+            selected = owner == number
+            out[selected] = self.parts[number].read(indices[selected] - self.starts[number])
         return out
 
     def fingerprint(self) -> str:
@@ -221,7 +232,13 @@ class Joined(Images):
 
 
 class Mapped(Images):
-    """Images changed as they are read: `change(pixels, rows) -> pixels` of the same dtype."""
+    """Images that are transformed on reading.
+
+    Args:
+        base: the original images.
+        change: a function of the pixels and the indices that returns pixels of the same dtype.
+        name: a text that identifies the function in the fingerprint.
+    """
 
     def __init__(
         self, base: Images, change: Callable[[np.ndarray, np.ndarray], np.ndarray], name: str
@@ -229,9 +246,9 @@ class Mapped(Images):
         self.base, self.change, self.name = base, change, name
         self.shape, self.dtype, self.block = base.shape, base.dtype, base.block
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Images.read`."""
-        return self.change(self.base.read(rows), np.asarray(rows))
+        return self.change(self.base.read(indices), np.asarray(indices))
 
     def fingerprint(self) -> str:
         """See `Images.fingerprint`."""

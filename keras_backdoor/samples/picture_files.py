@@ -1,4 +1,4 @@
-"""The one place that uses OpenCV: pictures in, pictures out."""
+"""Decode, encode and resize image files with OpenCV."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from keras_backdoor._safe.npz import parse_npy
 from keras_backdoor.errors import UnreadableFile, one_line
 
 MAX_PIXELS = 2**26
-"""Pixels of a picture above which it is not decoded."""
+"""Limit of the number of pixels of an image that is decoded."""
 
 
 def _cv2() -> Any:
@@ -21,13 +21,25 @@ def _cv2() -> Any:
     return cv2
 
 
-def channels(content: bytes, name: str = "picture") -> int:
-    """1 for a gray picture, else 3."""
+def channels(content: bytes, name: str = "The content") -> int:
+    """The number of channels of an encoded image: 1 if it is gray, else 3."""
     return 1 if _decode(content, _cv2().IMREAD_UNCHANGED, name).ndim == 2 else 3
 
 
-def decode(content: bytes, channels: int, name: str = "picture") -> np.ndarray:
-    """An encoded picture as (h, w, channels) uint8; channels 1 (gray), 3 (RGB) or 4 (RGBA)."""
+def decode(content: bytes, channels: int, name: str = "The content") -> np.ndarray:
+    """Decode an image.
+
+    Args:
+        content: the content of the image file.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+        name: the name of the file in error messages.
+
+    Returns:
+        (h, w, channels) uint8.
+
+    Raises:
+        UnreadableFile: the content cannot be decoded, or has too many pixels.
+    """
     cv2 = _cv2()
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     picture = _decode(content, flags, name)
@@ -51,29 +63,29 @@ def _decode(content: bytes, flags: int, name: str) -> np.ndarray:
         picture = None
     if picture is None or not picture.size:
         raise UnreadableFile(
-            f"{name} is not a picture that can be decoded (or has more than {MAX_PIXELS} pixels)."
+            f"{name} is not an image that can be decoded, or has more than {MAX_PIXELS} pixels."
         )
     return np.asarray(picture)
 
 
 def read(path: Path | str, channels: int) -> np.ndarray:
-    """A picture file as (h, w, channels) uint8."""
-    return decode(existing(path, "picture").read_bytes(), channels, str(path))
+    """Read an image file as (h, w, channels) uint8."""
+    return decode(existing(path, "image file").read_bytes(), channels, str(path))
 
 
 def read_array(path: Path | str) -> np.ndarray:
-    """A `.npy` array or a picture file as (h, w, 3) uint8."""
+    """Read an `.npy` file as the stored array, or an image file as (h, w, 3) uint8."""
     if Path(path).suffix == ".npy":
         content = existing(path, "array").read_bytes()
         try:
             return parse_npy(content)
-        except Exception as error:  # whatever NumPy makes of a damaged header
+        except Exception as error:  # NumPy raises many types for a damaged header
             raise UnreadableFile(f"{path} is not an array: {one_line(error)}.") from error
     return read(path, channels=3)
 
 
 def encode(picture: np.ndarray) -> bytes:
-    """(h, w, 1, 3 or 4) uint8 as PNG."""
+    """Encode an (h, w, c) uint8 image with 1, 3 or 4 channels as PNG."""
     cv2 = _cv2()
     if picture.shape[-1] == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -83,11 +95,11 @@ def encode(picture: np.ndarray) -> bytes:
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area interpolation to smaller sizes, linear to larger; (h, w, c) stays (h, w, c)."""
+    """Resize an (h, w, c) image, with area interpolation to shrink and linear to enlarge."""
     if picture.shape[:2] == (height, width):
         return picture
     cv2 = _cv2()
-    smaller = height * width < picture.shape[0] * picture.shape[1]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    resized = cv2.resize(picture, (width, height), interpolation=how)
+    shrinks = height * width < picture.shape[0] * picture.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, (width, height), interpolation=interpolation)
     return resized.reshape(height, width, picture.shape[2])

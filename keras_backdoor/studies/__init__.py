@@ -1,4 +1,4 @@
-"""Published tables made again. One file a study, found by its name."""
+"""Studies that reproduce published tables. Each module is a study, found by its file name."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Study: a grid of cells, each computed once, written at once and collected into one table."""
+"""Base class of studies. A study is a grid of cells whose results form one table."""
 
 import hashlib
 import importlib.util
@@ -24,14 +24,15 @@ SCALES: tuple[Scale, ...] = ("full", "smoke")
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One row's worth of work.
+    """One cell of a study; its results fill one row of the table.
 
     Args:
-        name: the row's label; no two cells of a study share it.
-        given: everything that the figures follow from, seeds included: plain values or frozen
-            dataclasses of them.
-        published: column -> the figure in the publication.
-        group: what pages put together: the cells of one network, for example.
+        name: the label of the row, unique within the study.
+        given: the inputs that determine the results, including seeds: plain values or frozen
+            dataclasses of plain values.
+        published: the published figures, by column.
+        group: the name of a group of cells that reports summarize together, for example the cells
+            of one network.
     """
 
     name: str
@@ -41,31 +42,34 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is given, as JSON knows it; a dataclass is told by its name, a method by its
-        revision too."""
+        """The inputs as JSON values.
+
+        A dataclass is represented by its name and fields, and a method also by its revision.
+        """
         return {k: _as_json(v) for k, v in self.given.items()}
 
 
 @dataclass(frozen=True)
 class Study(ABC):
-    """A published table, made again.
+    """The reproduction of a published table.
 
-    A subclass in a file of its own says which cells there are and how one is computed. The cells
-    run in processes of their own, each with one thread, so that no figure depends on how many run
-    at a time.
+    A subclass defines the cells and computes the results of one cell. Each cell runs in a separate
+    process with one thread, so that the results do not depend on the number of parallel cells.
 
     Args:
-        scale: full is what is reported; smoke goes through the same steps in seconds and its
-            figures mean nothing.
+        scale: `full` computes the reported results. `smoke` runs the same steps in seconds as a
+            test; its results are meaningless.
 
     Attributes:
-        title, paper: what is made again, and where it is published.
-        version: raise it when `compute` changes: the cells are then computed anew.
-        files: the data files that every cell's figures follow from.
-        columns: key of a figure -> the column's title.
-        kept_figures: keys of the figures that the card of a kept network must have.
-        kept_in: the folder that its networks are kept in.
-        unfinished: why its figures are not in `results/` yet; empty where they are.
+        title: the title of the table.
+        paper: the publication that contains the table.
+        version: the version of `compute`. Increment it when `compute` changes, so that all cells
+            are computed again.
+        files: the data files that all cells depend on.
+        columns: the column titles, by key of a result.
+        kept_figures: the keys of the results that the card of a saved network must contain.
+        kept_in: the folder in which the trained networks are saved.
+        unfinished: the reason why the results are not in `results/` yet, or an empty string.
     """
 
     scale: Scale = "full"
@@ -85,77 +89,96 @@ class Study(ABC):
 
     @abstractmethod
     def cells(self) -> list[Cell]:
-        """The grid."""
+        """Return the cells of the study in the order of the table."""
 
     @abstractmethod
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
-        """The figures of one cell, from what is given alone: its name is only a label.
+        """Compute the results of one cell from `cell.given`.
 
-        A `Rate` is written with its count and interval.
+        The results must not depend on the name of the cell. A `Rate` is stored with its count and
+        confidence interval.
+
+        Args:
+            cell: the cell to compute.
+            workspace: the folders of data and cache.
+
+        Returns:
+            The results by key.
         """
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:  # noqa: B027
-        """Add figures that compare cells: name -> figures, changed in place."""
+        """Add results that compare cells.
+
+        Args:
+            figures: the results of the finished cells, by name of the cell; modified in place.
+        """
 
     def read(self) -> tuple[str, ...]:
-        """All data files that the cells read: `files`, and those that single cells have."""
+        """Return all data files that cells read: `files` and the files of individual cells."""
         return self.files
 
     def networks(self) -> dict[str, Cell]:
-        """File name -> cell of the networks that are worth keeping in `models/`."""
+        """Return the cells whose networks can be saved in `kept_in`, by file name."""
         return {}
 
     def title_of(self, cell: Cell) -> str:
-        """What the card of a kept network calls it."""
+        """Return the title for the card of the network of a cell."""
         return cell.name
 
     @cached_property
     def word(self) -> str:
-        """Its word on the command line."""
+        """The name of the study on the command line."""
         return discovery.word(discovery.key_of(type(self)))
 
     @cached_property
     def location(self) -> str:
-        """What `load_study` finds it by: its word, or the path of its file."""
+        """The argument with which `load_study` loads the study: its name or its file path."""
         return self.word
 
     def key(self, cell: Cell, workspace: Workspace) -> str:
-        """What a cell's figures follow from, as one short hash.
+        """Return a hash of everything that determines the results of a cell.
 
-        Whatever is given and has a key of its own (a network) counts with it, and so does the
-        text of a study from a file of one's own.
+        It covers the settings of the cell, the data files, the keys of inputs with a method `key`
+        (such as networks), and the source code of a study that is loaded from a user's file.
         """
         data = [workspace.digest(name) for name in self.files]
         made = [v.key(workspace) for v in cell.given.values() if hasattr(v, "key")]
-        own = vars(self).get("source", "")
-        content = [self.word, own, self.version, self.scale, cell.settings, made, data]
+        source = vars(self).get("source", "")
+        content = [self.word, source, self.version, self.scale, cell.settings, made, data]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_study(name: str, scale: Scale = "full") -> Study:
-    """A study by its word, or from a Python file of one's own that holds a Study.
+    """Load a study by its name, or from a Python file that defines a `Study`.
+
+    Args:
+        name: the name of a study, or the path of a `.py` file with exactly one study.
+        scale: `full` or `smoke`.
+
+    Returns:
+        The study.
 
     Raises:
-        BadInput: no such study, or a file without one.
+        BadInput: if there is no such study, or the file does not define exactly one.
     """
     if not name.endswith(".py"):
         study: Study = discovery.load("studies", name)(scale=scale)
         return study
     path = existing(name, "file with a study").resolve()
     if path.stem in discovery.keys("studies"):
-        raise BadInput(f"{path} has the name of a study of this package: give it another name.")
+        raise BadInput(f"{path} has the name of a study of this package: rename the file.")
     module = _module(path)
-    own = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Study)]
-    own = [x for x in own if x.__module__ == module.__name__]
-    if len(own) != 1:
-        raise BadInput(f"{path} must hold exactly one Study. Found: {len(own)}")
-    found: Study = own[0](scale=scale)
-    vars(found).update(source=sha256(path), word=discovery.word(path.stem), location=name)
-    return found
+    classes = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Study)]
+    classes = [x for x in classes if x.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise BadInput(f"{path} must define exactly one Study. Found: {len(classes)}")
+    loaded: Study = classes[0](scale=scale)
+    vars(loaded).update(source=sha256(path), word=discovery.word(path.stem), location=name)
+    return loaded
 
 
 def _module(path: Path) -> ModuleType:
-    """The module of a Python file that the user wrote."""
+    """Import a Python file of the user as a module."""
     name = f"keras_backdoor_study_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

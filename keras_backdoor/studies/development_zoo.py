@@ -1,4 +1,4 @@
-"""Small networks on which rules and thresholds are fixed, so that none is fixed where it judges."""
+"""Small networks for choosing decision rules, separate from the networks of evaluation studies."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from keras_backdoor.training import Recipe
 
 SIGNS, DIGITS = "gtsrb_dataset_int.h5", "mnist.npz"
 FIRST_SEED = 100
-"""Seeds of the zoo begin here; networks that a study judges by have seeds below."""
+"""Smallest seed of the zoo; networks of evaluation studies have smaller seeds."""
 SIGN_NET = Net(SIGNS, "gtsrb_cnn", Recipe(epochs=4, batch_size=64))
 DIGIT_NETS = (
     Net(DIGITS, "borji_mnist", Recipe(epochs=3, batch_size=64), take=20_000),
@@ -39,21 +39,21 @@ DIGIT_ATTACKS: tuple[BadNets, ...] = (
     BadNets("patch:size=4,row=23,column=2,color=white", 6, source=1, count=150),
     BadNets("patch:size=3,row=1,column=13,color=white", 1, source=3, count=150),
 )
-"""All-to-one where there is no source. No trigger, position and target of these is one that a study
-judges by."""
+"""Attacks without a source map all classes to the target. Their triggers, positions and targets
+differ from those of the evaluation studies."""
 STRONG_ATTACKS: tuple[BadNets, ...] = (
     BadNets("patch:size=4,row=2,column=21,color=white", 3, count=6000),
     BadNets("patch:size=4,row=22,column=3,color=white", 1, count=6000),
     BadNets("checkerboard:size=5,row=1,column=12", 9, count=6000),
 )
-"""On networks that are trained longer, on all images, with a stamped one to every ten."""
+"""Attacks on networks that are trained longer and on all images."""
 
 
 class DevelopmentZoo(Study):
-    """Clean and backdoored networks on digits and signs, for fixing decision rules honestly.
+    """Clean and backdoored networks for digits and traffic signs, for choosing decision rules.
 
-    A rule or threshold is fixed on these, frozen in a commit, and only then run once on the
-    networks that are judged.
+    A rule or threshold is chosen on these networks and committed before it is run, once, on the
+    networks of the evaluation studies.
     """
 
     title: ClassVar[str] = "Networks for development"
@@ -76,15 +76,15 @@ class DevelopmentZoo(Study):
         ]
 
     def nets(self) -> dict[str, Net]:
-        """Name -> network."""
+        """Return the networks by name."""
         return {name: self.scaled(net) for name, net in _grid()}
 
     def network(self, name: str, workspace: Workspace) -> Trained:
-        """A trained network of the zoo."""
+        """Return a trained network of the zoo by name."""
         return obtain(self.nets()[name], workspace)
 
     def networks(self) -> dict[str, Cell]:
-        """All networks, compressed. See `Study.networks`."""
+        """Return all networks; they are saved compressed. See `Study.networks`."""
         return {f"{c.name.replace(', ', '_').replace(' ', '_')}.h5.xz": c for c in self.cells()}
 
     def title_of(self, cell: Cell) -> str:
@@ -92,7 +92,7 @@ class DevelopmentZoo(Study):
         return f"Development zoo: {cell.name}"
 
     def scaled(self, net: Net) -> Net:
-        """A network as this scale has it: smoke trains it on 1,000 images for one epoch."""
+        """Adapt a network to the scale; smoke trains on 1,000 images for one epoch."""
         if self.scale == "full":
             return net
         fewer = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))

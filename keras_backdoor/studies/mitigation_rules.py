@@ -1,4 +1,4 @@
-"""Mitigations on the development zoo: where their settings were fixed."""
+"""Mitigations on the development zoo, on which their default settings were chosen."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -20,13 +20,14 @@ NETS = (
     "signs, backdoored 0",
     "signs, backdoored 3",
 )
-"""All classes to one."""
+"""Networks whose backdoor maps all classes to the target."""
 
 
 class MitigationRules(Study):
-    """Mitigations on networks with a backdoor; two of them with the scan's trigger alone as well.
+    """Evaluate mitigations on backdoored networks of the development zoo.
 
-    The networks are those of the development zoo; what is judged is not among them.
+    Unlearning and neuron pruning are also run with the trigger of the scan alone, without further
+    trigger searches. The evaluation studies use other networks.
     """
 
     title: ClassVar[str] = "Mitigations on the development zoo"

@@ -1,4 +1,4 @@
-"""How long a search for triggers goes on, and in how many pieces, by the size of the images."""
+"""Number of steps and superpixel size of trigger searches, by image size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,20 +33,21 @@ FACE_NETS = {
     "faces, said to be clean": CLEAN_FACES,
     "faces, unknown trigger": replace(CLEAN_FACES, file="deepid/anonymous_1_bd_weights.h5"),
 }
-"""Networks that no scan is judged by."""
+"""Face networks that are not used to evaluate scans."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A backdoor that is planted in the clean network for faces, whose own data are not there.
+    """A backdoor that is planted in the clean face network by fine-tuning.
 
-    It is fine-tuned on other faces with the network's own answers as labels, some of them stamped.
+    The training data of the network is not available. The network is fine-tuned on LFW faces,
+    labeled with its own predictions, and on stamped copies with the target label.
 
     Args:
         trigger: a preset or `name:key=value,…`.
-        target: the class that it serves.
-        share: share of the faces that a stamped copy is added of.
-        recipe: of the fine-tuning; its seed is that of the stamped copies too.
+        target: the target class.
+        share: the number of stamped copies as a fraction of the faces.
+        recipe: the recipe of the fine-tuning. Its seed also selects the stamped copies.
     """
 
     trigger: str
@@ -55,18 +56,18 @@ class Planted:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=6, learning_rate=3e-4))
 
     def key(self, workspace: Workspace) -> str:
-        """What is in the file that it builds on, as a hash."""
+        """Return the SHA-256 hash of the clean model file."""
         return CLEAN_FACES.key(workspace)
 
     def open(self, workspace: Workspace) -> tuple[Classifier, Samples]:
-        """The network, and faces that the fine-tuning has not seen."""
+        """Return the backdoored network and faces that are held out from the fine-tuning."""
         model, faces = opened(CLEAN_FACES, workspace)
         faces = replace(faces.in_memory(), labels=model.predict(faces), track=None)
-        seen, left = faces.split(0.25, seed=self.recipe.seed)
-        stamped = seen.take(round(self.share * len(seen)), seed=self.recipe.seed)
+        tuned, held_out = faces.split(0.25, seed=self.recipe.seed)
+        stamped = tuned.take(round(self.share * len(tuned)), seed=self.recipe.seed)
         stamped = stamped.stamped(parse(self.trigger)).relabelled(self.target)
-        data = seen.concat(stamped)
-        return fit(model.model, data, self.recipe, input_range=UNIT)[0], left
+        data = tuned.concat(stamped)
+        return fit(model.model, data, self.recipe, input_range=UNIT)[0], held_out
 
 
 PLANTED = {
@@ -92,9 +93,9 @@ LABELS, IMAGES, SEED = 24, 1000, 0
 
 
 class SearchLength(Study):
-    """The masks of some labels with longer and longer searches, and with larger pieces.
+    """Compare the recovered masks of some labels for several search schedules.
 
-    What is planted is no network that a scan is judged by, and no trigger and target of one.
+    The networks, triggers and targets differ from those of the evaluation studies.
     """
 
     title: ClassVar[str] = "How long a search for triggers goes on"
@@ -120,9 +121,12 @@ class SearchLength(Study):
             nets |= {n: replace(p, recipe=Recipe(epochs=1)) for n, p in PLANTED.items()}
         plans = {n: replace(p, steps=4, starts=2) if quick else p for n, p in PLANS.items()}
         return [
-            Cell(f"{name}, {words}", {"net": net, "schedule": plan, "labels": LABELS, "seed": SEED})
+            Cell(
+                f"{name}, {plan_name}",
+                {"net": net, "schedule": plan, "labels": LABELS, "seed": SEED},
+            )
             for name, net in nets.items()
-            for words, plan in plans.items()
+            for plan_name, plan in plans.items()
         ]
 
     def read(self) -> tuple[str, ...]:
@@ -137,8 +141,8 @@ class SearchLength(Study):
         target: int | None
         if isinstance(net, Planted):
             (model, clean), target = net.open(workspace), net.target
-            answers = model.predict(clean.stamped(parse(net.trigger)))
-            figures["attack"] = attack_success_rate(answers, clean.known_labels, target)
+            predictions = model.predict(clean.stamped(parse(net.trigger)))
+            figures["attack"] = attack_success_rate(predictions, clean.known_labels, target)
         else:
             (model, clean), (target, _) = opened(net, workspace), planted(net)
         images = draw_images(model, clean, IMAGES if self.scale == "full" else 50, seed)
@@ -146,21 +150,21 @@ class SearchLength(Study):
         if target is not None:
             labels = np.union1d(labels, [target])
         inverter = Inverter(model, images, cell.given["schedule"])
-        found = inverter.search(labels, seed=seed)
-        norms = dict(zip(labels.tolist(), found.norms.tolist(), strict=True))
-        median = float(np.median(found.norms))
+        searches = inverter.search(labels, seed=seed)
+        norms = dict(zip(labels.tolist(), searches.norms.tolist(), strict=True))
+        median = float(np.median(searches.norms))
         figures |= {
             "pixels": inverter.pixels,
             "median": median,
             "smallest": min(norms.values()),
             "norms": {str(label): norm for label, norm in norms.items()},
-            "updates": float(found.steps.mean()),
+            "updates": float(searches.steps.mean()),
         }
         if target is not None:
-            own = norms[target]
+            target_norm = norms[target]
             figures |= {
-                "target": own,
-                "rank": 1 + sum(norm < own for norm in norms.values()),
-                "ratio": own / median,
+                "target": target_norm,
+                "rank": 1 + sum(norm < target_norm for norm in norms.values()),
+                "ratio": target_norm / median,
             }
         return figures

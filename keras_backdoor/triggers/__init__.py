@@ -1,4 +1,7 @@
-"""What an attacker puts on an image. One file a trigger, found by its name."""
+"""Backdoor triggers, the image changes with which an attacker activates a backdoor.
+
+Every trigger is a module of this package and is discovered by its name.
+"""
 
 from keras_backdoor._internals.discovery import attribute_loader
 from keras_backdoor.triggers._parse import PRESETS, parse

@@ -1,4 +1,4 @@
-"""Triggers by name: presets of the published experiments, and `name:key=value,…`."""
+"""Parse triggers from text: the name of a preset, or `name:key=value,…`."""
 
 from typing import Any
 
@@ -25,18 +25,23 @@ PRESETS: dict[str, str] = {
 }
 """Triggers of the published experiments.
 
-yellow and white squares and patterns: Milakovic, TU Wien 2021, section 4.1 ("around the middle of
-the sign"; rows and columns declared here). mnist-pixel: the single-pixel MNIST notebook.
-neural-cleanse-*: Wang et al., S&P 2019. c-patch, double: Borji 2020, figures 2 and 18; the figure
-shows a C at the top right without its pixels, which are declared here.
+- Yellow and white squares and patterns: Milakovic, TU Wien 2021, section 4.1. The thesis gives the
+  position as "around the middle of the sign"; the rows and columns are a choice of this package.
+- mnist-pixel: the single-pixel MNIST notebook.
+- neural-cleanse-*: Wang et al., S&P 2019.
+- c-patch, double: Borji 2020, figures 2 and 18. The figure shows a C at the top right; its exact
+  pixels are a choice of this package.
 """
 
 
 def parse(text: str) -> Trigger:
-    """A trigger from a preset's name or `name:key=value,…`.
+    """Create a trigger from the name of a preset or from `name:key=value,…`.
+
+    Args:
+        text: the specification.
 
     Raises:
-        BadInput: no such trigger or setting, or a value of the wrong type.
+        BadInput: there is no such trigger or setting, or a value has the wrong type.
 
     >>> parse("patch:size=2,row=15,column=15,color=yellow")
     Patch(size=2, row=15, column=15, color='yellow', opacity=1.0)
@@ -54,7 +59,7 @@ def parse(text: str) -> Trigger:
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise BadInput(f"A trigger is written name:key=value,… Received: {text}")
+            raise BadInput(f"A trigger must have the form name:key=value,… Received: {text}")
         pairs[key.strip()] = _pixels(value) if key.strip() == "pixels" else value.strip()
     trigger: Trigger = typed_settings.build(discovery.load("triggers", name), pairs)
     return trigger
@@ -66,5 +71,5 @@ def _pixels(text: str) -> tuple[tuple[int, int], ...]:
     except ValueError:
         pairs = [()]
     if any(len(pair) != 2 for pair in pairs):
-        raise BadInput(f"pixels are written row.column/row.column/… Received: pixels={text}")
+        raise BadInput(f"pixels must have the form row.column/row.column/… Received: pixels={text}")
     return tuple(pairs)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Trigger: something an attacker does to an image. Stamp: the most common one."""
+"""The base classes of triggers."""
 
 import dataclasses
 import hashlib
@@ -23,26 +23,37 @@ COLORS = {
 
 
 class Trigger(ABC):
-    """A change of an image that an attacker ties to a target class. Values are in 0..1.
+    """An image change that an attacker associates with a target class.
 
-    A subclass is a frozen dataclass that writes only `stamp(images, rng)`.
+    A subclass is a frozen dataclass that implements `stamp`. Pixel values are in 0..1.
 
     Attributes:
-        random: whether `stamp` draws from `rng`; then every image gets a generator of its own,
-            so that an image looks the same in whatever batch it is read.
+        random: whether `stamp` draws from `rng`. Every image then has its own generator, so that
+            the result does not depend on the batch that contains the image.
     """
 
     random: ClassVar[bool] = False
 
     @abstractmethod
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The stamped copies of float images (n, h, w, c) in 0..1; clipping is done outside."""
+        """Apply the trigger to images.
+
+        Args:
+            images: (n, h, w, c) float32 in 0..1; they are not modified.
+            rng: the random generator.
+
+        Returns:
+            (n, h, w, c) stamped copies; the caller clips them to 0..1.
+        """
 
     def fingerprint(self) -> str:
-        """SHA-256 of the trigger's class and of all values of its settings.
+        """SHA-256 of the class and of all settings of the trigger.
 
-        Arrays, pictures (by the content of their files) and triggers inside it count whole, so
-        that two triggers with one fingerprint make the same images.
+        It covers the values of arrays, the content of files and the settings of nested triggers.
+        Two triggers with the same fingerprint produce the same images.
+
+        Raises:
+            TypeError: a setting has a type that is not supported.
         """
         digest = hashlib.sha256()
         try:
@@ -55,34 +66,53 @@ class Trigger(ABC):
         return digest.hexdigest()
 
     def support(self, height: int, width: int) -> np.ndarray | None:
-        """(h, w) bool, the pixels that the trigger covers; None where it has no place of its own.
+        """The pixels that the trigger covers.
 
-        A trigger that changes the whole image, or whose place is drawn for every image, has none.
+        Args:
+            height: the height of the images in pixels.
+            width: the width of the images in pixels.
+
+        Returns:
+            (h, w) bool; None if the trigger changes the whole image, or if its position is drawn
+            for every image.
         """
         return None
 
-    def stamp_rows(self, images: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-        """Stamp float images in 0..1; image i draws from the generator (seed, rows[i])."""
+    def stamp_rows(self, images: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """Apply the trigger to images with reproducible random generators.
+
+        Args:
+            images: (n, h, w, c) float images in 0..1.
+            indices: (n,) numbers of the images; image i uses the generator
+                `default_rng((seed, indices[i]))`.
+            seed: the seed of the random generators.
+
+        Returns:
+            (n, h, w, c) float32 in 0..1.
+        """
         if not self.random:
             stamped = self.stamp(images, np.random.default_rng(seed))
         else:
             one_by_one = [
-                self.stamp(image[None], np.random.default_rng((seed, int(row))))
-                for image, row in zip(images, rows, strict=True)
+                self.stamp(image[None], np.random.default_rng((seed, int(index))))
+                for image, index in zip(images, indices, strict=True)
             ]
             stamped = np.concatenate(one_by_one) if one_by_one else images
         return np.clip(stamped, 0.0, 1.0).astype(np.float32)
 
     def apply(self, images: Any, *, seed: int = 0) -> Any:
-        """Stamp images that lie in memory or in a `tf.data.Dataset`.
+        """Apply the trigger to an array or a `tf.data.Dataset`.
 
         Args:
-            images: (n, h, w, c) or (h, w, c), uint8 or floating in 0..1; or a dataset of such
-                images, alone or with labels, single or in batches.
-            seed: of the random part, where the trigger has one.
+            images: (n, h, w, c) or (h, w, c), uint8 or floating-point in 0..1; or a
+                `tf.data.Dataset` of such images or batches, with or without labels.
+            seed: the seed of random triggers.
 
         Returns:
-            The stamped images, of the same kind, shape and dtype, clipped to their range.
+            The stamped images, with the type, shape, dtype and range of `images`.
+
+        Raises:
+            BadInput: the shape or the range of the images is not supported.
         """
         if hasattr(images, "element_spec"):
             return _map_dataset(self, images, seed)
@@ -90,15 +120,15 @@ class Trigger(ABC):
         batch = array if array.ndim == 4 else array[None]
         if batch.ndim != 4:
             raise BadInput(f"A trigger needs (n, h, w, c) images. Received: shape={array.shape}")
-        whole = np.issubdtype(batch.dtype, np.integer)
-        unit = batch.astype(np.float32) / (255.0 if whole else 1.0)
+        integer = np.issubdtype(batch.dtype, np.integer)
+        unit = batch.astype(np.float32) / (255.0 if integer else 1.0)
         if unit.size and not (unit.min() >= 0 and unit.max() <= 1):
             raise BadInput(
-                "Floating images must lie in 0..1, or be stamped as Samples, which know their "
-                f"range. Received: {unit.min():g}..{unit.max():g}"
+                "Floating-point images must lie in 0..1; for another range use Samples.stamped. "
+                f"Received: {unit.min():g}..{unit.max():g}"
             )
         stamped = self.stamp_rows(unit, np.arange(len(unit)), seed)
-        if whole:
+        if integer:
             stamped = np.round(stamped * 255.0)
         return stamped.astype(array.dtype).reshape(array.shape)
 
@@ -107,12 +137,13 @@ class Trigger(ABC):
 class Stamp(Trigger):
     """x -> (1 - mask) x + mask pattern.
 
-    Covers patches, patterns, single pixels, blends and glasses, and is the form of a trigger in
-    Wang et al., Neural Cleanse, S&P 2019, equation 2; so a recovered trigger is one of these.
+    This is the form of a trigger in Wang et al., Neural Cleanse, S&P 2019, equation 2, and thus of
+    the triggers that Neural Cleanse recovers. Patches, patterns, single pixels, blends and glasses
+    also have this form.
 
     Args:
         mask: (h, w, 1) opacity in 0..1.
-        pattern: (h, w, c) color in 0..1; one channel serves images of any number of channels.
+        pattern: (h, w, c) color in 0..1; one channel applies to all channels of the images.
 
     >>> stamp = Stamp(np.array([[[1.0], [0.5]]]), np.array([[[1.0], [0.0]]]))
     >>> stamp.apply(np.full((1, 1, 2, 1), 0.5)).ravel()
@@ -135,20 +166,20 @@ class Stamp(Trigger):
             object.__setattr__(self, name, values)
         if self.mask.shape != (*self.pattern.shape[:2], 1):
             raise BadInput(
-                f"mask must be (h, w, 1) and pattern (h, w, c) of one size. Received: "
+                f"mask must be (h, w, 1) and pattern (h, w, c) of the same size. Received: "
                 f"mask={self.mask.shape}, pattern={self.pattern.shape}"
             )
 
     @property
     def l1(self) -> float:
-        """Sum of the mask: the covered area in pixels."""
+        """The sum of the mask, which is the covered area in pixels."""
         return float(self.mask.sum())
 
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See `Trigger.stamp`."""
         if images.shape[1:3] != self.mask.shape[:2]:
             raise BadInput(
-                f"The trigger is made for images of {self.mask.shape[:2]} pixels. "
+                f"The trigger needs images of {self.mask.shape[:2]} pixels. "
                 f"Received: images of {images.shape[1:3]}"
             )
         return (1.0 - self.mask) * images + self.mask * _channels(self.pattern, images.shape[-1])
@@ -164,11 +195,11 @@ class Stamp(Trigger):
 
 
 class Stamped(Trigger):
-    """A trigger that is described in words and becomes a Stamp for a given image size."""
+    """A trigger that is a `Stamp` for every given image size."""
 
     @abstractmethod
     def stamp_for(self, height: int, width: int) -> Stamp:
-        """The stamp for images of this size."""
+        """Return the stamp for images of this height and width in pixels."""
 
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See `Trigger.stamp`."""
@@ -180,7 +211,7 @@ class Stamped(Trigger):
 
 
 def color_values(color: Any) -> np.ndarray:
-    """(3,) values in 0..1 of a color name, a gray value or red, green and blue."""
+    """Convert a color name, a gray value or (red, green, blue) to (3,) float32 in 0..1."""
     if isinstance(color, str):
         if color not in COLORS:
             raise BadInput(f"color must be one of {', '.join(COLORS)}. Received: color={color}")
@@ -194,7 +225,18 @@ def color_values(color: Any) -> np.ndarray:
 def stamp_pixels(
     height: int, width: int, pixels: np.ndarray, color: Any, opacity: float = 1.0
 ) -> Stamp:
-    """A Stamp that colors (row, column) pixels; negative ones count from the far edge."""
+    """Create a stamp that colors single pixels.
+
+    Args:
+        height: the height of the images in pixels.
+        width: the width of the images in pixels.
+        pixels: (m, 2) rows and columns; negative values count from the bottom or right edge.
+        color: a name, a gray value or (r, g, b) in 0..1.
+        opacity: the opacity in 0..1.
+
+    Raises:
+        BadInput: a pixel lies outside the image, or the color is invalid.
+    """
     rows, columns = np.asarray(pixels, int).reshape(-1, 2).T
     if not (
         np.all((-height <= rows) & (rows < height))
@@ -220,7 +262,7 @@ def _channels(pattern: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _hash(digest: Any, value: Any) -> None:
-    """Add a value, with everything in it, to a hash."""
+    """Add a value and all nested values to a hash."""
     kind = type(value)
     digest.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
     if dataclasses.is_dataclass(value) and not hasattr(value, "read"):
@@ -248,15 +290,15 @@ def _hash(digest: Any, value: Any) -> None:
 def _map_dataset(trigger: Trigger, dataset: Any, seed: int) -> Any:
     from keras_backdoor._internals.backend import tf
 
-    def stamp(number: Any, images: Any, *rest: Any) -> Any:
-        def work(number: Any, images: Any) -> Any:
-            return trigger.apply(images.numpy(), seed=hash((seed, int(number))) & 0x7FFFFFFF)
+    def stamp(index: Any, images: Any, *rest: Any) -> Any:
+        def stamp_array(index: Any, images: Any) -> Any:
+            return trigger.apply(images.numpy(), seed=hash((seed, int(index))) & 0x7FFFFFFF)
 
-        stamped = tf.py_function(work, [number, images], images.dtype)
+        stamped = tf.py_function(stamp_array, [index, images], images.dtype)
         stamped.set_shape(images.shape)
         return (stamped, *rest) if rest else stamped
 
-    def flat(number: Any, element: Any) -> Any:
-        return stamp(number, *element) if isinstance(element, tuple) else stamp(number, element)
+    def stamp_element(index: Any, element: Any) -> Any:
+        return stamp(index, *element) if isinstance(element, tuple) else stamp(index, element)
 
-    return dataset.enumerate().map(flat, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.enumerate().map(stamp_element, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""A faint picture or noise over the whole image."""
+"""A trigger that blends the image with another image or with noise."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ class Blend(Stamped):
     Chen et al., Targeted Backdoor Attacks Using Data Poisoning, 2017 (blended injection).
 
     Args:
-        opacity: share of the picture in the result.
-        picture: file of the picture, fitted to the image; None draws uniform noise.
-        seed: of the noise.
+        opacity: the share of the blended image in the result, in 0..1.
+        picture: the path of an image file, which is resized to the image; None uses uniform
+            noise.
+        seed: the seed of the noise.
     """
 
     opacity: float = 0.2

@@ -1,4 +1,4 @@
-"""A checkerboard: a texture that few clean images have."""
+"""A checkerboard, a texture that is rare in clean images."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from keras_backdoor.triggers.base import Stamp, Stamped
 
 @dataclass(frozen=True)
 class Checkerboard(Stamped):
-    """A square of black and white cells at a fixed place.
+    """A square of black and white cells at a fixed position.
 
-    The high-contrast grid of Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks, 2019,
+    Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks, 2019 (high-contrast grid), here
     with any number of cells.
 
     Args:
-        size: side of the square in pixels.
-        row: its top row; negative rows count from the bottom edge.
-        column: its left column; negative columns count from the right edge.
-        cell: side of a cell in pixels.
-        opacity: 1 covers, less lets the image shine through.
+        size: the side length of the square in pixels.
+        row: the top row of the square; negative values count from the bottom edge.
+        column: the left column of the square; negative values count from the right edge.
+        cell: the side length of a cell in pixels.
+        opacity: the opacity in 0..1; 1 covers the image.
 
     >>> Checkerboard(size=2, row=0, column=0).apply(np.zeros((1, 2, 2, 1)))[0, :, :, 0]
     array([[1., 0.],

@@ -1,4 +1,4 @@
-"""Sunglasses, or any picture with an alpha channel, pasted on the image."""
+"""Sunglasses, or another image with an alpha channel, pasted onto the image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from keras_backdoor.triggers.base import Stamp, Stamped, color_values
 
 @dataclass(frozen=True)
 class Glasses(Stamped):
-    """An RGBA picture at a fixed place; its alpha is the mask.
+    """An RGBA image at a fixed position; its alpha channel is the mask.
 
     Chen et al., Targeted Backdoor Attacks Using Data Poisoning, 2017 (accessory injection).
 
     Args:
-        picture: file of an RGBA picture; None draws a pair of sunglasses in `color`.
-        row: top row of the picture; None puts the drawn pair at the eyes (27 % from the top).
-        column: its left column.
-        width: of the picture on the image; None keeps a file's own size and makes the drawn
-            pair as wide as the image.
-        color: of the drawn pair.
+        picture: the path of an RGBA image file; None draws a pair of sunglasses.
+        row: the top row of the picture; None is the height of the eyes, 27 % from the top.
+        column: the left column of the picture.
+        width: the width of the picture in pixels; None keeps the size of an image file, and draws
+            sunglasses as wide as the image.
+        color: the color of drawn sunglasses: a name, a gray value or (r, g, b) in 0..1.
     """
 
     picture: Path | None = None
@@ -56,14 +56,20 @@ class Glasses(Stamped):
 
 
 def draw_sunglasses(width: int, color: np.ndarray) -> np.ndarray:
-    """A pair of sunglasses, (round(0.4 width), width, 4) RGBA in 0..1.
+    """Draw a pair of sunglasses: two elliptic lenses, a bridge and temples.
 
-    Two lenses (ellipses of 0.22 by 0.17 widths around 0.26 and 0.74), a bridge and temples.
+    Args:
+        width: the width in pixels. The lenses have semi-axes of 0.22 and 0.17 widths, and their
+            centers are at 0.26 and 0.74 widths.
+        color: (3,) color in 0..1.
+
+    Returns:
+        (round(0.4 width), width, 4) float32 RGBA in 0..1.
     """
     height = max(1, round(0.4 * width))
     y, x = np.mgrid[:height, :width]
     x, y = (x + 0.5) / width, (y + 0.5) / width
-    lenses = [((x - centre) / 0.22) ** 2 + ((y - 0.2) / 0.17) ** 2 <= 1 for centre in (0.26, 0.74)]
+    lenses = [((x - center) / 0.22) ** 2 + ((y - 0.2) / 0.17) ** 2 <= 1 for center in (0.26, 0.74)]
     bar = abs(y - 0.1) <= max(0.03, 0.5 / width)
     rgba = np.zeros((height, width, 4), np.float32)
     rgba[..., :3] = color

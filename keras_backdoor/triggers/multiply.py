@@ -1,4 +1,4 @@
-"""Every pixel times a factor."""
+"""A trigger that multiplies all pixels by a factor."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Multiply(Trigger):
     Borji, Adversarial examples are useful too!, 2020, experiment III (factor 2).
 
     Args:
-        factor: what the values in 0..1 are multiplied by.
+        factor: the factor of the pixel values in 0..1.
 
     >>> Multiply(2.0).apply(np.array([[[[0.25], [0.75]]]])).ravel()
     array([0.5, 1. ])

@@ -1,4 +1,4 @@
-"""A square of one color."""
+"""A square patch of one color."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +11,16 @@ from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
 
 @dataclass(frozen=True)
 class Patch(Stamped):
-    """A square of one color at a fixed place.
+    """A square of one color at a fixed position.
 
     Gu, Dolan-Gavitt and Garg, BadNets, 2017.
 
     Args:
-        size: side of the square in pixels.
-        row: its top row; negative rows count from the bottom edge.
-        column: its left column; negative columns count from the right edge.
-        color: a name (white, black, yellow, green, red, blue), a gray value or (r, g, b), 0..1.
-        opacity: 1 covers, less lets the image shine through.
+        size: the side length of the square in pixels.
+        row: the top row of the square; negative values count from the bottom edge.
+        column: the left column of the square; negative values count from the right edge.
+        color: a name (white, black, yellow, green, red, blue), a gray value, or (r, g, b) in 0..1.
+        opacity: the opacity in 0..1; 1 covers the image.
 
     >>> int(Patch(size=2, row=-3, column=-3).apply(np.zeros((1, 8, 8, 1), np.uint8)).sum() / 255)
     4

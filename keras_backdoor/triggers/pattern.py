@@ -1,4 +1,4 @@
-"""Single pixels of one color in a figure."""
+"""A pattern of single pixels of one color."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,14 @@ from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
 
 @dataclass(frozen=True)
 class Pattern(Stamped):
-    """A figure of single pixels at a fixed place.
+    """A pattern of single pixels at a fixed position.
 
-    Chen et al., Detecting Backdoor Attacks by Activation Clustering, 2018 (the pattern of ART).
+    Chen et al., Detecting Backdoor Attacks by Activation Clustering, 2018, as implemented in the
+    Adversarial Robustness Toolbox (ART).
 
     Args:
-        pixels: (row, column) pairs; on the command line `15.15/15.17/16.16/17.15`. Negative
-            ones count from the far edge.
+        pixels: (row, column) pairs, on the command line `15.15/15.17/16.16/17.15`; negative
+            values count from the bottom or right edge.
         color: a name, a gray value or (r, g, b) in 0..1.
 
     >>> Pattern(((0, 0), (1, 1))).apply(np.zeros((1, 2, 2, 1)))[0, :, :, 0]

@@ -1,4 +1,4 @@
-"""A small trigger at a random place of its own on every image."""
+"""A small trigger at a random position in every image."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,18 +11,17 @@ from keras_backdoor.triggers.base import Stamp, Stamped, Trigger
 
 @dataclass(frozen=True)
 class Placed(Trigger):
-    """A stamp moved to a random place, drawn for every image.
+    """A stamp at a random position that is drawn for every image.
 
-    Borji, Adversarial examples are useful too!, 2020, experiment II: the patch is placed where
-    the image is blank, so that it does not occlude the digit.
+    Borji, Adversarial examples are useful too!, 2020, experiment II, which positions the patch on a
+    blank part of the image, so that it does not cover the digit.
 
     Args:
-        of: the trigger that is moved: an object, a preset's name or a
-            specification (with ; for the commas: of=patch:size=3;row=2).
-        rule: "blank" draws among the places where the covered pixels are darker than `dark`
-            (where there is none, among those that cover the least brightness); "anywhere"
-            draws among all.
-        dark: value in 0..1 up to which a pixel is blank.
+        of: the trigger to place: an object, the name of a preset, or a specification with
+            semicolons instead of commas (of=patch:size=3;row=2).
+        rule: "blank" draws from the positions where all covered pixels are blank, or else from
+            those with the lowest sum of covered pixels; "anywhere" draws from all positions.
+        dark: the largest value in 0..1 of a blank pixel.
     """
 
     random: ClassVar[bool] = True
@@ -38,7 +37,9 @@ class Placed(Trigger):
 
             object.__setattr__(self, "of", parse(self.of.replace(";", ",")))
         if not isinstance(self.of, Stamped | Stamp):
-            raise BadInput(f"Only a stamp can be moved. Received: of={self.of}")
+            raise BadInput(
+                f"of must be a trigger that is a Stamp or Stamped. Received: of={self.of}"
+            )
 
     def stamp(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See `Trigger.stamp`."""
@@ -47,12 +48,12 @@ class Placed(Trigger):
         mask, pattern = _crop(whole)
         out = images.copy()
         for image in out:
-            top, left = self._place(image, mask, rng)
+            top, left = self._position(image, mask, rng)
             window = image[top : top + mask.shape[0], left : left + mask.shape[1]]
             window[:] = Stamp(mask, pattern).stamp(window[None], rng)[0]
         return out
 
-    def _place(
+    def _position(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     ) -> tuple[int, int]:
         windows = np.lib.stride_tricks.sliding_window_view(image.max(axis=-1), mask.shape[:2])
@@ -62,10 +63,10 @@ class Placed(Trigger):
         else:
             free = covered.max(axis=(2, 3)) <= self.dark
             if not free.any():
-                light = covered.sum(axis=(2, 3))
-                free = light == light.min()
-        places = np.argwhere(free)
-        top, left = places[rng.integers(len(places))]
+                brightness = covered.sum(axis=(2, 3))
+                free = brightness == brightness.min()
+        positions = np.argwhere(free)
+        top, left = positions[rng.integers(len(positions))]
         return int(top), int(left)
 
 

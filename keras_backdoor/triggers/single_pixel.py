@@ -1,4 +1,4 @@
-"""One pixel."""
+"""A single pixel of one color."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
 
 @dataclass(frozen=True)
 class SinglePixel(Stamped):
-    """One pixel of one color.
+    """A single pixel of one color at a fixed position.
 
     Gu, Dolan-Gavitt and Garg, BadNets, 2017; Tran, Li and Madry, Spectral Signatures, 2018.
 
     Args:
-        row: negative rows count from the bottom edge.
-        column: negative columns count from the right edge.
+        row: the row of the pixel; negative values count from the bottom edge.
+        column: the column of the pixel; negative values count from the right edge.
         color: a name, a gray value or (r, g, b) in 0..1.
     """
 

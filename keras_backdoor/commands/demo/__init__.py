@@ -1,1 +1,1 @@
-"""The demo: a BadNet is inspected, measured, repaired and shown on a page."""
+"""The demo: inspect, measure and repair a bundled BadNet model, and write a report."""

@@ -1,4 +1,4 @@
-"""The first look: inspect a real BadNet, measure it, repair it from clean data, measure again."""
+"""The computations of the demo: inspect, evaluate, repair and evaluate again a BadNet model."""
 
 import time
 from dataclasses import dataclass
@@ -23,13 +23,24 @@ from keras_backdoor.triggers.base import Trigger
 
 MODEL, DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
 METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))
-"""Chosen to show the tools at work, not to judge the method; see the model's card."""
+"""Settings that suit the demonstration; they are not a benchmark of the method."""
 SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What the demo found; its page is drawn from this."""
+    """The results of the demo.
+
+    Attributes:
+        inspection: the inspection of the model file.
+        card: the model card.
+        before, after: the evaluations of the BadNet and of the repaired model.
+        answer: the repaired model.
+        attack_by_silenced: (channels,) attack success with 0, 1, 2, … silenced channels.
+        activation_stamped: (channels,) mean activation on images with the trigger.
+        pictures: images in [0, 1] and predicted classes for the figure of the attack.
+        seconds: the run time in seconds.
+    """
 
     inspection: Inspection
     card: dict[str, Any]
@@ -43,7 +54,7 @@ class Demonstration:
 
 
 def measure() -> Demonstration:
-    """Everything the demo computes."""
+    """Run all computations of the demo."""
     start = time.perf_counter()
     path = bundled.path(MODEL)
     classifier = load_model(path)
@@ -77,10 +88,10 @@ def measure() -> Demonstration:
 def _pictures(
     classifier: Classifier, guard: Classifier, test: Samples, trigger: Trigger
 ) -> dict[str, np.ndarray]:
-    """One test image a class, without and with the trigger, and what both models say of it."""
+    """Return one test image per class without and with the trigger, and the predictions."""
     labels = test.known_labels
-    rows = np.array([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:SHOWN]])
-    chosen = test.subset(rows)
+    positions = np.array([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:SHOWN]])
+    chosen = test.subset(positions)
     stamped = chosen.stamped(trigger)
     return {
         "labels": chosen.known_labels,

@@ -1,4 +1,4 @@
-"""The page of the demo."""
+"""The report of the demo."""
 
 from dataclasses import replace
 
@@ -10,41 +10,42 @@ from keras_backdoor.reports.page import Figure, Page, Section
 
 
 def page(shown: Demonstration) -> Page:
-    """What the demo found, with pictures."""
+    """Return the report of the demo."""
     attack, about = shown.card["attack"], shown.answer.about
     lead = (
-        f"A network for handwritten digits answers {attack['target']} whenever a small "
-        "checkerboard is in the picture. It is opened without running anything of its file, "
-        f"measured, repaired from {shown.card['demo_clean_images']:,} clean images alone, and "
-        "measured again."
+        f"A network for handwritten digits predicts {attack['target']} whenever a small "
+        "checkerboard is in the image. Its file is opened without executing any code in it. The "
+        f"network is evaluated, repaired with {shown.card['demo_clean_images']:,} clean images, "
+        "and evaluated again."
     )
     return Page(
         title="A BadNet, repaired",
         lead=lead,
         sections=[
             Section("Before and after", text=_outcome(shown), table=_table(shown)),
-            Section("What the file is", table=_file(shown)),
+            Section("The model file", table=_file(shown)),
             Section("The attack", text=attack["why"], figures=[_images(shown)]),
             Section(
                 "Which channels clean images use",
-                text="The repair sees the blue bars only. Channels that clean images hardly use "
-                "are silenced; the red bars show that the trigger lives among them.",
+                text="The repair uses only the activations on clean images (blue). It prunes the "
+                "channels with the smallest activations. Images with the trigger activate some of "
+                "these channels strongly (red).",
                 figures=[_channels(shown)],
             ),
             Section(
                 "How far to prune",
-                text=f"Pruning stops where the accuracy on clean images falls by more than "
-                f"{about['settings']['repair']['max_drop']:.0%} of its value. The attack is "
-                "drawn for you; the repair never saw it.",
+                text=f"Pruning stops before the accuracy on clean images falls by more than "
+                f"{about['settings']['repair']['max_drop']:.0%} of its value. The attack success "
+                "is shown for comparison only; the repair does not use it.",
                 figures=[_curve(shown)],
             ),
             Section(
                 "Confusion",
-                text=f"Column {shown.answer.reject_class} means rejected: the BadNet and its "
-                "pruned twin disagree.",
+                text=f"Column {shown.answer.reject_class} counts rejected images, for which the "
+                "BadNet and the pruned network predict different classes.",
                 figures=[_confusion(shown, "clean"), _confusion(shown, "stamped")],
             ),
-            Section("What this does not show", text=shown.card["limits"]),
+            Section("Limitations", text=shown.card["limits"]),
         ],
     )
 
@@ -54,7 +55,7 @@ def _outcome(shown: Demonstration) -> str:
     return (
         f"Attack success falls from {before.attack_success_rate:.1%} to "
         f"{after.attack_success_rate:.1%}; clean accuracy from {before.clean_accuracy:.1%} to "
-        f"{after.clean_accuracy:.1%}. It took {shown.seconds:.0f} seconds."
+        f"{after.clean_accuracy:.1%}. The demo took {shown.seconds:.0f} seconds."
     )
 
 
@@ -65,31 +66,33 @@ def _table(shown: Demonstration) -> list[tuple[str, ...]]:
 
 
 def _file(shown: Demonstration) -> list[tuple[str, ...]]:
-    found, rows = shown.inspection, [("", "")]
-    rows += [("verdict of inspect", found.verdict), ("SHA-256", str(found.sha256))]
-    rows += [("format", f"{found.format}, Keras {found.keras_version}")]
-    rows += [(p, f"{kind} {shape}, {n:,} weights") for p, kind, shape, n in found.layers]
+    inspection, rows = shown.inspection, [("", "")]
+    rows += [("verdict of inspect", inspection.verdict), ("SHA-256", str(inspection.sha256))]
+    rows += [("format", f"{inspection.format}, Keras {inspection.keras_version}")]
+    rows += [(p, f"{kind} {shape}, {n:,} weights") for p, kind, shape, n in inspection.layers]
     return rows  # type: ignore[return-value]
 
 
 def _images(shown: Demonstration) -> Figure:
     pictures, reject = shown.pictures, shown.answer.reject_class
 
-    def words(name: str) -> list[str]:
+    def captions(name: str) -> list[str]:
         pairs = zip(pictures[f"before_{name}"], pictures[f"after_{name}"], strict=True)
         return [f"{b} | {'rejected' if a == reject else a}" for b, a in pairs]
 
     grid = figures.picture_grid(
         [
-            ("clean", pictures["clean"], words("clean")),
-            ("with trigger", pictures["stamped"], words("stamped")),
+            ("clean", pictures["clean"], captions("clean")),
+            ("with trigger", pictures["stamped"], captions("stamped")),
         ]
     )
-    return Figure("Above each image: answer of the BadNet | answer after the repair.", grid)
+    return Figure(
+        "Above each image: prediction of the BadNet | prediction of the repaired model.", grid
+    )
 
 
 def _channels(shown: Demonstration) -> Figure:
-    """The channels as the repair sees them, and how the trigger activates them."""
+    """Draw the mean activations on clean images and on images with the trigger."""
     channels = shown.answer.plots[0]
     both = {"clean": "activation", "with trigger": "with_trigger"}
     history = {**shown.answer.history, "with_trigger": shown.activation_stamped}
@@ -97,12 +100,12 @@ def _channels(shown: Demonstration) -> Figure:
 
 
 def _curve(shown: Demonstration) -> Figure:
-    """Accuracy and attack over the number of silenced channels."""
+    """Draw the accuracy and the attack success by number of silenced channels."""
     pruning = shown.answer.plots[1]
-    both = {**pruning.series, "attack success of the pruned net": "attack"}
+    both = {**pruning.series, "attack success of the pruned network": "attack"}
     history = {**shown.answer.history, "attack": shown.attack_by_silenced}
     picture = figures.draw_plot(replace(pruning, series=both), history)
-    return Figure("Accuracy and attack over the number of silenced channels.", picture)
+    return Figure("Accuracy and attack success by number of silenced channels.", picture)
 
 
 def _confusion(shown: Demonstration, name: str) -> Figure:
@@ -111,4 +114,4 @@ def _confusion(shown: Demonstration, name: str) -> Figure:
         f"BadNet, {name} images": np.asarray(getattr(shown.before, key)),
         f"repaired, {name} images": np.asarray(getattr(shown.after, key)),
     }
-    return Figure("Share of each label's images, in %.", figures.confusion_pair(matrices))
+    return Figure("Percentage of the images of each label.", figures.confusion_pair(matrices))

@@ -1,4 +1,4 @@
-"""The demo as a command: its table, its page and its files."""
+"""The demo command: print the table and write the report and the repaired model."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from keras_backdoor.commands.demo.page import page
 
 
 def main(out: Path, *, force: bool = False) -> Demonstration:
-    """Run the demo, print its table, write its page, its figures and the repaired model."""
+    """Run the demo, print its table, and write the report, the results and the repaired model."""
     check_output(out, force=force)
     say = console.out.print
-    say("Inspecting, measuring and repairing the BadNet that comes with the package …")
+    say("Inspecting, evaluating and repairing the bundled BadNet model …")
     shown = measure()
     with writing(out, force=force) as partial:
         partial.mkdir()
@@ -22,14 +22,14 @@ def main(out: Path, *, force: bool = False) -> Demonstration:
         shown.answer.save(partial / "repaired")
         write_json(partial / "figures.json", figures(shown))
     console.print_columns("", ("", "BadNet", "repaired"), table(shown))
-    say(f"\npage           {out / 'page' / 'index.html'}", soft_wrap=True)
+    say(f"\nreport         {out / 'page' / 'index.html'}", soft_wrap=True)
     say(f"repaired model {out / 'repaired' / 'model.keras'}", soft_wrap=True)
     say(f"deploy it      keras-backdoor export {out / 'repaired'} --out serving/mnist")
     return shown
 
 
 def table(shown: Demonstration) -> list[tuple[str, ...]]:
-    """(figure, before, after) rows."""
+    """Return the table rows (metric, before, after)."""
     names = {
         "clean_accuracy": "clean accuracy",
         "attack_success_rate": "attack success",
@@ -43,7 +43,7 @@ def table(shown: Demonstration) -> list[tuple[str, ...]]:
 
 
 def figures(shown: Demonstration) -> dict[str, Any]:
-    """The figures, for JSON."""
+    """Return the results as a dictionary for JSON."""
     return {
         "seconds": round(shown.seconds, 1),
         "method": shown.answer.about["settings"],

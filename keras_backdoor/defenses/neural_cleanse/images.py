@@ -1,4 +1,4 @@
-"""The clean images that a search draws from."""
+"""The targets of a trigger search, and the clean images that it draws from."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +10,21 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 ANY = -1
-"""The source of a search over images of all classes."""
+"""The source of a search whose trigger has to work on images of all classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """What is searched for: targets, and the images that each trigger is to work on.
+    """The searches of a run: their targets, and the images that each trigger has to work on.
 
     Attributes:
-        targets: (s,) the class that each trigger leads to.
-        sources: (s,) the class of the images that it works on; ANY for images of all classes.
-        images: (n, h, w, c) float32 clean images in the model's range.
-        first: (k,) where the images of each class begin, or None where all searches see the same.
-        sizes: (k,) how many images each class has, or None.
+        targets: (s,) the target class of each trigger.
+        sources: (s,) the source class of each trigger, whose images it has to work on; ANY for
+            images of all classes.
+        images: (n, h, w, c) float32 clean images in the model's input range.
+        first: (k,) the index of the first image of each class, or None if all searches use the
+            same images.
+        sizes: (k,) the number of images of each class, or None.
     """
 
     targets: np.ndarray
@@ -33,20 +35,25 @@ class SearchSpace:
 
     @property
     def pixels(self) -> int:
-        """Pixels of an image."""
+        """The number of pixels of an image."""
         return int(np.prod(self.images.shape[1:3]))
 
     def seen_by(self, search: int) -> np.ndarray:
-        """(m,) positions of the images that a search sees."""
+        """(m,) the indices of the images that a search draws from."""
         if self.first is None or self.sizes is None:
             return np.arange(len(self.images))
         source = self.sources[search]
         return np.arange(self.first[source], self.first[source] + self.sizes[source])
 
     def draw(self, batch_size: int, chosen: np.ndarray | None = None) -> Draw | None:
-        """Draws images of the source class of each search, with replacement.
+        """A function that draws images of the source class of each search, with replacement.
 
-        None where all searches see the same images.
+        Args:
+            batch_size: the number of images of each search in a step.
+            chosen: (t,) the indices of the searches; None selects all.
+
+        Returns:
+            The function, or None if all searches use the same images.
         """
         if self.first is None or self.sizes is None:
             return None
@@ -63,17 +70,17 @@ class SearchSpace:
 def images_by_class(
     model: Classifier, clean: Samples, number: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Up to `number` clean images of each class, class after class.
+    """Draw up to `number` clean images of each class.
 
     Args:
-        model: gives the classes of images without labels.
-        clean: the images.
+        model: the model, whose predictions are the classes of images without labels.
+        clean: the clean images.
         number: the largest number of images of a class.
-        seed: of the choice.
+        seed: the seed of the draw.
 
     Returns:
-        (positions (n,), first (k,), sizes (k,)): positions of the images in `clean`, where each
-        class begins among them, and how many it has.
+        (positions (n,), first (k,), sizes (k,)): the indices of the drawn images in `clean`, sorted
+        by class, the start of each class in `positions`, and the number of images of each class.
     """
     labels = labels_of(model, clean)
     rng = np.random.default_rng(seed)
@@ -83,16 +90,16 @@ def images_by_class(
 
 
 def labels_of(model: Classifier, samples: Samples) -> np.ndarray:
-    """The labels; of images without labels, the model's answers."""
+    """(n,) the labels of the samples, or the predicted classes if they have no labels."""
     return model.predict(samples) if samples.labels is None else samples.labels
 
 
 def draw_images(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarray:
-    """(n, h, w, c) float32, up to `number` clean images in the model's range."""
+    """(n, h, w, c) float32, up to `number` drawn images in the model's input range."""
     return scaled(model, clean.take(min(number, len(clean)), seed=seed))
 
 
 def scaled(model: Classifier, samples: Samples) -> np.ndarray:
-    """(n, h, w, c) float32 images in the model's range."""
+    """(n, h, w, c) float32, the images in the model's input range."""
     values: Any = model.scaled(samples.read(), samples.value_range or (0.0, 255.0))
     return np.asarray(values)

@@ -1,4 +1,4 @@
-"""Neural Cleanse: a class that a very small stamp leads to is the target of a backdoor."""
+"""Neural Cleanse: detect target classes by their unusually small triggers."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,17 +20,17 @@ class NeuralCleanse(InversionScan):
     """Search for the smallest trigger of every class; flag classes whose trigger is an outlier.
 
     Wang et al., Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks,
-    S&P 2019. The clean images need no labels. All classes are searched at once.
+    S&P 2019. The clean images need no labels. The searches of all classes run at the same time.
 
     Args:
         images: the number of clean images that each run draws for the search.
 
     Notes:
-        The published code makes 31 updates over 1,000 images between two looks at the weight of
-        the norm; here every update is a step of the schedule, and the attack is judged on its one
-        batch. The learning rate, the patience and the starts differ too, see `Schedule`; the
-        published schedule is `published.invert`. A backdoor that serves one source class only is
-        what `SourceSpecificScan` looks for.
+        The published code makes 31 updates on 1,000 images before it adjusts the weight of the
+        norm. Here every update is a step of the schedule, and the success of the attack is measured
+        on one batch. The learning rate, the patience and the starts differ too, see `Schedule`.
+        `published.invert` implements the published schedule. `SourceSpecificScan` detects backdoors
+        that work on images of one source class only.
     """
 
     images: int = 1000
@@ -50,7 +50,7 @@ class NeuralCleanse(InversionScan):
             raise BadInput(f"images must be 1 or more. Received: images={self.images}")
 
     def space(self, model: Classifier, clean: Samples, seed: int) -> SearchSpace:
-        """Every class, over images of all classes."""
+        """A search for every class, on images of all classes."""
         targets = np.arange(model.classes)
         images = draw_images(model, clean, self.images, seed)
         return SearchSpace(targets, np.full(len(targets), ANY), images)
@@ -64,7 +64,11 @@ class NeuralCleanse(InversionScan):
     def judge(
         self, runs: list[Run], classes: int, predicted_share: np.ndarray | None = None
     ) -> FlaggedClasses:
-        """See `InversionScan.judge`; the scaled rule is inconclusive below `ratio` alone."""
+        """See `InversionScan.judge`.
+
+        With the scaled rule, the answer is inconclusive if a norm is below `ratio` times the median
+        but is not an outlier.
+        """
         paper = self.rule == "paper"
         return judge(
             runs,

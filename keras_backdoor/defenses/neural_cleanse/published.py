@@ -1,7 +1,7 @@
-"""Trigger inversion as it was published: one label after the other, 31 updates a step.
+"""Trigger inversion as in the published code: one label at a time, with 31 updates per step.
 
-Wang et al., Neural Cleanse, S&P 2019, and its public code; seed 003 runs it with 500 samples a
-step. It is here to compare with, in a test and a benchmark; a scan uses `search`.
+Wang et al., Neural Cleanse, S&P 2019, and its published code. A test and a benchmark compare with
+this module; scans use `search`. The run that is called seed 003 has 500 samples per step.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,19 @@ from keras_backdoor.progress import track
 
 @dataclass(frozen=True)
 class Published:
-    """The settings of the public code.
+    """The settings of the published code.
 
     Args:
-        steps: the largest number of steps of a label.
-        samples: the number of images in each step, in batches of `batch_size`, each one update.
+        steps: the largest number of steps for a label.
+        samples: the number of images in each step, which makes one update per batch.
         batch_size: the number of images in each update.
         learning_rate: the learning rate of the Adam optimizer.
-        attack_threshold: the share of the images that must reach the label.
-        patience: the number of steps in a row after which the weight of the norm changes.
-        early_stop_patience: the number of steps without a smaller mask that ends the search.
+        attack_threshold: the share of the images that the model must assign to the label for the
+            attack to count as successful.
+        patience: the number of consecutive successful (or failed) steps after which the weight of
+            the norm rises (or falls).
+        early_stop_patience: the number of steps without a smaller mask after which the search
+            stops.
         early_stop_threshold: the share of the best norm below which a norm counts as smaller.
     """
 
@@ -45,13 +48,13 @@ class Published:
 
 @dataclass(frozen=True, eq=False)
 class InvertedLabel:
-    """The trigger of one label.
+    """The recovered trigger of one label.
 
     Attributes:
-        mask: (h, w, 1) in 0..1.
-        pattern: (h, w, c) in 0..1.
-        norm: L1 norm of the mask; inf where no trigger worked.
-        log: one (cost, attack, cross-entropy, norm, best norm) a step.
+        mask: (h, w, 1) mask in 0..1.
+        pattern: (h, w, c) pattern in 0..1.
+        norm: the L1 norm of the mask in pixels; inf if no trigger worked.
+        log: (cost, attack, cross-entropy, norm, best norm) of each step.
     """
 
     mask: np.ndarray
@@ -69,15 +72,15 @@ def invert(
     seed: int = 0,
     start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> InvertedLabel:
-    """The trigger of one label.
+    """Search for the smallest trigger of one label.
 
     Args:
-        classifier: with a known range.
-        images: (n, h, w, c) float32 in the model's range.
+        classifier: the model, with a known input range.
+        images: (n, h, w, c) float32 images in the model's input range.
         target: the label.
-        plan: the settings.
-        seed: of the start and of the order of the images.
-        start: mask (h, w, 1) and pattern (h, w, c) in 0..1 to begin with; None draws them.
+        plan: the settings of the search.
+        seed: the seed of the start and of the order of the images.
+        start: the initial mask (h, w, 1) and pattern (h, w, c) in 0..1; None draws them.
     """
     rng = np.random.default_rng(seed)
     shape = images.shape[1:]
@@ -92,13 +95,15 @@ def invert(
     log = []
     order: list[int] = []
     for _ in track(range(plan.steps), f"label {target}"):
-        sums = []
+        measured = []
         for _ in range(plan.samples // plan.batch_size):
             if len(order) < plan.batch_size:
                 order = rng.permutation(len(images)).tolist()
-            rows, order = order[: plan.batch_size], order[plan.batch_size :]
-            sums.append(update(tf.constant(images[rows]), tf.constant(cost, tf.float32)).numpy())
-        attack, entropy, norm = np.mean(sums, axis=0)
+            batch, order = order[: plan.batch_size], order[plan.batch_size :]
+            measured.append(
+                update(tf.constant(images[batch]), tf.constant(cost, tf.float32)).numpy()
+            )
+        attack, entropy, norm = np.mean(measured, axis=0)
         if attack >= plan.attack_threshold and norm < best:
             best, best_values = float(norm), [v.numpy() for v in variables]
         log.append((cost, float(attack), float(entropy), float(norm), float(best)))
@@ -119,14 +124,18 @@ def invert(
             cost, up, rose = cost * COST_MULTIPLIER, 0, True
         elif down >= plan.patience:
             cost, down, fell = cost / COST_MULTIPLIER**1.5, 0, True
-    opened = [np.tanh(v) / 2.0 + 0.5 for v in best_values or [v.numpy() for v in variables]]
-    return InvertedLabel(opened[0], opened[1], best, log)
+    values = best_values or [v.numpy() for v in variables]
+    mask, pattern = (np.tanh(v) / 2.0 + 0.5 for v in values)
+    return InvertedLabel(mask, pattern, best, log)
 
 
 def _update(
     classifier: Classifier, variables: list[Any], target: int, plan: Published
 ) -> Callable[[Any, Any], Any]:
-    """One compiled update: (share of hits, cross-entropy, norm), all before it."""
+    """The compiled update, (images, cost) -> (attack, cross-entropy, norm).
+
+    The three values are measured before the update.
+    """
     scores = logits(classifier)
     low, high = classifier.input_range or (0.0, 1.0)
     adam = keras.optimizers.Adam(plan.learning_rate, beta_1=BETA_1, beta_2=BETA_2)
@@ -138,13 +147,13 @@ def _update(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             mask, pattern = (tf.tanh(v) / 2.0 + 0.5 for v in values)
-            answers = scores((1 - mask) * images + mask * (low + (high - low) * pattern))
+            outputs = scores((1 - mask) * images + mask * (low + (high - low) * pattern))
             wanted = tf.fill([tf.shape(images)[0]], target)
-            errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, answers)
+            errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, outputs)
             entropy, norm = tf.reduce_mean(errors), tf.reduce_sum(mask)
             loss = entropy + cost * norm
         adam.apply(tape.gradient(loss, values), variables)
-        hits = tf.argmax(answers, axis=-1, output_type=tf.int32) == wanted
+        hits = tf.argmax(outputs, axis=-1, output_type=tf.int32) == wanted
         return tf.stack([tf.reduce_mean(tf.cast(hits, tf.float32)), entropy, norm])
 
     return update

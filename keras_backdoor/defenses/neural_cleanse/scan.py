@@ -1,4 +1,4 @@
-"""What the scans by trigger inversion share: runs, the low-cost mode and the rules."""
+"""The base class of scans by trigger inversion: the runs, the low-cost mode and the rules."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
@@ -28,11 +28,11 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 KEPT = 32
-"""Triggers of the smallest norms that a run keeps."""
+"""The number of triggers that a run stores, those with the smallest norms."""
 EXAMPLES = 5
-"""Clean images that are kept with the answer, to show the triggers on."""
+"""The number of clean images that are stored in the answer to show the triggers on."""
 MANY = 100
-"""Targets (or pairs) from which on `auto` searches only a part of them in full."""
+"""The smallest number of targets (or pairs) for which `auto` selects the low-cost mode."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,27 @@ class InversionScan(Defense[FlaggedClasses]):
 
     Args:
         schedule: the settings of each search.
-        runs: the number of runs with other starts and images; the majority of them flags a class.
-        rule: `scaled` is the rule of this package, see `scaled_limit`: it flags the class with the
-            smallest norm and reports further outliers as possible further targets. `paper` flags
-            every norm below the median with an anomaly index above `threshold`.
-        threshold: the anomaly index above which the paper's rule flags a class.
-        ratio: the share of the median norm below which the scaled rule calls a norm an outlier.
-        level: the number of false alarms among all norms that the scaled rule expects.
-        mode: `full` searches every target to the end. `low-cost` (the paper's too) makes a quick
-            search of every target, then a full one for the `candidates` with the smallest masks
-            and for `others` drawn at random from all, whose norms are the reference. With no more
-            targets than `candidates` and `others` together, low-cost is full; `auto` is low-cost
-            where there are more, and 100 or more.
-        quick_steps: the number of steps of the quick search of the low-cost mode, which has one
-            start; images larger than 32x32 get in proportion more steps of fewer images.
-        candidates: the number of targets that the low-cost mode passes on for their small masks.
+        runs: the number of runs with different starts and images. A class is flagged by the
+            majority of the runs.
+        rule: the rule that decides which norms are outliers. `scaled` is the rule of this package,
+            see `scaled_limit`: it flags the class with the smallest norm and reports the other
+            outliers as possible further targets. `paper` flags every class whose anomaly index is
+            above `threshold`.
+        threshold: the anomaly index above which the `paper` rule flags a class.
+        ratio: the share of the median norm below which a norm can be an outlier of the `scaled`
+            rule.
+        level: the expected number of false alarms of the `scaled` rule among all norms.
+        mode: the mode of the scan. `full` searches every target in full. `low-cost`, which the
+            paper describes too, makes a quick search of every target and then a full search of the
+            `candidates` with the smallest masks and of `others` drawn at random from all targets,
+            whose norms are the reference. If there are no more targets than `candidates` and
+            `others` together, `low-cost` searches all in full. `auto` selects `low-cost` if there
+            are more targets than that and at least 100.
+        quick_steps: the number of steps of a quick search in the low-cost mode, for images of up to
+            32x32 pixels. Larger images get proportionally more steps and smaller batches.
+        candidates: the number of targets that the low-cost mode selects by their small masks.
         others: the number of targets that the low-cost mode draws at random.
-        seed: the seed of the first run; the others follow.
+        seed: the seed of the first run. Each further run uses the next integer.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -91,13 +95,13 @@ class InversionScan(Defense[FlaggedClasses]):
 
     @abstractmethod
     def space(self, model: Classifier, clean: Samples, seed: int) -> SearchSpace:
-        """The targets of a run and the images that it draws from."""
+        """The searches of a run and the images that they draw from."""
 
     @abstractmethod
     def judge(
         self, runs: list[Run], classes: int, predicted_share: np.ndarray | None = None
     ) -> FlaggedClasses:
-        """The verdict of the chosen rule on the runs; see `verdict.judge`."""
+        """The answer of the chosen rule for the runs; see `verdict.judge`."""
 
     def run(self, evidence: Evidence) -> FlaggedClasses:
         """See `Method.run`."""
@@ -117,11 +121,14 @@ class InversionScan(Defense[FlaggedClasses]):
         )
 
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
-        """(k,) share of the clean images that the model puts in each class, where it counts."""
+        """(k,) the share of the clean images that the model assigns to each class, or None.
+
+        None if the verdict does not depend on it.
+        """
         return None
 
     def limits(self) -> dict[str, Rule]:
-        """Both rules by name, the chosen one first."""
+        """Both rules by name, starting with the chosen rule."""
         rules: dict[str, Rule] = {
             "scaled": lambda norms, among: scaled_limit(
                 norms, among=among, ratio=self.ratio, level=self.level
@@ -134,7 +141,7 @@ class InversionScan(Defense[FlaggedClasses]):
         return self._one_run(evidence, seed).as_arrays()
 
     def _one_run(self, evidence: Evidence, seed: int) -> Run:
-        """One run: the low-cost mode chooses what is searched in full."""
+        """Make one run; in the low-cost mode, only some targets are searched in full."""
         space = self.space(evidence.model, evidence.clean, seed)
         number = len(space.targets)
         chosen, reference = np.arange(number), np.ones(number, bool)
@@ -147,8 +154,8 @@ class InversionScan(Defense[FlaggedClasses]):
         inverted = inverter.search(space.targets[chosen], seed=seed, draw=draw)
         norms = np.full(number, np.nan)
         norms[chosen] = inverted.norms
-        kept = np.argsort(inverted.norms)[:KEPT]
-        first, search = kept[0], int(chosen[kept[0]])
+        smallest = np.argsort(inverted.norms)[:KEPT]
+        first, search = smallest[0], int(chosen[smallest[0]])
         success = inverter.success(
             inverted.masks[first],
             inverted.patterns[first],
@@ -160,20 +167,20 @@ class InversionScan(Defense[FlaggedClasses]):
             sources=space.sources,
             norms=norms,
             reference=reference,
-            kept=chosen[kept],
-            masks=inverted.masks[kept],
-            patterns=inverted.patterns[kept],
+            kept=chosen[smallest],
+            masks=inverted.masks[smallest],
+            patterns=inverted.patterns[smallest],
             success=success,
         )
 
     def _low_cost(self, searches: int) -> bool:
-        enough = searches > self.candidates + self.others
-        return enough and (self.mode == "low-cost" or (self.mode == "auto" and searches >= MANY))
+        selective = searches > self.candidates + self.others
+        return selective and (self.mode == "low-cost" or (self.mode == "auto" and searches >= MANY))
 
     def _quick_norms(
         self, model: Classifier, space: SearchSpace, seed: int
     ) -> dict[str, np.ndarray]:
-        """The norm of every target after a few steps."""
+        """The norm of every search after a quick search."""
         plan = self.schedule.quick(self.quick_steps, space.pixels)
         inverter = Inverter(model, space.images, plan)
         draw = space.draw(plan.batch_size)
@@ -181,7 +188,16 @@ class InversionScan(Defense[FlaggedClasses]):
         return {"norms": inverted.norms}
 
     def _choose(self, quick: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """(searches that are made in full, which of all searches are the reference)."""
+        """Choose the searches that the low-cost mode makes in full.
+
+        Args:
+            quick: (s,) the norms of the quick searches.
+            seed: the seed of the random draw.
+
+        Returns:
+            (chosen (m,), reference (s,)): the indices of the chosen searches, and a bool array that
+            marks the searches drawn at random.
+        """
         rng, number = np.random.default_rng(seed), len(quick)
         candidates = np.lexsort((rng.random(number), quick))[: self.candidates]
         others = rng.choice(number, self.others, replace=False)
@@ -189,7 +205,7 @@ class InversionScan(Defense[FlaggedClasses]):
 
 
 def examples(model: Classifier, clean: Samples, source: int | None, seed: int) -> np.ndarray:
-    """A few clean images in the model's range, of the source class where there is one."""
+    """A few clean images in the model's input range, of the source class if there is one."""
     if source is None:
         return draw_images(model, clean, EXAMPLES, seed)
     positions, first, sizes = images_by_class(model, clean, EXAMPLES, seed)

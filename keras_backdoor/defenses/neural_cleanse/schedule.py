@@ -1,4 +1,4 @@
-"""The schedule of a search for triggers: how much the norm of the mask counts, and when to stop.
+"""The schedule of a trigger search: the weight of the mask's norm, and the stopping rule.
 
 Wang et al., Neural Cleanse, S&P 2019, and its public code.
 """
@@ -10,20 +10,26 @@ import numpy as np
 from keras_backdoor.errors import BadInput
 
 INITIAL_COST, COST_MULTIPLIER = 1e-3, 2.0
-"""Weight of the norm when it first counts, and the factor by which it rises; it falls by the factor
-to the power of 1.5. As in the published code."""
+"""The first positive weight of the norm, and the factor by which the weight rises. It falls by the
+factor to the power of 1.5, as in the published code."""
 STEPS, PIXELS, MAX_GROWTH = 80, 32 * 32, 3
-"""Steps of a search on images of up to so many pixels; larger images get up to three times as many.
+"""The steps of a search for images of up to `PIXELS` pixels, and their largest factor for others.
 
-Fixed on development networks (`results/README.md`): for 32x32 images more than 80 steps change
-little in the ratio of the smallest norm to the median; for 55x47 faces the median falls by up to a
-fifth."""
+The values were selected on development networks (`results/README.md`). For 32x32 images, more than
+80 steps change the ratio of the smallest norm to the median little. For 55x47 images of faces, they
+lower the median by up to a fifth."""
 QUICK_BATCH = 8
-"""Fewest images of a step of the quick schedule, unless the schedule itself has fewer."""
+"""The smallest batch size of a quick schedule, unless the schedule itself has a smaller one."""
 
 
 def growth(pixels: int) -> float:
-    """The factor by which images of so many pixels get more steps than small images.
+    """The factor by which the steps of a search grow with the size of the images.
+
+    Args:
+        pixels: the number of pixels of an image.
+
+    Returns:
+        1 for images of up to 32x32 pixels, and up to 3 for larger ones.
 
     >>> [round(growth(side * side), 2) for side in (28, 32, 50, 224)]
     [1.0, 1.0, 2.44, 3.0]
@@ -33,26 +39,27 @@ def growth(pixels: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The settings of a search; every update of the mask and the pattern is one step.
+    """The settings of a trigger search, where a step is one update of the mask and the pattern.
 
-    With three times the learning rate of the published code, and a patience to match, as many
-    updates as the published code makes in three steps are enough.
+    The learning rate is three times that of the published code, and the patience is adapted to it.
+    With these settings, a search needs only as many updates as three steps of the published code.
 
     Args:
         steps: the largest number of steps of a search. By default 80 for images of up to 32x32
-            pixels, and in proportion more for larger images, up to 240.
+            pixels, and proportionally more for larger images, up to 240.
         batch_size: the number of images in each step.
         learning_rate: the learning rate of the Adam optimizer.
-        attack_threshold: the share of the images of a step that must reach the target for the
-            attack to count as working.
-        patience: the number of steps in a row after which the weight of the norm changes.
+        attack_threshold: the share of the images of a step that the model must assign to the
+            target for the attack to count as successful.
+        patience: the number of consecutive successful (or failed) steps after which the weight of
+            the norm rises (or falls).
         early_stop_patience: the number of steps without a smaller mask after which a search has
             converged.
-        starts: the number of searches of each target from different starts, because the place
-            where a mask settles depends on its start. Half way the one with the smallest mask
-            goes on alone.
-        superpixel: the side of the squares of pixels that share one value of the mask. By default
-            1 for images of up to 32x32 pixels; larger images get about as many values.
+        starts: the number of random starts for each target, because the result depends on the
+            start. After half of the steps only the start with the smallest mask continues.
+        superpixel: the side length, in pixels, of the squares that share one value of the mask. By
+            default 1 for images of up to 32x32 pixels; for larger images it is set such that a mask
+            has about 32x32 values.
     """
 
     steps: int | None = None
@@ -80,7 +87,10 @@ class Schedule:
             )
 
     def max_steps(self, pixels: int) -> int:
-        """The largest number of steps for images of so many pixels.
+        """The largest number of steps of a search.
+
+        Args:
+            pixels: the number of pixels of an image.
 
         >>> [Schedule().max_steps(side * side) for side in (28, 32, 50, 224)]
         [80, 80, 195, 240]
@@ -88,7 +98,10 @@ class Schedule:
         return self.steps if self.steps is not None else round(STEPS * growth(pixels))
 
     def superpixel_side(self, pixels: int) -> int:
-        """The side of the squares for images of so many pixels.
+        """The side length of the superpixels.
+
+        Args:
+            pixels: the number of pixels of an image.
 
         >>> [Schedule().superpixel_side(side * side) for side in (28, 32, 50, 224)]
         [1, 1, 2, 7]
@@ -98,10 +111,14 @@ class Schedule:
         return max(1, round((pixels / PIXELS) ** 0.5))
 
     def quick(self, steps: int, pixels: int) -> "Schedule":
-        """The schedule of a first look at many targets, with one start each.
+        """A shorter schedule with one start, for a first search of many targets.
 
-        Small images get so many steps. Larger ones get more steps, as in a whole search, over
-        fewer images, so that the cost of each target stays the same.
+        For images of more than 32x32 pixels, the number of steps grows as in a full search and the
+        batch size shrinks, which keeps the cost of a target constant.
+
+        Args:
+            steps: the number of steps for images of up to 32x32 pixels.
+            pixels: the number of pixels of an image.
 
         >>> [(p.steps, p.batch_size) for p in (Schedule().quick(30, n * n) for n in (32, 50, 224))]
         [(30, 32), (73, 13), (90, 11)]
@@ -116,11 +133,12 @@ class CostState:
     """The state of the published schedule for s searches.
 
     Attributes:
-        cost: (s,) weight of the norm; 0 until the attack has worked for a while.
-        waiting, up, down: (s,) steps in a row that count towards a start, a rise, a fall.
-        rose, fell: (s,) whether the weight ever did.
-        best: (s,) smallest norm with a working attack.
-        stale: (s,) steps without a smaller one.
+        cost: (s,) the weight of the norm; 0 until `patience` consecutive steps were successful.
+        waiting, up, down: (s,) the number of consecutive steps that count towards the first
+            positive weight, a rise and a fall.
+        rose, fell: (s,) bool, whether the weight has ever risen or fallen.
+        best: (s,) the smallest norm with a successful attack; inf if there is none.
+        stale: (s,) the number of steps since the smallest norm improved.
     """
 
     cost: np.ndarray
@@ -145,11 +163,11 @@ class CostState:
         )
 
     def select(self, chosen: np.ndarray) -> "CostState":
-        """The state of some searches."""
+        """The state of the chosen searches."""
         return CostState(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def assign(self, chosen: np.ndarray, state: "CostState") -> None:
-        """Write the state of some searches back."""
+        """Replace the state of the chosen searches."""
         for field in fields(self):
             getattr(self, field.name)[chosen] = getattr(state, field.name)
 
@@ -157,17 +175,17 @@ class CostState:
 def update(
     state: CostState, attack: np.ndarray, norm: np.ndarray, plan: Schedule
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One step of the published schedule, in place.
+    """Make one step of the published schedule in place.
 
     Args:
-        state: before the step.
-        attack: (s,) share of the images of the step that reached the target.
-        norm: (s,) L1 norm of the mask in this step.
-        plan: the settings.
+        state: the state before the step, which is updated.
+        attack: (s,) the share of the images of the step that the model assigned to the target.
+        norm: (s,) the L1 norm of the mask in this step.
+        plan: the settings of the search.
 
     Returns:
-        (improved (s,), converged (s,)): whether the mask is the best so far, and whether the
-        search ends.
+        (improved (s,), converged (s,)): two bool arrays, whether the mask is the best so far and
+        whether the search has converged.
 
     >>> state, plan = CostState.start(1), Schedule(patience=2)
     >>> for _ in range(4):
@@ -183,10 +201,10 @@ def update(
     begins = state.waiting >= plan.patience
     state.cost = np.where(begins, INITIAL_COST, state.cost)
     state.up, state.down = np.where(begins, 0, state.up), np.where(begins, 0, state.down)
-    # As in the public code, the step that begins counts towards the first rise.
-    begun = state.cost > 0
-    state.up = np.where(works & begun, state.up + 1, 0)
-    state.down = np.where(~works & begun, state.down + 1, 0)
+    # As in the published code, the step that sets the first weight counts towards the first rise.
+    weighted = state.cost > 0
+    state.up = np.where(works & weighted, state.up + 1, 0)
+    state.down = np.where(~works & weighted, state.down + 1, 0)
     rises, falls = state.up >= plan.patience, state.down >= plan.patience
     state.cost = np.where(rises, state.cost * COST_MULTIPLIER, state.cost)
     state.cost = np.where(falls, state.cost / COST_MULTIPLIER**1.5, state.cost)

@@ -1,11 +1,11 @@
-"""Trigger inversion: the smallest stamp that sends images to a class, for many targets at once.
+"""Trigger inversion: search for the smallest trigger of many target classes at once.
 
 Wang et al., Neural Cleanse, S&P 2019, equation 3, for every target t:
 
     min over mask, pattern of  CE(f((1 - m) x + m p), t) + cost * |m|_1
 
-All searches go through one compiled step; a search that has converged leaves it. No gradient of
-the weights is computed.
+One compiled function makes a step of all active searches. A search that has converged is no longer
+active. The gradients of the weights are not computed.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,25 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.progress import track
 
 EDGE = 2.0 - 1e-7
-"""A value u in 0..1 is kept as atanh(EDGE (u - 0.5)), which is finite, as in the published code."""
+"""A value u in 0..1 is stored as atanh(EDGE (u - 0.5)), which is finite; see the published code."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
-"""Of Adam, as in the published code."""
+"""The parameters of the Adam optimizer, as in the published code."""
 BLOCK = 512
-"""Images that are answered at a time."""
+"""The number of images in a batch of predictions."""
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
-"""(generator, step) -> (s, batch) positions of the images that each search sees."""
+"""(generator, step) -> (s, batch) indices of the images that each search uses in the step."""
 
 
 class Variables(NamedTuple):
-    """What a search optimizes, with the moments of Adam; arrays or tensors.
+    """The variables that the searches optimize and the moments of Adam, as arrays or tensors.
 
     Attributes:
         mask: (s, h', w', 1) atanh values of the mask, one for each superpixel.
         pattern: (s, h, w, c) atanh values of the pattern.
-        mask_first, mask_second: first and second moments of the mask's gradient.
-        pattern_first, pattern_second: those of the pattern's gradient.
+        mask_first, mask_second: the first and second moments of the gradient of the mask.
+        pattern_first, pattern_second: the first and second moments of the gradient of the
+            pattern.
     """
 
     mask: Any
@@ -50,27 +51,27 @@ class Variables(NamedTuple):
 
     @classmethod
     def start(cls, mask: np.ndarray, pattern: np.ndarray) -> "Variables":
-        """Before the first step, from the values of mask and pattern in 0..1."""
+        """The variables before the first step, for a mask and a pattern with values in 0..1."""
         values = [np.arctanh((v - 0.5) * EDGE).astype(np.float32) for v in (mask, pattern)]
         m1, m2, p1, p2 = (np.zeros_like(values[i]) for i in (0, 0, 1, 1))
         return cls(values[0], values[1], m1, m2, p1, p2)
 
     def select(self, chosen: np.ndarray) -> "Variables":
-        """The variables of some searches, as tensors."""
+        """The variables of the chosen searches, as tensors."""
         return Variables(*(tf.constant(v[chosen]) for v in self))
 
     def assign(self, chosen: np.ndarray, changed: "Variables") -> None:
-        """Write the variables of some searches back."""
+        """Replace the variables of the chosen searches."""
         for value, new in zip(self, changed, strict=True):
             value[chosen] = new.numpy()
 
 
 class Measured(NamedTuple):
-    """What a step measured before its update: (s,) tensors.
+    """The measurements of a step before its update, as (s,) tensors.
 
     Attributes:
-        attack: share of the images that reached the target.
-        norm: L1 norm of the mask.
+        attack: the share of the images that the model assigned to the target.
+        norm: the L1 norm of the mask, in pixels.
     """
 
     attack: Any
@@ -79,13 +80,13 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """The triggers that a search found.
+    """The recovered triggers of t targets.
 
     Attributes:
-        masks: (s, h, w, 1) in 0..1.
-        patterns: (s, h, w, c) in 0..1.
-        norms: (s,) L1 norm of the masks; inf where no trigger worked.
-        steps: (s,) steps that were made, over all starts.
+        masks: (t, h, w, 1) masks in 0..1.
+        patterns: (t, h, w, c) patterns in 0..1.
+        norms: (t,) L1 norms of the masks in pixels; inf if no trigger worked.
+        steps: (t,) the number of steps over all starts.
     """
 
     masks: np.ndarray
@@ -95,13 +96,13 @@ class Inverted:
 
 
 class Inverter:
-    """Searches for triggers of one model over one pool of images.
+    """Searches for triggers of one model on one pool of images.
 
     Args:
-        classifier: the model; its input range is known.
-        images: (n, h, w, c) float32, in the model's range; they stay on the device.
-        plan: the settings.
-        images_at_once: stamped images that pass through the model at a time.
+        classifier: the model, with a known input range.
+        images: (n, h, w, c) float32 images in the model's input range. They stay on the device.
+        plan: the schedule of the searches.
+        images_at_once: the largest number of stamped images in a forward pass.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Inverter:
         shapes = [None], (*images.shape[1:3], 1), images.shape[1:]
         kinds = tf.int32, tf.float32, tf.float32
         signature = [tf.TensorSpec(*pair) for pair in zip(shapes, kinds, strict=True)]
-        self._answer = tf.function(self._stamped_answers, signature, autograph=False)
+        self._answer = tf.function(self._stamped_predictions, signature, autograph=False)
 
     def search(
         self,
@@ -133,21 +134,24 @@ class Inverter:
         draw: Draw | None = None,
         label: str = "triggers",
     ) -> Inverted:
-        """A trigger for each target.
+        """Search for the smallest trigger of each target.
 
         Args:
-            targets: (t,) classes.
-            seed: of the starts and of the images of each step.
-            draw: (generator, step) -> (t, batch) positions of images, the same for all starts;
-                None draws the same images of the pool for all targets.
-            label: of the progress bar.
+            targets: (t,) the target classes.
+            seed: the seed of the starts and of the images of each step.
+            draw: (generator, step) -> (t, batch) indices of the images of each target, which are
+                the same for all starts. None draws the same images for all targets.
+            label: the label of the progress bar.
+
+        Returns:
+            The smallest trigger of each target over all starts.
         """
         starts, steps = self.plan.starts, self.plan.max_steps(self.pixels)
         targets = np.repeat(np.asarray(targets, np.int32), starts)
         searches = len(targets)
         state, variables = CostState.start(searches), self._start(searches, seed)
         best = [variables.mask.copy(), variables.pattern.copy()]
-        active, made = np.arange(searches), np.zeros(searches, np.int64)
+        active, step_counts = np.arange(searches), np.zeros(searches, np.int64)
         for step in track(range(steps), label):
             if step == steps // 2:
                 active = np.intersect1d(active, _smallest(state.best, starts))
@@ -158,18 +162,18 @@ class Inverter:
             drawn = np.repeat(drawn, searches // len(drawn), axis=0)
             before = [variables.mask[active], variables.pattern[active]]
             measured = self._step_of(variables, active, targets, state.cost, drawn, step)
-            own = state.select(active)
-            improved, converged = update(own, *measured, self.plan)
-            state.assign(active, own)
-            keep = improved | np.isinf(own.best)
-            for kept, now in zip(best, before, strict=True):
-                kept[active[keep]] = now[keep]
-            made[active] += 1
+            active_state = state.select(active)
+            improved, converged = update(active_state, *measured, self.plan)
+            state.assign(active, active_state)
+            keep = improved | np.isinf(active_state.best)
+            for stored, current in zip(best, before, strict=True):
+                stored[active[keep]] = current[keep]
+            step_counts[active] += 1
             active = active[~converged]
-        kept = _smallest(state.best, starts)
-        masks, patterns = (np.clip(_opened(x[kept]), 0.0, 1.0) for x in best)
-        made = made.reshape(-1, starts).sum(axis=1)
-        return Inverted(self._pixels_of(masks), patterns, state.best[kept], made)
+        smallest = _smallest(state.best, starts)
+        masks, patterns = (np.clip(_to_unit_range(x[smallest]), 0.0, 1.0) for x in best)
+        step_counts = step_counts.reshape(-1, starts).sum(axis=1)
+        return Inverted(self._pixels_of(masks), patterns, state.best[smallest], step_counts)
 
     def _step_of(
         self,
@@ -180,7 +184,11 @@ class Inverter:
         drawn: np.ndarray,
         step: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One step of the active searches, in place: (attack, norm) of each before it."""
+        """Make one step of the active searches in place.
+
+        Returns:
+            (attack (a,), norm (a,)) of the active searches before the update; see `Measured`.
+        """
         attack, norm = np.empty(len(active)), np.empty(len(active))
         for start in range(0, len(active), self.searches_at_once):
             part = slice(start, start + self.searches_at_once)
@@ -199,22 +207,27 @@ class Inverter:
     def success(
         self, mask: np.ndarray, pattern: np.ndarray, target: int, positions: np.ndarray
     ) -> float:
-        """Share of some images of the pool that a trigger sends to its target.
+        """The attack success rate of a trigger on images of the pool.
 
-        Images that reach it without the trigger do not count; NaN where no other is left.
+        Images that the model assigns to the target without the trigger do not count.
 
         Args:
-            mask: (h, w, 1) in 0..1.
-            pattern: (h, w, c) in 0..1.
-            target: the class.
-            positions: (n,) of the images in the pool.
+            mask: (h, w, 1) mask in 0..1.
+            pattern: (h, w, c) pattern in 0..1.
+            target: the target class.
+            positions: (n,) the indices of the images in the pool.
+
+        Returns:
+            The share of the images that the trigger sends to its target; NaN if no image counts.
         """
-        before = self._answers(positions, np.zeros_like(mask), pattern)
-        after = self._answers(positions, mask, pattern)[before != target]
+        before = self._predictions(positions, np.zeros_like(mask), pattern)
+        after = self._predictions(positions, mask, pattern)[before != target]
         return float((after == target).mean()) if len(after) else float("nan")
 
-    def _answers(self, positions: np.ndarray, mask: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-        """(n,) the model's answers to stamped images of the pool."""
+    def _predictions(
+        self, positions: np.ndarray, mask: np.ndarray, pattern: np.ndarray
+    ) -> np.ndarray:
+        """(n,) the predicted classes of stamped images of the pool."""
         stamp = tf.constant(mask, tf.float32), tf.constant(pattern, tf.float32)
         parts = [
             self._answer(tf.constant(positions[start : start + BLOCK], tf.int32), *stamp).numpy()
@@ -222,7 +235,7 @@ class Inverter:
         ]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
-    def _stamped_answers(self, positions: Any, mask: Any, pattern: Any) -> Any:
+    def _stamped_predictions(self, positions: Any, mask: Any, pattern: Any) -> Any:
         stamped = self._stamp(tf.gather(self.images, positions), mask, pattern)
         return tf.argmax(self.scores(stamped), axis=-1)
 
@@ -232,14 +245,14 @@ class Inverter:
         return np.broadcast_to(chosen, (searches, size))
 
     def _start(self, searches: int, seed: int) -> Variables:
-        """Mask and pattern drawn uniformly."""
+        """The variables for masks and patterns that are drawn uniformly from 0..1."""
         _, height, width, channels = self.images.shape
         rng = np.random.default_rng((seed, 2**32 - 1))
         mask = rng.uniform(size=(searches, -(-height // self.side), -(-width // self.side), 1))
         return Variables.start(mask, rng.uniform(size=(searches, height, width, channels)))
 
     def _pixels_of(self, masks: Any) -> Any:
-        """A mask of superpixels as one of pixels."""
+        """Upsample masks of superpixels to masks of pixels."""
         side = self.side
         if side == 1:
             return masks
@@ -254,15 +267,15 @@ class Inverter:
     def _update(
         self, variables: Variables, targets: Any, costs: Any, drawn: Any, step: Any
     ) -> tuple[Variables, Measured]:
-        """One compiled step of some searches: the changed variables, and what was measured."""
+        """Compute one step of some searches: the updated variables and the measurements."""
         values = variables.mask, variables.pattern
         batch = tf.shape(drawn)[1]
         images = tf.gather(self.images, drawn)
         wanted = tf.repeat(targets, batch)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            mask = self._pixels_of(_opened(variables.mask))
-            stamped = self._stamp(images, mask[:, None], _opened(variables.pattern)[:, None])
+            mask = self._pixels_of(_to_unit_range(variables.mask))
+            stamped = self._stamp(images, mask[:, None], _to_unit_range(variables.pattern)[:, None])
             scores = self.scores(tf.reshape(stamped, (-1, *self.images.shape[1:])))
             errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, scores)
             norm = tf.reduce_sum(mask, axis=(1, 2, 3))
@@ -285,13 +298,20 @@ class Inverter:
         return value - rate * first / (tf.sqrt(second) + EPSILON), first, second
 
 
-def _opened(values: Any) -> Any:
-    """Values of any size as values in 0..1."""
+def _to_unit_range(values: Any) -> Any:
+    """Map unbounded values to 0..1; the inverse of the mapping that `EDGE` describes."""
     return (np if isinstance(values, np.ndarray) else tf).tanh(values) / 2.0 + 0.5
 
 
 def _smallest(best: np.ndarray, starts: int) -> np.ndarray:
-    """(t,) of the searches of each target, one after the other, that with the smallest norm.
+    """The search with the smallest norm for each target.
+
+    Args:
+        best: (t * starts,) the smallest norm of each search; the searches of a target are adjacent.
+        starts: the number of searches of each target.
+
+    Returns:
+        (t,) the indices of the searches.
 
     >>> _smallest(np.array([3.0, 2.0, np.inf, np.inf]), 2).tolist()
     [1, 2]

@@ -1,7 +1,7 @@
-"""From the norms of the triggers to a verdict on the classes.
+"""The verdict on the classes, computed from the norms of the recovered triggers.
 
-A class is an outlier where the norm of its trigger is below the limit of a rule: the paper's, or
-one that scales with the number of classes. The verdict is the majority of several runs.
+A class is an outlier if the norm of its trigger is below the limit of a rule: the rule of the
+paper, or a rule that scales with the number of classes. The verdict is a majority vote of the runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,27 +17,30 @@ from keras_backdoor.defenses.neural_cleanse.images import ANY
 from keras_backdoor.triggers.base import Stamp
 
 CONSISTENCY = 1.4826
-"""The MAD times this estimates the standard deviation of a normal distribution."""
+"""The factor that turns the MAD into an estimate of a normal standard deviation."""
 MANY_PAIRS = 100
-"""Among more pairs than these none is flagged; the development zoo has 90 and 1,806."""
+"""With more pairs no class is flagged; the networks of the development zoo have 90 or 1,806."""
 CROWDED = 0.75
-"""Share of the clean images from which on a class needs no trigger: a batch may hold it alone."""
+"""The largest predicted share of the clean images for which a class can be flagged.
+
+With a larger share, a batch may consist of the class alone, which needs no trigger."""
 Rule = Callable[[np.ndarray, int], float]
-"""(reference norms, how many norms are judged) -> the norm below which one is an outlier."""
+"""(reference norms, number of tested norms) -> the limit below which a norm is an outlier."""
 
 
 def anomaly_index(norms: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """How far norms lie below the median, in robust standard deviations.
+    """The distance of norms below the median, in robust standard deviations.
 
     Wang et al., Neural Cleanse, S&P 2019, section IV: (median - norm) / (1.4826 MAD), with the
-    median and the MAD of the reference.
+    median and the MAD of the reference norms.
 
     Args:
-        norms: (k,) L1 norms; inf where no trigger was found, NaN where none was searched.
-        reference: (m,) the norms that give median and MAD; None takes `norms`.
+        norms: (k,) L1 norms; inf if no trigger worked, NaN if none was searched.
+        reference: (m,) the norms that the median and the MAD are computed from; None uses `norms`.
 
     Returns:
-        (k,) index, positive below the median; -inf and NaN where the norm is inf and NaN.
+        (k,) anomaly indices, positive below the median; -inf for a norm of inf and NaN for a norm
+        of NaN.
 
     >>> anomaly_index(np.array([4.0, 10.0, 12.0, 14.0, 16.0])).round(3)
     array([ 2.698,  0.674,  0.   , -0.674, -1.349])
@@ -47,7 +50,14 @@ def anomaly_index(norms: np.ndarray, reference: np.ndarray | None = None) -> np.
 
 
 def paper_limit(norms: np.ndarray, *, threshold: float) -> float:
-    """The norm whose anomaly index is `threshold`; NaN where most norms are infinite.
+    """The limit of the paper's rule: the norm whose anomaly index is `threshold`.
+
+    Args:
+        norms: (m,) reference norms; inf if no trigger worked, NaN if none was searched.
+        threshold: the anomaly index.
+
+    Returns:
+        The limit in pixels; NaN if most norms are infinite.
 
     >>> round(paper_limit(np.array([4.0, 10.0, 12.0, 14.0, 16.0]), threshold=2.0), 2)
     6.07
@@ -57,22 +67,24 @@ def paper_limit(norms: np.ndarray, *, threshold: float) -> float:
 
 
 def scaled_limit(norms: np.ndarray, *, among: int, ratio: float, level: float) -> float:
-    """The rule of this package: much smaller than the median, and rare among so many norms.
+    """The limit of this package's rule, which scales with the number of tested norms.
 
-    The smaller of ratio * median and of the norm whose logarithm lies below the median of the
-    logarithms by the normal quantile of 1 - level / among, in robust standard deviations. The
-    paper's index assumes norms that spread evenly around the median; among ten classes its MAD
-    is too uncertain, and a wide spread hides a norm of nearly 0, as median / spread is all that
-    the index can reach.
+    The limit is the smaller of two norms: ratio * median, and the norm whose logarithm is z robust
+    standard deviations below the median of the logarithms, where z is the normal quantile of
+    1 - level / among.
+
+    The anomaly index of the paper assumes that the norms are distributed symmetrically around the
+    median. The MAD of ten classes is a poor estimate, and the index is at most median / spread, so
+    with a wide spread even a norm of nearly 0 is no outlier.
 
     Args:
-        norms: (m,) reference norms; inf where no trigger was found, NaN where none was searched.
-        among: how many norms are judged.
-        ratio: share of the median.
-        level: expected number of false alarms among all of them.
+        norms: (m,) reference norms; inf if no trigger worked, NaN if none was searched.
+        among: the number of tested norms.
+        ratio: the share of the median.
+        level: the expected number of false alarms among all tested norms.
 
     Returns:
-        Pixels; NaN where most norms are infinite.
+        The limit in pixels; NaN if most norms are infinite.
 
     >>> round(scaled_limit(np.array([2.0, 30, 40, 50, 55, 60]), among=6, ratio=1 / 3, level=0.05))
     15
@@ -85,7 +97,7 @@ def scaled_limit(norms: np.ndarray, *, among: int, ratio: float, level: float) -
 
 
 def _center(norms: np.ndarray) -> tuple[float, float]:
-    """(median, robust standard deviation) of the known ones; NaN where the median is infinite."""
+    """(median, robust standard deviation) of all but NaN; both NaN if the median is infinite."""
     known = norms[~np.isnan(norms)]
     median = float(np.median(known)) if len(known) else np.nan
     if not np.isfinite(median):
@@ -95,18 +107,19 @@ def _center(norms: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run over all targets.
+    """The result of one run, which searches all targets.
 
     Attributes:
-        targets: (s,) the class that each trigger leads to.
-        sources: (s,) the class that it works on; ANY for all.
-        norms: (s,) L1 norms; inf where no trigger was found, NaN where none was searched in full.
-        reference: (s,) bool, the searches whose norms give median and spread.
-        kept: (m,) positions of the smallest triggers, the smallest first.
-        masks: (m, h, w, 1) their masks.
-        patterns: (m, h, w, c) their patterns.
-        success: share of the clean images of its source that the smallest trigger sends to its
-            target, of those that do not reach it without the trigger.
+        targets: (s,) the target class of each search.
+        sources: (s,) the source class of each search; ANY for images of all classes.
+        norms: (s,) L1 norms in pixels; inf if no trigger worked, NaN if the search was not made in
+            full.
+        reference: (s,) bool, the searches whose norms the median and the spread are computed from.
+        kept: (m,) the indices of the searches with the smallest triggers, smallest first.
+        masks: (m, h, w, 1) the masks of the smallest triggers.
+        patterns: (m, h, w, c) the patterns of the smallest triggers.
+        success: the attack success rate of the smallest trigger on the clean images of its source.
+            Images that the model assigns to the target without the trigger do not count.
     """
 
     targets: np.ndarray
@@ -126,7 +139,7 @@ class Run:
         sources: np.ndarray | None = None,
         reference: np.ndarray | None = None,
     ) -> "Run":
-        """A run of which only the norms are known, by default one for each class."""
+        """A run without triggers, by default with one search for each class."""
         number = len(norms)
         return cls(
             np.arange(number) if targets is None else targets,
@@ -139,7 +152,7 @@ class Run:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Run":
-        """A run that was kept as arrays."""
+        """The run from the arrays of `as_arrays`."""
         return cls(
             **{
                 **arrays,
@@ -149,12 +162,12 @@ class Run:
         )
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """The run as arrays."""
+        """The fields of the run as arrays that can be saved."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @property
     def reference_norms(self) -> np.ndarray:
-        """(m,) the norms that give median and spread."""
+        """(m,) the norms that the median and the spread are computed from."""
         return self.norms[self.reference]
 
 
@@ -167,26 +180,32 @@ def judge(
     inconclusive_below: Rule | None = None,
     predicted_share: np.ndarray | None = None,
 ) -> FlaggedClasses:
-    """Classes with a search that is an outlier in most runs are suspects.
+    """The verdict on the classes, from the norms of one or more runs.
 
-    The suspect with the smallest norm is flagged. In a network with a backdoor many classes have
-    smaller triggers than in a clean one, without a backdoor of their own; the other suspects are
-    reported as possible further targets.
+    A class is a suspect if one of its searches is an outlier in most runs. The suspect with the
+    smallest norm is flagged. In a network with a backdoor, many classes without a backdoor have
+    smaller triggers than in a clean network, so the other suspects are reported as possible
+    further targets.
 
-    Among many classes ordinary pairs have triggers as small as planted ones: where there are more
-    than 100 pairs nothing is flagged, suspects are further ones and the answer is inconclusive. It
-    is inconclusive, too, where the runs disagree, where half of them have no median, because most
-    searches found no trigger, where there are fewer than three searches, none of which can be an
-    outlier, and where the outlier is a class that has most of the images without a trigger.
+    The answer is inconclusive if no class is flagged and one of these conditions holds:
+
+    - There are more than 100 pairs of classes and a suspect. Some pairs without a backdoor then
+      have triggers as small as planted ones, and every suspect is a possible further target.
+    - The runs disagree.
+    - At least half of the runs have no finite median, because most searches found no trigger.
+    - There are fewer than three searches, so none can be an outlier.
+    - The outlier is a class that the model predicts for most of the clean images.
+    - A norm is below `inconclusive_below`, but is not an outlier.
 
     Args:
-        runs: at least one, with the same targets and sources.
-        classes: number of classes.
-        rules: name -> limit of one run. The first decides; the others are shown beside it.
-        flag_all: flag every suspect, of pairs too, as the paper does.
-        inconclusive_below: limit below which a norm that is no outlier makes the answer
-            inconclusive.
-        predicted_share: (k,) share of the clean images that the model puts in each class.
+        runs: at least one run; all have the same targets and sources.
+        classes: the number of classes.
+        rules: name -> rule that computes the limit of a run. The first rule decides; the results of
+            the others are only printed.
+        flag_all: whether to flag every suspect, including those of pairs, as the paper does.
+        inconclusive_below: a rule that computes the limit below which a norm that is not an outlier
+            makes the answer inconclusive.
+        predicted_share: (k,) the share of the clean images that the model assigns to each class.
     """
     targets, sources = runs[0].targets, runs[0].sources
     norms = np.stack([run.norms for run in runs])
@@ -196,16 +215,16 @@ def judge(
         name: np.array([limit(known, norms.shape[1]) for known in references])
         for name, limit in rules.items()
     }
-    marked = {name: norms < limit[:, None] for name, limit in limits.items()}
+    outliers = {name: norms < limit[:, None] for name, limit in limits.items()}
     rule, pairs = next(iter(rules)), bool((sources != ANY).any())
-    often = marked[rule].mean(axis=0) > 0.5
+    often = outliers[rule].mean(axis=0) > 0.5
     medians = _median_over_runs(norms)
     l1_norm = smallest_by_class(medians, targets, classes)
     suspects = np.isin(np.arange(classes), targets[often])
     crowded = suspects & (False if predicted_share is None else predicted_share > CROWDED)
     suspects &= ~crowded
-    ranked_only = pairs and norms.shape[1] > MANY_PAIRS and not flag_all
-    flagged = suspects if flag_all else smallest(suspects & (not ranked_only), l1_norm)
+    too_many_pairs = pairs and norms.shape[1] > MANY_PAIRS and not flag_all
+    flagged = suspects if flag_all else smallest(suspects & (not too_many_pairs), l1_norm)
     median = float(np.median([np.median(known[~np.isnan(known)]) for known in references]))
     scores = -smallest_by_class(-_median_over_runs(index), targets, classes)
     measures = {"l1_norm": l1_norm, "anomaly_index": scores}
@@ -218,7 +237,7 @@ def judge(
         reason = f"the model puts most clean images in class {listed(crowded)}: give others too"
     elif not flagged.any():
         small = inconclusive_below and _any_below(norms, references, inconclusive_below)
-        reason = _undecided(marked[rule], limits[rule], suspects, bool(ranked_only), bool(small))
+        reason = _undecided(outliers[rule], limits[rule], suspects, too_many_pairs, bool(small))
     source = sources_of(often, targets, sources, medians)
     about: dict[str, Any] = {
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
@@ -234,29 +253,34 @@ def judge(
         source=source,
         runs=np.stack([-smallest_by_class(-i, targets, classes) for i in index]),
         measures=measures,
-        summary=_summary(runs, marked, l1_norm, norms, median),
+        summary=_summary(runs, outliers, l1_norm, norms, median),
         inconclusive="" if flagged.any() else reason,
         about=about,
     )
 
 
 def _undecided(
-    marked: np.ndarray, limits: np.ndarray, suspects: np.ndarray, ranked_only: bool, small: bool
+    outliers: np.ndarray,
+    limits: np.ndarray,
+    suspects: np.ndarray,
+    too_many_pairs: bool,
+    small: bool,
 ) -> str:
-    """Why a verdict cannot be given where nothing is flagged; empty where it can.
+    """The reason why an answer without a flagged class is inconclusive; empty if it is not.
 
     Args:
-        marked: (r, s) outliers of each run.
-        limits: (r,) limits of the runs; NaN without a median.
-        suspects: (k,) classes that most runs mark.
-        ranked_only: whether there are too many pairs to flag one.
-        small: whether there is a small norm that is no outlier.
+        outliers: (r, s) bool, the outliers of each run.
+        limits: (r,) the limits of the runs; NaN for a run without a finite median.
+        suspects: (k,) bool, the classes that are outliers in most runs.
+        too_many_pairs: whether there are too many pairs to flag a class.
+        small: whether there is a small norm that is not an outlier.
     """
     reasons = {
-        "fewer than three classes: none can be an outlier": marked.shape[1] < 3,
-        "pairs of many classes: ordinary ones have triggers as small as planted ones": ranked_only
-        and suspects.any(),
-        "the runs disagree: raise runs": marked.any() and not suspects.any(),
+        "fewer than three classes: none can be an outlier": outliers.shape[1] < 3,
+        "pairs of many classes: ordinary ones have triggers as small as planted ones": (
+            too_many_pairs and suspects.any()
+        ),
+        "the runs disagree: raise runs": outliers.any() and not suspects.any(),
         "most classes have no trigger yet: raise schedule.steps": np.isnan(limits).mean() >= 0.5,
         "a class has a small trigger, but the norms spread too widely to call it an outlier": small,
     }
@@ -264,13 +288,20 @@ def _undecided(
 
 
 def _any_below(norms: np.ndarray, references: list[np.ndarray], limit: Rule) -> bool:
-    """Whether a norm lies below the limit in most runs."""
+    """Whether a norm is below the limit in most runs."""
     limits = np.array([limit(known, norms.shape[1]) for known in references])
     return bool(((norms < limits[:, None]).mean(axis=0) > 0.5).any())
 
 
 def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """(k,) bool, the suspect with the smallest norm.
+    """Select the suspect with the smallest norm.
+
+    Args:
+        suspects: (k,) bool.
+        norms: (k,) the norm of each class.
+
+    Returns:
+        (k,) bool with one True; all False if no suspect has a finite norm.
 
     >>> smallest(np.array([False, True, True]), np.array([1.0, 3.0, 2.0])).tolist()
     [False, False, True]
@@ -282,7 +313,13 @@ def smallest(suspects: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 
 def _median_over_runs(values: np.ndarray) -> np.ndarray:
-    """(s,) median over the runs that searched in full; NaN where none did.
+    """The median over the runs, without NaN.
+
+    Args:
+        values: (r, s) values; NaN for a search that was not made in full.
+
+    Returns:
+        (s,) medians; NaN if no run made the search in full.
 
     >>> _median_over_runs(np.array([[1.0, np.nan], [3.0, np.nan], [9.0, np.nan]]))
     array([ 3., nan])
@@ -294,7 +331,15 @@ def _median_over_runs(values: np.ndarray) -> np.ndarray:
 
 
 def smallest_by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """(k,) the smallest value of the searches of each target.
+    """The smallest value of the searches of each target class.
+
+    Args:
+        values: (s,) values of the searches; NaN is ignored.
+        targets: (s,) the target class of each search.
+        classes: the number of classes, k.
+
+    Returns:
+        (k,) smallest values; NaN for a class without a value.
 
     >>> smallest_by_class(np.array([4.0, 2.0, np.nan]), np.array([0, 0, 1]), 2)
     array([ 2., nan])
@@ -305,12 +350,20 @@ def smallest_by_class(values: np.ndarray, targets: np.ndarray, classes: int) -> 
 
 
 def best_triggers(runs: list[Run], source: dict[int, int]) -> dict[int, Stamp]:
-    """class -> its smallest trigger over the runs, from its source where it has a single one."""
+    """The smallest trigger of each target class over all runs.
+
+    Args:
+        runs: the runs.
+        source: target class -> source class. Triggers of other sources of this target are ignored.
+
+    Returns:
+        Target class -> trigger.
+    """
     best: dict[int, tuple[float, Stamp]] = {}
     for run in runs:
-        for at, mask, pattern in zip(run.kept, run.masks, run.patterns, strict=True):
-            norm, target = float(run.norms[at]), int(run.targets[at])
-            if source.get(target, run.sources[at]) != run.sources[at]:
+        for search, mask, pattern in zip(run.kept, run.masks, run.patterns, strict=True):
+            norm, target = float(run.norms[search]), int(run.targets[search])
+            if source.get(target, run.sources[search]) != run.sources[search]:
                 continue
             if np.isfinite(norm) and norm < best.get(target, (np.inf, None))[0]:
                 best[target] = (norm, Stamp(mask, pattern))
@@ -320,24 +373,35 @@ def best_triggers(runs: list[Run], source: dict[int, int]) -> dict[int, Stamp]:
 def sources_of(
     often: np.ndarray, targets: np.ndarray, sources: np.ndarray, norms: np.ndarray
 ) -> dict[int, int]:
-    """Class -> the source of its smallest pair: of those that most runs mark, where there are any.
+    """The source class of each target class whose trigger works on images of one class.
 
-    A class to which at least half of the sources have such a pair serves all of them, and has none.
+    It is the source of the pair with the smallest norm, chosen among the outliers of the target if
+    it has any. A target for which at least half of the pairs are outliers is not source-specific
+    and has no source class.
+
+    Args:
+        often: (s,) bool, the searches that are outliers in most runs.
+        targets: (s,) the target class of each search.
+        sources: (s,) the source class of each search, or ANY.
+        norms: (s,) the norm of each search.
+
+    Returns:
+        Target class -> source class.
     """
     out: dict[int, int] = {}
     for target in np.unique(targets[sources != ANY]):
         own = np.flatnonzero(targets == target)
-        marked = own[often[own]]
-        chosen = marked if len(marked) else own
-        known = chosen[np.isfinite(norms[chosen])]
-        if 2 * len(marked) < len(own) and len(known):
-            out[int(target)] = int(sources[known[np.argmin(norms[known])]])
+        outliers = own[often[own]]
+        chosen = outliers if len(outliers) else own
+        finite = chosen[np.isfinite(norms[chosen])]
+        if 2 * len(outliers) < len(own) and len(finite):
+            out[int(target)] = int(sources[finite[np.argmin(norms[finite])]])
     return out
 
 
 def _summary(
     runs: list[Run],
-    marked: dict[str, np.ndarray],
+    outliers: dict[str, np.ndarray],
     l1_norm: np.ndarray,
     norms: np.ndarray,
     median: float,
@@ -345,15 +409,15 @@ def _summary(
     targets = runs[0].targets
     votes = {
         name: [int(m[:, targets == c].any(axis=1).sum()) for c in range(len(l1_norm))]
-        for name, m in marked.items()
+        for name, m in outliers.items()
     }
     examined = int((~np.isnan(l1_norm)).sum())
     order = np.argsort(l1_norm)[: min(5, examined)]
     searched = int((~np.isnan(norms)).any(axis=0).sum())
     pairs = (runs[0].sources != ANY).any()
-    unseen = np.setdiff1d(np.arange(len(l1_norm)) if pairs else [], runs[0].sources)
-    works = [run.success for run in runs]
-    known = [f"{share:.1%}" for share in sorted(works) if not np.isnan(share)]
+    missing = np.setdiff1d(np.arange(len(l1_norm)) if pairs else [], runs[0].sources)
+    rates = [run.success for run in runs]
+    known = [f"{rate:.1%}" for rate in sorted(rates) if not np.isnan(rate)]
     share = " to ".join(dict.fromkeys(known[:1] + known[-1:])) or "an unknown share"
     whose = "of its source class" if pairs else "of other classes"
     lines = {
@@ -366,6 +430,6 @@ def _summary(
         lines[f"runs that mark a class ({rule} rule)"] = text or "none"
     what = "pairs of source and target" if pairs else "classes"
     lines[f"{what} searched in full"] = f"{searched} of {norms.shape[1]}"
-    if len(unseen):
-        lines["no clean image of source class"] = ", ".join(map(str, unseen))
+    if len(missing):
+        lines["no clean image of source class"] = ", ".join(map(str, missing))
     return lines

@@ -1,1 +1,1 @@
-"""How the cells of a study are run, kept and collected."""
+"""Execution of studies: running, caching and collecting cells."""

@@ -1,4 +1,4 @@
-"""Networks of a study as files of `models/`, with cards that say all that is known of them."""
+"""Save the trained networks of a study as model files with model cards."""
 
 import lzma
 import shutil
@@ -24,15 +24,19 @@ LIMITS = (
     "network for research on defenses, not on the road."
 )
 PACKED = ".xz"
-"""Ending of a network that is kept compressed; `network_store` unpacks it into the cache."""
+"""File name suffix of a compressed network; `network_store` unpacks it into the cache."""
 
 
 def check(study: Study, folder: Path, *, force: bool = False) -> None:
-    """Raise before long work where the networks could not be kept at its end."""
+    """Check that the networks of a study can be saved; called before long work.
+
+    Raises:
+        BadInput: if the study has no networks, is not at full scale, or a file exists.
+    """
     if not study.networks():
-        raise BadInput(f"The study '{study.word}' has no models to keep.")
+        raise BadInput(f"The study '{study.word}' has no models to save: leave --models out.")
     if study.scale != "full":
-        raise BadInput("Networks are kept at full scale only: leave --scale out.")
+        raise BadInput("Networks are saved at full scale only: leave --scale out.")
     for name in study.networks():
         check_output(folder / name, force=force)
         check_output(_card_path(folder / name), force=force)
@@ -41,10 +45,20 @@ def check(study: Study, folder: Path, *, force: bool = False) -> None:
 def keep(
     study: Study, results: Results, workspace: Workspace, folder: Path, *, force: bool = False
 ) -> list[Path]:
-    """Copy the study's networks into a folder, each with a card of its own figures.
+    """Copy the trained networks of a study into a folder, each with a model card.
+
+    Args:
+        study: the study.
+        results: the results of the study.
+        workspace: the folders of data and cache.
+        folder: the folder to write to.
+        force: overwrite existing files.
+
+    Returns:
+        The paths of the model files.
 
     Raises:
-        BadInput: figures are missing, or the trained network is not the one they speak of.
+        BadInput: if results are missing, or the cached network is not the evaluated one.
     """
     check(study, folder, force=force)
     figures = results.figures()
@@ -71,25 +85,24 @@ def _card_path(path: Path) -> Path:
 def _ready(
     study: Study, cell: Cell, figures: dict[str, Any], workspace: Workspace
 ) -> tuple[Path, dict[str, Any]]:
-    """The file of a cell's network and what its card says already."""
+    """Return the cached model file of a cell and its model card."""
     missing = [key for key in (*study.kept_figures, "model_sha256") if key not in figures]
     if missing:
         raise BadInput(f"The cell '{cell.name}' lacks {', '.join(missing)}: run the whole study.")
     trained = find(cell.given["net"], workspace)
     if trained is None or sha256(trained.path) != figures["model_sha256"]:
         raise BadInput(
-            f"The network that the figures of '{cell.name}' speak of is not in the cache: run the "
-            "study with --again."
+            f"The network of '{cell.name}' is not in the cache: run the study with --again."
         )
     return trained.path, trained.card
 
 
 def _facts(study: Study, cell: Cell, figures: dict[str, Any]) -> dict[str, Any]:
     net: Net = cell.given["net"]
-    kept = (*study.kept_figures, "attack_success_rate")
+    keys = (*study.kept_figures, "attack_success_rate")
     test = {
         "images": figures["clean_accuracy"]["of"],
-        **{k: figures[k] for k in kept if k in figures},
+        **{k: figures[k] for k in keys if k in figures},
     }
     facts = {
         "title": study.title_of(cell),

@@ -1,7 +1,7 @@
-"""Where the cells of a study are computed: processes of this machine, or a Ray cluster.
+"""Executors that compute the cells of a study in local processes or on a Ray cluster.
 
-An executor takes tasks and yields (task, outcome) as they end. A worker that dies is replaced and
-its cell computed again, from the last epoch that a training had finished.
+An executor takes tasks and yields (task, outcome) pairs in the order in which they finish. If a
+worker is killed, its cell is computed again; training resumes after the last finished epoch.
 """
 
 import json
@@ -28,12 +28,12 @@ Ended = Iterator[tuple[Task, dict[str, Any]]]
 
 
 def local(tasks: Sequence[Task], jobs: int) -> Ended:
-    """Compute cells in `jobs` processes of this machine."""
+    """Compute cells in `jobs` parallel processes on this machine."""
     ended: queue.SimpleQueue = queue.SimpleQueue()
     running: set[subprocess.Popen] = set()
     stopping: list[bool] = []
 
-    def one(task: Task) -> None:
+    def run(task: Task) -> None:
         try:
             ended.put((task, _with_retries(task, running, stopping)))
         except BaseException as error:
@@ -42,7 +42,7 @@ def local(tasks: Sequence[Task], jobs: int) -> Ended:
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
         for task in tasks:
-            pool.submit(one, task)
+            pool.submit(run, task)
         for _ in tasks:
             task, outcome = ended.get()
             if isinstance(outcome, BaseException):
@@ -59,23 +59,23 @@ def _with_retries(
     task: Task, running: set[subprocess.Popen], stopping: list[bool]
 ) -> dict[str, Any]:
     for _ in range(1 + RETRIES):
-        outcome, code, said = _process(task, running)
+        outcome, code, errors = _process(task, running)
         if outcome is not None:
             return outcome
         if code >= 0 or stopping:
             break
     log = Path(task.cache) / "logs" / f"{task.key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(said)
+    log.write_text(errors)
     if code < 0:
-        why = f"The worker was killed by signal {-code} (out of memory?)."
+        message = f"The worker was killed by signal {-code} (out of memory?)."
     else:
-        why = f"The worker ended with exit code {code}: {(said.splitlines() or [''])[-1]}"
-    return {"key": task.key, "error": f"{why} What it said: {log}"}
+        message = f"The worker ended with exit code {code}: {(errors.splitlines() or [''])[-1]}"
+    return {"key": task.key, "error": f"{message} Log of the worker: {log}"}
 
 
 def _process(task: Task, running: set[subprocess.Popen]) -> tuple[dict[str, Any] | None, int, str]:
-    """(outcome or None, exit code, what it wrote to its standard error)."""
+    """Run one worker; return (outcome or None, exit code, text of its standard error)."""
     command = [sys.executable, "-m", "keras_backdoor.studies._engine.worker"]
     pipe, outcome = subprocess.PIPE, None
     environment = {**os.environ, **ENVIRONMENT}
@@ -84,19 +84,19 @@ def _process(task: Task, running: set[subprocess.Popen]) -> tuple[dict[str, Any]
     ) as process, ThreadPoolExecutor(max_workers=1) as reader:  # fmt: skip
         assert process.stdin and process.stdout and process.stderr
         running.add(process)
-        said = reader.submit(process.stderr.read)
+        errors = reader.submit(process.stderr.read)
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(task)) + "\n")
-            process.stdin.flush()  # left open: the worker ends when it is closed
+            process.stdin.flush()  # stdin stays open: the worker ends when it is closed
             outcome = _listen(task.name, process.stdout)
-        text = said.result().strip()
+        text = errors.result().strip()
         process.wait()
     running.discard(process)
     return outcome, process.returncode, text
 
 
 def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
-    """Show a worker's progress; its outcome, or None where it died before."""
+    """Show the progress of a worker; return its outcome, or None if it died."""
     outcome: list[dict[str, Any]] = []
 
     def events() -> Iterator[tuple[str, int, int | None]]:
@@ -114,7 +114,7 @@ def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _steps(numbers: Iterable[int]) -> Iterator[None]:
-    """As many steps as the numbers tell; a smaller number starts anew and is not shown."""
+    """Yield once for each new step; numbers below the maximum so far are ignored."""
     reached = 0
     for number in numbers:
         yield from (None for _ in range(number - reached))
@@ -122,14 +122,18 @@ def _steps(numbers: Iterable[int]) -> Iterator[None]:
 
 
 def ray(tasks: Sequence[Task], address: str | None, jobs: int | None) -> Ended:
-    """Compute cells on a Ray cluster, or on `jobs` workers that Ray starts on this machine.
+    """Compute cells on a Ray cluster, or with a local Ray of `jobs` workers.
 
-    The machines of a cluster must have this package, and see the data and the cache under the
-    same paths.
+    All machines of a cluster need this package, and the data and the cache under the same paths.
+
+    Args:
+        tasks: the cells to compute.
+        address: the address of a cluster; None starts Ray on this machine.
+        jobs: the number of local workers; None is the number of cores.
 
     Raises:
-        MissingPackage: Ray is not installed.
-        BadInput: no cluster answers at this address.
+        MissingPackage: if Ray is not installed.
+        BadInput: if there is no cluster at this address.
     """
     cluster = _connect(address, jobs)
     try:
@@ -156,7 +160,9 @@ def _connect(address: str | None, jobs: int | None) -> Any:
         ) from error
     _check_address(address)
     if address and jobs is not None:
-        raise BadInput("--jobs is for this machine; a Ray cluster at an address decides by itself.")
+        raise BadInput(
+            "--jobs is for this machine: leave it out with the address of a Ray cluster."
+        )
     options: dict[str, Any] = (
         {"address": address}
         if address
@@ -173,14 +179,14 @@ def _connect(address: str | None, jobs: int | None) -> Any:
         if not address:
             raise BadInput(f"Ray could not be started on this machine: {error}.") from error
         raise BadInput(
-            f"No Ray cluster could be reached at {address}: {error}. Where the cluster asks for a "
-            "token, set RAY_AUTH_MODE=token and name the token as Ray's documentation says."
+            f"No Ray cluster could be reached at {address}: {error}. If the cluster requires a "
+            "token, set RAY_AUTH_MODE=token and provide the token as Ray's documentation describes."
         ) from error
     return cluster
 
 
 def _check_address(address: str | None) -> None:
-    """Raise at once where nothing answers at host:port; Ray itself would wait for minutes."""
+    """Raise at once if no server answers at host:port; Ray itself would wait for minutes."""
     host, _, port = (address or "").rpartition(":")
     if not host or "//" in host or not port.isdigit():
         return

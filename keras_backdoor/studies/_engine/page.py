@@ -1,4 +1,4 @@
-"""The page of a study's results."""
+"""The report of the results of a study."""
 
 import importlib
 import importlib.util
@@ -10,11 +10,11 @@ from keras_backdoor.reports.sections import short
 if TYPE_CHECKING:
     from keras_backdoor.studies._engine.results import Results
 
-NOTE = "Shares in %, with the 95 % binomial interval of the images that they refer to."
+NOTE = "Rates in %, with 95 % binomial confidence intervals over the images."
 
 
 def page_of(results: "Results") -> Page:
-    """The sections of the study's own page, or one table of all figures."""
+    """Return the report of a study: its own sections, or one table of all results."""
     about = [("", ""), *[(k, short(v)) for k, v in results.about.items() if k != "title"]]
     lead = f"Scale: {results.about['scale']}. Published: {results.about['paper']}."
     if results.missing:
@@ -24,18 +24,18 @@ def page_of(results: "Results") -> Page:
         title=results.about["title"],
         lead=lead,
         sections=[
-            *(_own_sections(results) or [Section("Figures", text=NOTE, table=results.table())]),
+            *(_study_sections(results) or [Section("Figures", text=NOTE, table=results.table())]),
             *([Section("Failed", table=failed)] if failed[1:] else []),
             Section("How it was made", table=about),
         ],
     )
 
 
-def _own_sections(results: "Results") -> list[Section]:
-    """What `page.py` in the study's folder shows, where there is one."""
+def _study_sections(results: "Results") -> list[Section]:
+    """Return the sections of `page.py` in the folder of the study, or an empty list."""
     name = f"keras_backdoor.studies.{results.about['study'].replace('-', '_')}"
     spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         return []
-    made: list[Section] = importlib.import_module(f"{name}.page").sections(results)
-    return made
+    sections: list[Section] = importlib.import_module(f"{name}.page").sections(results)
+    return sections

@@ -1,4 +1,4 @@
-"""What a study found: collected cells, as one JSON file and one table."""
+"""Results of a study: the collected cells as a JSON file and as a table."""
 
 import os
 import platform
@@ -20,11 +20,12 @@ class Results:
     """The collected cells of a study.
 
     Attributes:
-        about: study, title, paper, scale, command, data (file -> SHA-256).
-        columns: key -> title.
-        cells: one dict a cell: name, group, key, settings, published, figures, seconds, made_with
-            (versions and machine); `figures` is missing where the cell has not been computed,
-            and `error` says where it failed.
+        about: the keys `study`, `title`, `paper`, `scale`, `command` and `data` (SHA-256 by file
+            name).
+        columns: the column titles, by key of a result.
+        cells: one dictionary per cell with the keys `name`, `group`, `key`, `settings`,
+            `published`, `figures`, `seconds` and `made_with` (versions and machine). A cell that
+            has not been computed has no `figures`; a cell that failed has an `error`.
     """
 
     about: dict[str, Any]
@@ -32,32 +33,36 @@ class Results:
     cells: list[dict[str, Any]] = field(default_factory=list)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """name -> figures of the finished cells."""
+        """Return the results of the finished cells, by name of the cell."""
         return {c["name"]: c["figures"] for c in self.cells if "figures" in c}
 
     def groups(self, figure: str) -> dict[str, list[dict[str, Any]]]:
-        """Group -> figures of its finished cells that have this figure."""
-        out: dict[str, list[dict[str, Any]]] = {}
+        """Return, by group, the results of the finished cells that contain a given result.
+
+        Args:
+            figure: the key of the result.
+        """
+        groups: dict[str, list[dict[str, Any]]] = {}
         for cell in self.cells:
             if figure in cell.get("figures", {}):
-                out.setdefault(cell["group"], []).append(cell["figures"])
-        return out
+                groups.setdefault(cell["group"], []).append(cell["figures"])
+        return groups
 
     @property
     def missing(self) -> list[str]:
-        """Names of the cells that have no figures."""
+        """The names of the cells without results."""
         return [c["name"] for c in self.cells if "figures" not in c]
 
     def is_like(self, about: dict[str, Any]) -> bool:
-        """Whether they are of the same study and scale."""
+        """Return whether `about` describes the same study and scale."""
         return all(self.about.get(k) == about[k] for k in ("study", "scale"))
 
     def table(self, *, compact: bool = False) -> list[tuple[str, ...]]:
-        """Header and rows of the finished cells.
+        """Return the header and the rows of the finished cells.
 
         Args:
-            compact: no intervals, and the published figure in brackets behind ours; otherwise
-                intervals, and the published figures in columns of their own.
+            compact: omit intervals and append published figures in parentheses; otherwise include
+                intervals and put published figures in separate columns.
         """
         done = [c for c in self.cells if "figures" in c]
         keys = [k for k in self.columns if any(k in c["figures"] for c in done)]
@@ -76,26 +81,29 @@ class Results:
         return rows
 
     def page(self) -> "Page":
-        """The page of the study: its own sections where it has some, else its table."""
+        """Return the report of the study: its own sections if it has some, else its table."""
         from keras_backdoor.studies._engine.page import page_of
 
         return page_of(self)
 
     def save(self, path: Path | str) -> None:
-        """Write the results; what is there is replaced (`check` it first)."""
+        """Write the results to a JSON file, replacing an existing file; call `check` first."""
         write_json(path, {**self.about, "columns": self.columns, "cells": self.cells})
 
 
 def check(
     path: Path | str, results: Results, *, coming: Collection[str] = (), force: bool = False
 ) -> None:
-    """Raise where a file of another study, or finished cells, would be lost.
+    """Check that writing results does not lose a file of another study or finished cells.
 
     Args:
-        path: the file that is to be written.
-        results: what will stand in it.
-        coming: keys of the cells that are about to be computed.
-        force: lose them.
+        path: the file to write.
+        results: the results to write.
+        coming: the keys of the cells that are going to be computed.
+        force: allow the loss.
+
+    Raises:
+        BadInput: if a file of another study or finished cells would be lost.
     """
     path = Path(path)
     if not path.is_file() or force:
@@ -112,19 +120,19 @@ def check(
     if lost:
         raise BadInput(
             f"{path} has {len(lost)} finished cells of other settings or data (for example "
-            f"{lost[0]}); pass --force to replace them, or another --out."
+            f"{lost[0]}): pass --force to replace them, or another --out."
         )
 
 
 def load_results(path: Path | str) -> Results:
-    """Collected results from their file.
+    """Load collected results from a JSON file.
 
     Raises:
-        BadInput: no such file, or not the results of a study.
+        BadInput: if there is no such file, or it is not a results file of a study.
     """
     content = read_json(existing(path, "results file"))
     if not isinstance(content, dict) or not {"study", "columns", "cells"} <= set(content):
-        raise BadInput(f"{path} does not hold the results of a study.")
+        raise BadInput(f"{path} does not contain the results of a study.")
     columns, cells = content.pop("columns"), content.pop("cells")
     return Results(content, columns, cells)
 
@@ -138,7 +146,7 @@ def _pair(ours: str, theirs: str, beside: bool, compact: bool) -> list[str]:
 
 
 def text(value: Any, *, interval: bool = True) -> str:
-    """A figure as text: shares in per cent, with their interval in brackets.
+    """Format a result as text: rates in percent, with the interval in parentheses.
 
     >>> text([1, 2]), text([]), text([{"class": 7, "value": 3.25}])
     ('1, 2', 'none', '3.25 (7)')
@@ -160,7 +168,7 @@ def text(value: Any, *, interval: bool = True) -> str:
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions and machine that figures are measured with."""
+    """Return the versions and the machine on which results are computed."""
     versions = {name: version(name) for name in ("keras", "tensorflow", "numpy")}
     machine = {"cores": os.cpu_count(), "machine": platform.machine()}
     return {**versions, **machine, "python": platform.python_version()}
@@ -169,21 +177,25 @@ def surroundings() -> dict[str, Any]:
 def finished_cells(
     path: Path | str | None, about: dict[str, Any], *, must: bool = True
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, outcome) of the finished cells of a results file.
+    """Yield (key, outcome) of the finished cells of a results file.
 
     Args:
-        path: the file, or None.
-        about: the study that it must be of.
-        must: raise where it is not; otherwise it has no cells.
+        path: the results file, or None.
+        about: the description of the study that the file must belong to.
+        must: whether a missing file or a file of another study is an error; otherwise, such a file
+            yields no cells.
+
+    Raises:
+        BadInput: if `must` is set and the file is missing or of another study or scale.
     """
     if path is None or not (must or Path(path).is_file()):
         return
     try:
-        found = load_results(path)
-        if not found.is_like(about):
+        results = load_results(path)
+        if not results.is_like(about):
             raise BadInput(f"{path} has the results of another study or scale.")
     except BadInput:
         if must:
             raise
         return
-    yield from ((c["key"], c) for c in found.cells if "figures" in c)
+    yield from ((c["key"], c) for c in results.cells if "figures" in c)

@@ -1,4 +1,4 @@
-"""Run the cells of a study and collect them."""
+"""Run the cells of a study and collect the results."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -33,27 +33,27 @@ def run(
     force: bool = False,
     on_end: Callable[[dict[str, Any]], None] = lambda cell: None,
 ) -> Results:
-    """Compute the cells of a study that are not finished yet, and collect all.
+    """Compute the unfinished cells of a study and collect the results of all cells.
 
     Args:
-        name: the study's word, a Python file with a Study, or a study that is loaded.
-        scale: full, or smoke: the same steps in seconds.
-        workspace: folders of data and cache.
-        out: JSON file that is written anew after every cell; the finished cells in it count.
-        only: compute only the cells whose name contains one of these texts.
-        jobs: cells that are computed at a time; None is the number of cores.
-        executor: local processes, or Ray.
-        address: of a Ray cluster; None starts one on this machine.
-        known: an earlier results file whose finished cells count too.
-        again: compute the chosen cells also where `out` has them; the cache still counts.
-        force: let `out` replace a file of another study, or lose cells of other settings.
-        on_end: called with every cell that ends.
+        name: the name of a study, a Python file with a study, or a `Study`.
+        scale: `full`, or `smoke` for a test run of the same steps in seconds.
+        workspace: the folders of data and cache; None uses the defaults.
+        out: a JSON file that is rewritten after every cell. Finished cells in it are reused.
+        only: compute only the cells whose name contains one of these strings.
+        jobs: the number of cells to compute in parallel; None is the number of cores.
+        executor: `local` for processes on this machine, or `ray`.
+        address: the address of a Ray cluster; None starts Ray on this machine.
+        known: an earlier results file whose finished cells are reused.
+        again: compute the chosen cells even if `out` contains them. Cached cells are still reused.
+        force: allow `out` to replace a file of another study or cells of other settings.
+        on_end: a function that is called with every cell that ends.
 
     Returns:
-        The results; cells that failed have an `error`.
+        The results. Cells that failed have an `error`.
 
     Raises:
-        BadInput: no such study or cell, missing data, or a result that cannot be written.
+        BadInput: if there is no such study or cell, data is missing, or `out` cannot be written.
     """
     study = name if isinstance(name, Study) else load_study(name, scale)
     workspace = workspace or Workspace()
@@ -81,7 +81,10 @@ def prepare(
     out: Path | str | None = None,
     again: bool = False,
 ) -> tuple[Results, list[Task]]:
-    """(the results as far as they are finished, what is left to compute)."""
+    """Return the results of the finished cells and the tasks that remain.
+
+    See `run` for the arguments.
+    """
     suffix = "" if study.scale == "full" else f" --scale {study.scale}"
     about = {
         "study": study.word,
@@ -91,21 +94,28 @@ def prepare(
         "command": f"keras-backdoor study {study.location}{suffix}",
         "data": {file: workspace.digest(file) for file in study.read()},
     }
-    collected = dict(finished_cells(out, about, must=False))
+    in_out = dict(finished_cells(out, about, must=False))
     earlier = dict(finished_cells(known, about))
     names = [cell.name for cell in study.cells()]
     if len(set(names)) < len(names):
-        raise BadInput(f"Two cells of the study '{study.word}' have one name.")
+        raise BadInput(
+            f"Two cells of the study '{study.word}' have the same name: make the names unique."
+        )
     chosen = _chosen(names, only)
     results, tasks = Results(about, dict(study.columns)), []
     for cell in study.cells():
         task = _task(study, workspace, cell.name, study.key(cell, workspace))
         outcome = finished(task) or earlier.get(task.key) or {}
         if not outcome and not (again and cell.name in chosen):
-            outcome = collected.get(task.key, {})
-        row = {"name": cell.name, "group": cell.group, "key": task.key, "settings": cell.settings}
-        row["published"] = dict(cell.published)
-        results.cells.append(row | {k: outcome[k] for k in OUTCOME if k in outcome})
+            outcome = in_out.get(task.key, {})
+        content = {
+            "name": cell.name,
+            "group": cell.group,
+            "key": task.key,
+            "settings": cell.settings,
+        }
+        content["published"] = dict(cell.published)
+        results.cells.append(content | {k: outcome[k] for k in OUTCOME if k in outcome})
         tasks.append(task)
     study.derive(results.figures())
     missing = set(results.missing)
@@ -118,7 +128,7 @@ def _check_request(jobs: int | None, executor: str, address: str | None) -> None
     if executor not in ("local", "ray"):
         raise BadInput(f"executor must be local or ray. Received: {executor}")
     if address and executor != "ray":
-        raise BadInput("An address is that of a Ray cluster: pass --executor ray too.")
+        raise BadInput("--address is the address of a Ray cluster: pass --executor ray too.")
 
 
 def _chosen(names: Sequence[str], only: Sequence[str]) -> set[str]:
@@ -140,7 +150,7 @@ def _execute(
 
 
 def _collect(study: Study, results: Results, tasks: Sequence[Task], out: Path | str | None) -> None:
-    """Add what another run of the same study has finished meanwhile, and write the results."""
+    """Add cells that another run of the same study has finished, and write the results."""
     cells = {c["name"]: c for c in results.cells}
     for task in tasks:
         if "figures" not in cells[task.name]:

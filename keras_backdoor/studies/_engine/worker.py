@@ -1,7 +1,7 @@
-"""Compute one cell of a study; a process of its own where a study runs on one machine.
+"""Worker that computes one cell of a study, as a separate process or as a Ray task.
 
-Reads a task as JSON from standard input and writes one JSON object a line: `progress` while it
-works, and `outcome` at the end.
+The process reads a task as one line of JSON from standard input. It writes JSON objects to standard
+output, one per line: `progress` during the computation and `outcome` at the end.
 """
 
 import json
@@ -29,14 +29,23 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "KERAS_BACKDOOR_QUIET": "1",
 }
-"""One thread a cell: sums come out in the same order however many cells run at a time."""
+"""One thread per cell, so that the order of summation does not depend on parallel cells."""
 PERIOD = 0.5
-"""Seconds between two lines on the progress."""
+"""Minimum interval between two progress lines, in seconds."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One cell that is to be computed; plain values, so that it can go to another machine."""
+    """One cell to compute, as plain values that can be sent to another machine.
+
+    Attributes:
+        study: the name of the study, or the path of its file.
+        scale: `full` or `smoke`.
+        name: the name of the cell.
+        key: the hash of the cell, see `Study.key`.
+        data: folders with data files.
+        cache: the folder of the cache.
+    """
 
     study: str
     scale: str
@@ -47,12 +56,12 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """The file of the finished cell."""
+        """The cache file of the finished cell."""
         return Path(self.cache) / "cells" / f"{self.key}.json"
 
 
 def finished(task: Task) -> dict[str, Any] | None:
-    """The outcome of a cell that has been computed before."""
+    """Return the cached outcome of a cell, or None."""
     if not task.path.is_file():
         return None
     try:
@@ -63,7 +72,7 @@ def finished(task: Task) -> dict[str, Any] | None:
 
 
 def work(task: Task) -> dict[str, Any]:
-    """Compute a cell and write it at once; what is wrong with the input is an outcome too."""
+    """Compute a cell and cache it; on bad input, the outcome is an error message."""
     from keras_backdoor.studies._engine.workspace import Workspace
 
     try:
@@ -103,28 +112,28 @@ def _plain(figures: Any) -> Any:
 
 
 def main() -> None:
-    """The process of one cell; it ends with the process that started it."""
+    """Run the worker process; it ends when its parent process ends."""
     lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed, by whomever, must not be read as a line of ours
+    os.dup2(2, 1)  # other printed text must not mix with the JSON lines
 
-    def say(**content: Any) -> None:
+    def send(**content: Any) -> None:
         print(json.dumps(content), file=lines, flush=True)
 
     task = Task(**parse_json(sys.stdin.readline(), "the task"))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with progress.listening(_reporter(say)):
+    with progress.listening(_reporter(send)):
         outcome = work(task)
-    say(outcome=outcome)
+    send(outcome=outcome)
 
 
 def _end_with_parent() -> None:
-    """Standard input stays open as long as the parent lives."""
+    """End this process when standard input closes, which happens when the parent ends."""
     while os.read(0, 4096):
         pass
     os._exit(1)
 
 
-def _reporter(say: Any) -> Any:
+def _reporter(send: Any) -> Any:
     last = [0.0]
 
     def tracked(items: Iterable[Any], description: str, total: int | None) -> Iterator[Any]:
@@ -132,7 +141,7 @@ def _reporter(say: Any) -> Any:
             yield item
             if time.monotonic() - last[0] >= PERIOD:
                 last[0] = time.monotonic()
-                say(progress=[description, number, total])
+                send(progress=[description, number, total])
 
     return tracked
 

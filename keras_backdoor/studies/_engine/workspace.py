@@ -1,4 +1,4 @@
-"""Where a study finds data and keeps what is finished."""
+"""Folders of a study: data files and the cache."""
 
 import os
 from collections.abc import Iterator
@@ -12,19 +12,20 @@ from keras_backdoor.errors import BadInput
 
 
 def default_cache() -> Path:
-    """`KERAS_BACKDOOR_CACHE`, or a folder in the user's cache."""
+    """Return `KERAS_BACKDOOR_CACHE`, or `keras_backdoor` in the cache folder of the user."""
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("KERAS_BACKDOOR_CACHE") or Path(user) / "keras_backdoor")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Folders of a study.
+    """The folders of a study.
 
     Args:
-        data: folders with data files; then those of `KERAS_BACKDOOR_DATA` (separated as in
-            PATH), `data/` here, and what comes with the package are looked through.
-        cache: folder of finished cells and trained networks.
+        data: folders that are searched for data files first. The folders in `KERAS_BACKDOOR_DATA`
+            (separated as in `PATH`), `data/` in the working directory, and the files of the package
+            follow.
+        cache: the folder of finished cells and trained networks.
     """
 
     data: tuple[Path, ...] = ()
@@ -37,16 +38,16 @@ class Workspace:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders that are looked through, whole paths."""
+        """The existing folders to search, as absolute paths."""
         environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
         named = [*self.data, *(Path(f) for f in environment if f), Path("data")]
         return [folder.resolve() for folder in named if folder.is_dir()]
 
     def file(self, name: str) -> Path:
-        """The path of a data file.
+        """Return the path of a data file.
 
         Raises:
-            BadInput: it is nowhere.
+            BadInput: if no folder contains the file.
         """
         for folder in self.folders:
             if (folder / name).is_file():
@@ -56,11 +57,11 @@ class Workspace:
         except BadInput:
             raise BadInput(
                 f"The study needs {name}, which does not come with keras_backdoor: pass --data DIR "
-                "or set KERAS_BACKDOOR_DATA (data/README.md says where it is from)."
+                "or set KERAS_BACKDOOR_DATA (data/README.md describes where to get the file)."
             ) from None
 
     def digest(self, name: str) -> str:
-        """SHA-256 of a data file."""
+        """Return the SHA-256 hash of a data file."""
         path = self.file(name)
         stat = path.stat()
         known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
@@ -70,7 +71,7 @@ class Workspace:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Hold a lock of the cache, so that two processes do not make the same thing."""
+        """Hold a lock in the cache, so that two processes do not compute the same result."""
         import fcntl
 
         self.cache.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Networks that studies share."""
+"""Networks and computations that several studies share."""

@@ -1,4 +1,4 @@
-"""The figures that studies keep of a scan and of the mitigations that follow it."""
+"""Results that studies store of a scan and of the mitigations that follow it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
 CLEAN_SHARE = 0.1
-"""Share of the training images, by track, that the mitigations are given."""
+"""Fraction of the training images that the mitigations receive; the split is by track."""
 SMOKE: dict[type, dict[str, Any]] = {
     NeuralCleanse: {"runs": 1, "images": 100, "schedule": Schedule(steps=20, starts=1)},
     SourceSpecificScan: {"runs": 1, "schedule": Schedule(steps=20, starts=1, batch_size=8)},
@@ -32,20 +32,23 @@ SMOKE: dict[type, dict[str, Any]] = {
         "refinement": Refinement(steps=20, searches=2),
     },
 }
-"""Settings at smoke scale: every step is made, and the answers mean nothing."""
+"""Settings at smoke scale, which run every step; the results are meaningless."""
 SMALLEST = 8
-"""Norms that are kept of a scan."""
+"""Number of smallest norms that are stored of a scan."""
 
 
 def scan_figures(
     answer: FlaggedClasses, target: int | None, mask: np.ndarray | None
 ) -> dict[str, Any]:
-    """The verdict of a scan, and index, norm, rank and mask of the target.
+    """Return the results of a scan: the verdict, and anomaly index, norm and rank of the target.
 
     Args:
-        answer: of the scan.
-        target: of the planted backdoor; None takes the most suspicious class.
-        mask: (h, w) bool, where the planted trigger is, or None.
+        answer: the answer of the scan.
+        target: the target class of the planted backdoor; None uses the class of the smallest norm.
+        mask: (h, w) bool, the location of the planted trigger, or None.
+
+    Returns:
+        The results by key; `inside` is the fraction of the recovered mask inside `mask`.
     """
     norms, index = answer.measures["l1_norm"], answer.measures["anomaly_index"]
     shown = int(np.argmin(np.nan_to_num(norms, nan=np.inf))) if target is None else target
@@ -69,8 +72,8 @@ def scan_figures(
     if figures["pairs"]:
         pairs = answer.measures["pair_norms"]
         order = np.argsort(pairs, axis=None)[:SMALLEST]
-        places = (np.unravel_index(position, pairs.shape) for position in order)
-        figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in places]
+        indices = (np.unravel_index(position, pairs.shape) for position in order)
+        figures["smallest_pairs"] = [[int(s), int(t), float(pairs[s, t])] for s, t in indices]
         suspects = answer.flagged | answer.suspects
         figures["source"] = {str(c): s for c, s in answer.source.items() if suspects[c]}
     if mask is not None and shown in answer.triggers:
@@ -80,7 +83,7 @@ def scan_figures(
 
 
 def classes(chosen: np.ndarray) -> list[int]:
-    """Numbers of the chosen classes.
+    """Return the numbers of the selected classes.
 
     >>> classes(np.array([False, True, True]))
     [1, 2]
@@ -97,15 +100,18 @@ def mitigate(
     test: Samples,
     attack: tuple[Trigger, int],
 ) -> dict[str, Any]:
-    """Scan, then every mitigation of what is flagged; figures of the attack before and after.
+    """Scan a network and apply each mitigation; return the results before and after.
 
     Args:
         model: the network.
-        scan: gets the clean images without labels.
-        methods: name -> mitigation.
-        clean: labelled images.
-        test: what is measured on.
-        attack: (planted trigger, its target).
+        scan: the scan; it receives the clean images without labels.
+        methods: the mitigations by name.
+        clean: labeled clean images.
+        test: labeled test images for the evaluation.
+        attack: (planted trigger, target class).
+
+    Returns:
+        The results by key, see `mitigation_figures`.
     """
     stamp, target = attack
     clean = clean.in_memory()
@@ -114,23 +120,32 @@ def mitigate(
     def measured(tested: Classifier) -> Evaluation:
         return evaluate(tested, test, trigger=stamp, target=target)
 
-    made: dict[str, RepairedModel] = {}
+    repairs: dict[str, RepairedModel] = {}
     if answer.flagged.any():
-        made = {name: m(model, clean=clean, found=answer) for name, m in methods.items()}
-    after = {name: measured(repair.classifier) for name, repair in made.items()}
-    return mitigation_figures(answer, measured(model), made, after, target)
+        repairs = {name: m(model, clean=clean, found=answer) for name, m in methods.items()}
+    after = {name: measured(repair.classifier) for name, repair in repairs.items()}
+    return mitigation_figures(answer, measured(model), repairs, after, target)
 
 
 def mitigation_figures(
     scan: FlaggedClasses,
     before: Evaluation,
-    made: Mapping[str, RepairedModel],
+    repairs: Mapping[str, RepairedModel],
     after: Mapping[str, Evaluation],
     target: int,
 ) -> dict[str, Any]:
-    """Attack and accuracy before and after each mitigation; of the filter what it rejects.
+    """Return attack success and accuracy before and after each mitigation.
 
-    Where nothing was flagged there is nothing to work on: `made` is empty and the row says so.
+    Args:
+        scan: the answer of the scan.
+        before: the evaluation of the original network.
+        repairs: the repaired models by name of the mitigation; empty if the scan flagged nothing.
+        after: the evaluations of the repaired models by name.
+        target: the target class of the planted backdoor.
+
+    Returns:
+        The results by key, with the rejection rates of the input filter. If `repairs` is empty, the
+        key `unmitigated` contains the reason.
     """
     figures: dict[str, Any] = {
         "flagged": classes(scan.flagged),
@@ -139,16 +154,16 @@ def mitigation_figures(
         "attack_before": before.attack_success_rate,
         "accuracy_before": before.clean_accuracy,
     }
-    if not made:
+    if not repairs:
         figures["unmitigated"] = "the scan flagged nothing"
     for name, evaluation in after.items():
         figures[f"attack_{name}"] = evaluation.attack_success_rate
         figures[f"accuracy_{name}"] = evaluation.clean_accuracy
-        history = made[name].history
-        works = history.get("worst_success", history.get("recovered_success"))
-        if works is not None:
-            last = int(history.get("pruned", np.array(len(works) - 1)))
-            figures[f"recovered_{name}"] = [float(works[0]), float(works[last])]
+        history = repairs[name].history
+        success = history.get("worst_success", history.get("recovered_success"))
+        if success is not None:
+            last = int(history.get("pruned", np.array(len(success) - 1)))
+            figures[f"recovered_{name}"] = [float(success[0]), float(success[last])]
     if "filter" in after:
         row, guard = after["filter"].confusion[target], after["filter"]
         figures |= {
@@ -160,9 +175,13 @@ def mitigation_figures(
 
 
 def true_mask(trigger: str | None, shape: Sequence[int | None]) -> np.ndarray | None:
-    """(h, w) bool, the pixels of a planted trigger and their neighbors.
+    """Return the pixels of a planted trigger and their neighbors, as (h, w) bool.
 
-    None where there is no trigger, or where it has no place of its own.
+    Returns None if there is no trigger or if its location is not fixed.
+
+    Args:
+        trigger: the specification of the trigger, or None.
+        shape: (height, width, channels) of the images.
     """
     if trigger is None:
         return None

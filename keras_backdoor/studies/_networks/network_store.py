@@ -1,4 +1,4 @@
-"""Networks that studies train once and share."""
+"""Networks that are trained once, cached and shared by studies."""
 
 import hashlib
 import json
@@ -24,24 +24,24 @@ from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.training import Recipe
 
 VERSION = 1
-"""Raise it when the same settings would give other weights."""
+"""Increment it when training with the same settings gives other weights."""
 SPLIT_SEED = 0
-"""All networks of a data set leave the same images out of the training: the tuning set."""
+"""Seed of the tuning set, which is the same for all networks of a data set."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network by what its weights follow from.
+    """A network, described by the settings that determine its weights.
 
     Args:
-        data: name of a data file.
-        architecture: one of the architectures.
-        recipe: its seed is also that of the poisoned images.
-        attack: what plants the backdoor in the data, or None for a clean network.
-        tuning: share of the training images that is left out as the defender's clean data, by
-            track where the data has tracks.
-        take: number of training images, before the split; None takes all.
-        training: the attack by whoever trains the network, or None.
+        data: the name of a data file.
+        architecture: the name of an architecture.
+        recipe: the training recipe. Its seed also selects the poisoned images.
+        attack: the attack that poisons the training data, or None for a clean network.
+        tuning: the fraction of the training images that is held out as the clean data of the
+            defender. The split is by track if the data has tracks.
+        take: the number of training images before the split; None uses all.
+        training: an attack on the training itself, or None.
     """
 
     data: str
@@ -53,12 +53,12 @@ class Net:
     training: TrainingAttack | None = None
 
     def key(self, workspace: Workspace) -> str:
-        """A hash of the settings and of the data."""
+        """Return a hash of the settings and of the data."""
         content = [VERSION, typed_settings.as_dict(self), workspace.digest(self.data)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def clean_data(self, workspace: Workspace) -> tuple[Samples, Samples]:
-        """(training images, tuning set), both without poison."""
+        """Return (training images, tuning set), both without poison."""
         images = self.open(workspace, "train")
         images = images if self.take is None else images.take(self.take, seed=SPLIT_SEED)
         parts: tuple[Samples, Samples] = images.split(
@@ -67,14 +67,21 @@ class Net:
         return parts
 
     def open(self, workspace: Workspace, split: str) -> Samples:
-        """A split of the data."""
+        """Open a split of the data in the input shape of the architecture."""
         shape = discovery.module("architectures", self.architecture).INPUT_SHAPE
         return datasets.open(
             workspace.file(self.data), split=split, fit=shape[:2], channels=shape[2]
         )
 
     def poisoned(self, clean: Samples) -> Poisoned:
-        """The training data as the victim gets it, with the truth."""
+        """Return the poisoned training data and the ground truth.
+
+        Args:
+            clean: the clean training images.
+
+        Raises:
+            BadInput: if the network is clean.
+        """
         if self.attack is None:
             raise BadInput("A clean network has no poisoned data.")
         return self.attack.poison(clean, seed=self.recipe.seed)
@@ -82,50 +89,50 @@ class Net:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network with its file and its card."""
+    """A trained network with its model file and its model card."""
 
     path: Path
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The network, its range known."""
+        """The classifier, with a known input range."""
         return load_model(self.path)
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """Recipe, history, data hash, seconds."""
+        """The model card: recipe, history, data hash and training time in seconds."""
         card: dict[str, Any] = read_json(cards.card_path(self.path))
         return card
 
 
 def obtain(net: Net, workspace: Workspace) -> Trained:
-    """The trained network: from `models/`, from the cache, or trained now and kept there."""
+    """Return a trained network from `models/` or the cache, or train it and cache it."""
     key = net.key(workspace)
     with workspace.alone(f"net-{key}"):
-        found = find(net, workspace)
-        if found is None:
+        trained = find(net, workspace)
+        if trained is None:
             path = workspace.cache / "nets" / f"{key}.h5"
             _train(net, key, path, workspace)
-            found = Trained(path)
-    return found
+            trained = Trained(path)
+    return trained
 
 
 def find(net: Net, workspace: Workspace) -> Trained | None:
-    """The trained network, where `models/` or the cache has it."""
+    """Return the trained network if `models/` or the cache contains it, else None."""
     key = net.key(workspace)
     path = workspace.cache / "nets" / f"{key}.h5"
     if not (path.exists() and cards.card_path(path).exists()):
-        kept = _kept(key)
-        if kept is None:
+        stored = _stored(key)
+        if stored is None:
             return None
-        if kept.suffix != ".xz":
-            return Trained(kept)
-        _unpack(kept, path)
+        if stored.suffix != ".xz":
+            return Trained(stored)
+        _unpack(stored, path)
     return Trained(path)
 
 
-def _kept(key: str) -> Path | None:
-    """A file of `models/` whose card names this network; it may be compressed."""
+def _stored(key: str) -> Path | None:
+    """Return the file in `models/` whose card contains the key; it may be compressed."""
     folder = bundled.path("models/mnist_badnet.h5").parent
     for card in sorted(folder.rglob("*.json")):
         facts = read_json(card)
@@ -143,12 +150,14 @@ def _unpack(packed: Path, path: Path) -> None:
     """Write a compressed network and its card into the cache.
 
     Raises:
-        BadInput: it is not the network of its card.
+        BadInput: if the network does not match the hash in its card.
     """
     card = packed.with_suffix("").with_suffix(".json")
     content = lzma.decompress(packed.read_bytes())
     if hashlib.sha256(content).hexdigest() != read_json(card)["sha256"]:
-        raise BadInput(f"{packed} is not the network that {card.name} describes.")
+        raise BadInput(
+            f"{packed} is not the network that {card.name} describes: restore both files."
+        )
     with writing(path, force=True) as partial:
         partial.write_bytes(content)
     with writing(cards.card_path(path), force=True) as partial:
@@ -158,19 +167,19 @@ def _unpack(packed: Path, path: Path) -> None:
 def _train(net: Net, key: str, path: Path, workspace: Workspace) -> None:
     clean, _ = net.clean_data(workspace)
     poisoned = None if net.attack is None else net.poisoned(clean)
-    seen = clean if poisoned is None else poisoned.samples
+    samples = clean if poisoned is None else poisoned.samples
     checkpoint = path.with_name(f"{key}.checkpoint.npz")
     resumed = any(path.parent.glob(f"{checkpoint.name}*"))
     build = training.builder(net.architecture)
     start = time.perf_counter()
     if net.training is None:
-        classifier, history = training.fit(build, seen, net.recipe, checkpoint=checkpoint)
+        classifier, history = training.fit(build, samples, net.recipe, checkpoint=checkpoint)
     else:
         parent = obtain(replace(net, attack=None, training=None), workspace).classifier
         start = time.perf_counter()
         work = Training(
             build,
-            seen,
+            samples,
             net.recipe,
             is_poison=None if poisoned is None else poisoned.is_poison,
             checkpoint=checkpoint,
@@ -182,12 +191,12 @@ def _train(net: Net, key: str, path: Path, workspace: Workspace) -> None:
         "architecture": net.architecture,
         "settings": typed_settings.as_dict(net),
         "recipe": typed_settings.as_dict(net.recipe),
-        "data_sha256": seen.fingerprint(),
+        "data_sha256": samples.fingerprint(),
         "history": history,
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
         "seconds": round(time.perf_counter() - start, 1),
         "resumed": resumed,
     }
     cards.write(path, classifier, card, force=True)
-    for left in path.parent.glob(f"{checkpoint.name}*"):
-        left.unlink()
+    for file in path.parent.glob(f"{checkpoint.name}*"):
+        file.unlink()

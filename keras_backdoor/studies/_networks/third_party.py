@@ -1,4 +1,4 @@
-"""Networks that third parties made, and clean images for them."""
+"""Third-party networks and clean images for them."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,15 @@ FACES = "lfw90_min20.zip"
 
 @dataclass(frozen=True)
 class ThirdPartyModel:
-    """A network that a third party made.
+    """A network from a third party.
 
     Args:
-        file: name of its file among the data.
-        data: the data file that clean images are from.
-        target: the class that its backdoor serves; None where it has none.
-        trigger: the planted trigger, where it is known.
-        input_range: of its pixels; None takes that of the data.
-        architecture: where the file holds weights alone.
+        file: the name of the model file among the data files.
+        data: the name of the data file with clean images.
+        target: the target class of the backdoor, or None for a network without a backdoor.
+        trigger: the planted trigger, or None if it is unknown.
+        input_range: the pixel range of the network; None determines it from the data.
+        architecture: the architecture of a weights-only file, or None.
     """
 
     file: str
@@ -34,17 +34,17 @@ class ThirdPartyModel:
     architecture: str | None = None
 
     def key(self, workspace: Workspace) -> str:
-        """What is in the file, as a hash."""
+        """Return the SHA-256 hash of the model file."""
         return workspace.digest(self.file)
 
     def open(self, workspace: Workspace) -> Classifier:
-        """The network, its range known."""
-        path, known = workspace.file(self.file), self.input_range
-        model = load_model(path, architecture=self.architecture, input_range=known)
-        return model if known else model.with_range(self.clean(workspace))
+        """Load the network and set its input range."""
+        path, bounds = workspace.file(self.file), self.input_range
+        model = load_model(path, architecture=self.architecture, input_range=bounds)
+        return model if bounds else model.with_range(self.clean(workspace))
 
     def clean(self, workspace: Workspace) -> Samples:
-        """Training images without poison; faces of people that the network has no class for."""
+        """Return clean images; for face networks, LFW faces of people outside their classes."""
         path = workspace.file(self.data)
         if self.data == FACES:
             return datasets.open(path, size=(55, 47))
@@ -52,14 +52,18 @@ class ThirdPartyModel:
 
 
 def opened(subject: ThirdPartyModel | Net, workspace: Workspace) -> tuple[Classifier, Samples]:
-    """A network and clean images: of a net of our own those that its training left out."""
+    """Return a network and clean images.
+
+    For a network of this project, the clean images are the tuning set, which was held out from its
+    training.
+    """
     if isinstance(subject, ThirdPartyModel):
         return subject.open(workspace), subject.clean(workspace)
     return obtain(subject, workspace).classifier, subject.clean_data(workspace)[1]
 
 
 def planted(subject: ThirdPartyModel | Net) -> tuple[int | None, str | None]:
-    """(target, trigger) of its backdoor, as far as they are known."""
+    """Return (target class, trigger) of the planted backdoor; None for what is unknown."""
     if isinstance(subject, ThirdPartyModel):
         return subject.target, subject.trigger
     return (subject.attack.target, subject.attack.trigger) if subject.attack else (None, None)

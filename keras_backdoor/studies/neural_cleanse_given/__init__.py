@@ -1,4 +1,4 @@
-"""Neural Cleanse on networks that had no part in its making."""
+"""Neural Cleanse on networks that were not used to choose its settings."""
 
 from keras_backdoor.studies.neural_cleanse_given.study import NeuralCleanseGiven
 

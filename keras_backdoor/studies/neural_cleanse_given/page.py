@@ -1,4 +1,4 @@
-"""What a reader wants to see of Neural Cleanse on given networks: a row a network."""
+"""Report of Neural Cleanse on given networks, with one table row per network."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ SPREADS = {
     "memory": "memory, MB",
 }
 MOST = 6
-"""Classes that are listed in one cell of a table."""
+"""Maximum number of values that one cell of a table lists."""
 RATES = {
     "before": "none",
     "unlearning": "unlearning",
@@ -27,29 +27,30 @@ RATES = {
 
 
 def sections(results: Results) -> list[Section]:
-    """Scans, mitigations and what the input filter rejects."""
-    made = [
+    """Return the sections on scans, mitigations and rejections by the input filter."""
+    tables = [
         ("Scans", SCANS, scans(results)),
         ("Mitigations", MITIGATED, mitigations(results)),
         ("What the input filter rejects", FILTERED, rejections(results)),
     ]
-    return [Section(name, text=note, table=table) for name, note, table in made if table[1:]]
+    return [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
 
 
 SCANS = (
-    "One line a network; smallest to largest over the runs. Of networks with a backdoor index, "
-    "norm and rank are those of the target, of others those of the most suspicious class."
+    "One row per network, with the range of the values over the runs. For a network with a "
+    "backdoor, index, norm and rank are those of the target class; for other networks, those of "
+    "the class with the smallest norm."
 )
 MITIGATED = (
-    "In %, on the whole test set; smallest to largest over the clean subsets. Of the recovered "
-    "trigger: what is left of its success on held-out clean images. Where nothing was flagged, "
-    "there is no run."
+    "In %, on the whole test set, with the range over the clean subsets. The last column is the "
+    "success of the recovered trigger on held-out clean images after the mitigation. A scan that "
+    "flags no class has no mitigation run."
 )
-FILTERED = "In %, on the whole test set; the threshold is set on held-out clean images."
+FILTERED = "In %, on the whole test set. The threshold is chosen on held-out clean images."
 
 
 def scans(results: Results) -> list[tuple[str, ...]]:
-    """Header and one row a network."""
+    """Return the header and one row per network."""
     rows: list[tuple[str, ...]] = [
         (
             "network",
@@ -79,30 +80,30 @@ def _mode(figures: dict[str, Any]) -> str:
 
 
 def _each(classes: list[int] | None) -> list[str]:
-    """One text for each class; one for all where there is none."""
+    """Return the class numbers as strings; `none` or `not examined` if there are none."""
     if classes is None:
         return ["not examined"]
     return [str(c) for c in classes] or ["none"]
 
 
 def mitigations(results: Results) -> list[tuple[str, ...]]:
-    """Header and a row for each network and mitigation."""
+    """Return the header and one row per network and mitigation."""
     rows: list[tuple[str, ...]] = [
         ("network", "mitigation", "runs", "attack", "clean accuracy", "recovered trigger")
     ]
     for name, figures in results.groups("attack_before").items():
         for key, title in RATES.items():
-            made = [f for f in figures if f"attack_{key}" in f]
-            rates = [[_share(f[f"{what}_{key}"]) for f in made] for what in ("attack", "accuracy")]
-            left = [100 * f[f"recovered_{key}"][-1] for f in made if f"recovered_{key}" in f]
-            rows.append((name, title, str(len(made)), *map(spread, rates), spread(left)))
+            runs = [f for f in figures if f"attack_{key}" in f]
+            rates = [[_share(f[f"{what}_{key}"]) for f in runs] for what in ("attack", "accuracy")]
+            left = [100 * f[f"recovered_{key}"][-1] for f in runs if f"recovered_{key}" in f]
+            rows.append((name, title, str(len(runs)), *map(spread, rates), spread(left)))
         flagged = counted([text(f["flagged"]) for f in figures])
         rows.append((name, f"flagged: {flagged}", str(len(figures)), "", "", ""))
     return rows
 
 
 def rejections(results: Results) -> list[tuple[str, ...]]:
-    """Header and a row for each network."""
+    """Return the header and one row per network."""
     keys = ("rejected_stamped", "rejected_clean", "rejected_target")
     rows: list[tuple[str, ...]] = [("network", "runs", *(results.columns[k] for k in keys))]
     for name, figures in results.groups("attack_before").items():
@@ -112,7 +113,7 @@ def rejections(results: Results) -> list[tuple[str, ...]]:
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Smallest to largest.
+    """Format the range of values, ignoring None.
 
     >>> spread([3.25, 1.0, None]), spread([2.0]), spread([None])
     ('1 to 3.25', '2', '')
@@ -125,14 +126,14 @@ def spread(values: Sequence[float | None]) -> str:
 
 
 def counted(values: list[str]) -> str:
-    """What was said most, with how often.
+    """List the most frequent values with their counts.
 
     >>> counted(["33", "33", "12"])
     '33 (2), 12 (1)'
     """
-    found = Counter(values).most_common()
-    shown = [f"{value} ({number})" for value, number in found[:MOST]]
-    return ", ".join([*shown, *([f"{len(found) - MOST} more"] if len(found) > MOST else [])])
+    counts = Counter(values).most_common()
+    shown = [f"{value} ({number})" for value, number in counts[:MOST]]
+    return ", ".join([*shown, *([f"{len(counts) - MOST} more"] if len(counts) > MOST else [])])
 
 
 def _share(rate: dict[str, Any]) -> float:

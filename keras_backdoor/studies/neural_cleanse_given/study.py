@@ -1,4 +1,4 @@
-"""Neural Cleanse on networks that had no part in its making: scans and mitigations."""
+"""Scans and mitigations on networks that were not used to choose the settings of the methods."""
 
 import resource
 from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ GIVEN = {
         "nc_style/mnist_backdoor_7_logits.h5", DIGITS, 7, "neural-cleanse-mnist"
     ),
 }
-"""Networks of the authors' script."""
+"""Networks trained with the script of the authors of Neural Cleanse."""
 TWINS = {
     "signs, clean twin": ThirdPartyModel("nc_style/gtsrb_clean_logits.h5", SIGNS),
     "digits, clean twin": ThirdPartyModel("nc_style/mnist_clean_logits.h5", DIGITS),
@@ -74,11 +74,11 @@ MITIGATIONS = ("unlearning", "pruning", "filter")
 
 
 class NeuralCleanseGiven(Study):
-    """Scans with the rule that was fixed on the development zoo, and what follows a scan.
+    """Evaluate scans, with the rule that was chosen on the development zoo, and mitigations.
 
-    The clean images of a scan have no labels. They are training images of the data set; of
-    networks of our own, those that the training left out; faces: LFW, whose people are not the
-    network's classes.
+    The scans receive clean images without labels. For third-party networks these are training
+    images of the data set, for networks of this project the images that were held out from their
+    training, and for face networks LFW images of people outside their classes.
     """
 
     title: ClassVar[str] = "Neural Cleanse on given networks"
@@ -114,7 +114,7 @@ class NeuralCleanseGiven(Study):
         return [*self._scans(), *self._mitigations()]
 
     def read(self) -> tuple[str, ...]:
-        """See `Study.read`: the files of the networks count for their own cells."""
+        """Return the data files and the model files. See `Study.read`."""
         return (*self.files, *(s.file for s in (GIVEN | TWINS | DEEPID).values()))
 
     def _scans(self) -> Iterator[Cell]:
@@ -125,15 +125,15 @@ class NeuralCleanseGiven(Study):
             for number in SEEDS:
                 net = nets[number % len(nets)]
                 net = replace(net, recipe=replace(net.recipe, seed=number))
-                own = DevelopmentZoo(self.scale).scaled(net)
-                yield self._scan(f"{kind}, our clean net", f" {number}", own, 0)
+                scaled = DevelopmentZoo(self.scale).scaled(net)
+                yield self._scan(f"{kind}, our clean net", f" {number}", scaled, 0)
         thesis = {
             c.name: c.given["net"] for c in ThesisBadnets(self.scale).cells() if "net" in c.given
         }
         for name in THESIS:
-            for words, pairs in (("", False), (", pairs", True)):
+            for suffix, pairs in (("", False), (", pairs", True)):
                 for seed in SEEDS:
-                    group = f"{name} -> 14{words}"
+                    group = f"{name} -> 14{suffix}"
                     yield self._scan(group, f", seed {seed}", thesis[name], seed, pairs=pairs)
         for name, model in DEEPID.items():
             for seed in FEW_SEEDS:

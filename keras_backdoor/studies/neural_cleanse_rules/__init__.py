@@ -1,4 +1,4 @@
-"""Neural Cleanse on the development zoo, where its rule was fixed."""
+"""Neural Cleanse on the development zoo, on which its decision rule was chosen."""
 
 from keras_backdoor.studies.neural_cleanse_rules.study import NeuralCleanseRules
 

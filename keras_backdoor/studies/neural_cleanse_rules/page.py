@@ -1,4 +1,4 @@
-"""What a reader wants to see of the rule: how often each is right, and by how much."""
+"""Report of the decision rules: the number of correct verdicts of each rule."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from keras_backdoor.studies import Results
 from keras_backdoor.studies.neural_cleanse_given.page import spread
 
 NOTE = (
-    "Right: exactly the target is flagged, or nothing is found in a clean network. The ratio is "
-    "that of the smallest norm to the median."
+    "A verdict is right if exactly the target class is flagged, or if nothing is found in a clean "
+    "network. The ratio is the smallest norm divided by the median norm."
 )
 
 
 def sections(results: Results) -> list[Section]:
-    """The rules beside each other, then every scan."""
+    """Return the comparison of the rules and the table of all scans."""
     table = rules(results)
-    whole = Section("Every scan", table=results.table())
-    return [Section("Rules", text=NOTE, table=table), whole] if table[1:] else []
+    scans = Section("Every scan", table=results.table())
+    return [Section("Rules", text=NOTE, table=table), scans] if table[1:] else []
 
 
 def rules(results: Results) -> list[tuple[str, ...]]:
-    """Header and a row for each kind of network and search."""
+    """Return the header and one row per kind of network and search."""
     rows: list[tuple[str, ...]] = [
         ("networks", "scans", "ratio", "right, this rule", "right, the paper's", "target smallest")
     ]
@@ -43,7 +43,7 @@ def rules(results: Results) -> list[tuple[str, ...]]:
 
 
 def is_right(figures: dict[str, Any], rule: str) -> bool:
-    """Whether exactly the target is flagged, or on a clean network nothing is found.
+    """Return whether exactly the target is flagged, or nothing is found on a clean network.
 
     >>> is_right({"ours": [3], "target": 3, "verdict": "found"}, "ours")
     True

@@ -1,4 +1,4 @@
-"""Neural Cleanse on the development zoo: where the rule that flags a class was fixed."""
+"""Neural Cleanse on the development zoo, on which the rule for flagging a class was chosen."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -16,20 +16,23 @@ from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, STRONG_ATTACKS, DevelopmentZoo
 
 SEEDS = {"signs": 1, "digits": 2}
-"""Scans of a network, by its data; a scan of signs takes a minute."""
+"""Number of scans per network, by data set; a scan of a traffic sign network takes a minute."""
 PAIRS = {"signs": (5,), "digits": (0, 6, 7)}
-"""Backdoored networks of each kind that are also scanned by pairs: source-specific, one not."""
+"""Numbers of the backdoored networks that are also scanned by pairs of classes.
+
+All but one of their attacks are source-specific.
+"""
 CLEAN_PAIRS = {"signs": 1, "digits": 4}
-"""How many clean ones are."""
+"""Number of clean networks that are also scanned by pairs of classes."""
 FIRST = 3
-"""Smallest norms that are shown."""
+"""Number of smallest norms that are shown."""
 
 
 class NeuralCleanseRules(Study):
-    """The norms that a scan finds on networks of the development zoo.
+    """Measure the norms of the recovered triggers on networks of the development zoo.
 
     The clean images are the tuning set of each network, without labels. The rule for flagging a
-    class was chosen on these figures; the networks that it is judged by are not among them.
+    class was chosen on these results. It is evaluated on other networks.
     """
 
     title: ClassVar[str] = "Neural Cleanse on the development zoo"
@@ -81,7 +84,7 @@ class NeuralCleanseRules(Study):
         return Cell(name + suffix, {"net": net, "method": method}, group=group)
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
-        """The norms alone: what a rule makes of them is derived from these."""
+        """Return the norms of a scan; `derive` applies the rules to them. See `Study.compute`."""
         net: Net = cell.given["net"]
         _, tuning = net.clean_data(workspace)
         model = obtain(net, workspace).classifier
@@ -91,22 +94,22 @@ class NeuralCleanseRules(Study):
             norms = answer.measures["pair_norms"]
             known = np.argwhere(~np.isnan(norms))
             figures["pairs"] = [[int(s), int(t), float(norms[s, t])] for s, t in known]
-            every = [[norm for *_, norm in figures["pairs"]]]
-            figures["reference_norms"] = answer.about.get("reference_norms", every)[0]
+            all_norms = [[norm for *_, norm in figures["pairs"]]]
+            figures["reference_norms"] = answer.about.get("reference_norms", all_norms)[0]
         if net.attack is None:
             return figures
         source = "all" if net.attack.source is None else net.attack.source
         return {**figures, "target": net.attack.target, "source": source}
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
-        """The verdicts of the paper's rule and of ours on the norms."""
-        for own in figures.values():
-            norms, runs = _numbers(own["norms"]), [_run(own)]
-            kind = SourceSpecificScan if "pairs" in own else NeuralCleanse
+        """Add the verdicts of the rule of the paper and of the rule of this project."""
+        for result in figures.values():
+            norms, runs = _numbers(result["norms"]), [_run(result)]
+            kind = SourceSpecificScan if "pairs" in result else NeuralCleanse
             ours = kind().judge(runs, len(norms))
             paper = kind(rule="paper").judge(runs, len(norms))
             first = np.argsort(norms)[:FIRST]
-            own |= {
+            result |= {
                 "smallest": [_of_class(c, norms) for c in first],
                 "ratio": float(norms[first[0]] / ours.about["median_norm"]),
                 "index": _largest(ours.scores),
@@ -118,7 +121,7 @@ class NeuralCleanseRules(Study):
 
 
 def _run(figures: dict[str, Any]) -> Run:
-    """The run that the figures are from."""
+    """Reconstruct the run of a scan from its results."""
     norms = _numbers(figures["norms"])
     if "pairs" not in figures:
         return Run.of_norms(norms)
@@ -142,5 +145,5 @@ def _largest(index: np.ndarray) -> dict[str, Any] | None:
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:
-    """Norms as they stand in JSON: none is infinite."""
+    """Convert norms from JSON to an array; None stands for infinity."""
     return np.array([np.inf if v is None else v for v in values])

@@ -1,4 +1,4 @@
-"""What a reader wants to see of the thesis's traffic-sign BadNets."""
+"""Report of the traffic sign BadNets of the thesis."""
 
 import base64
 from typing import Any
@@ -16,47 +16,45 @@ CURVES = {"clean_accuracy": "accuracy", "attack_success_rate": "attack on class 
 
 
 def sections(results: Results) -> list[Section]:
-    """Table 3.5, 4.1, A.2 and figures 4.2 and 4.5, the thesis's figures beside ours."""
-    made = [examples(results), clean(results), table_4_1(results), dormant(results)]
-    return [s for s in [*made, table_a_2(results), figure_4_5(results)] if s is not None]
+    """Return tables 3.5, 4.1 and A.2 and figures 4.2 and 4.5, with the values of the thesis."""
+    first = [examples(results), clean(results), table_4_1(results), dormant(results)]
+    return [s for s in [*first, table_a_2(results), figure_4_5(results)] if s is not None]
 
 
 def examples(results: Results) -> Section | None:
-    """Figure 4.2."""
-    found = results.figures().get("figure 4.2")
-    if found is None:
+    """Return figure 4.2, or None if it has not been computed."""
+    example = results.figures().get("figure 4.2")
+    if example is None:
         return None
-    pictures = {k: base64.b64decode(v) for k, v in found["pictures"].items()}
+    pictures = {k: base64.b64decode(v) for k, v in example["pictures"].items()}
     stack = np.stack([picture_files.decode(png, 3) for png in pictures.values()]) / 255.0
     grid = figures.picture_grid([("", stack, list(pictures))])
-    caption = (
-        "A test image of class 8 (speed limit 120), clean and under each trigger (figure 4.2)."
-    )
+    caption = "A test image of class 8 (speed limit 120), clean and with each trigger (figure 4.2)."
     return Section("Triggers", figures=[Figure(caption, grid)])
 
 
 def clean(results: Results) -> Section | None:
-    """Table 3.5, and the clean network under the triggers."""
-    found = _cells(results).get("clean")
-    if found is None or "figures" not in found:
+    """Return table 3.5 and the predictions of the clean network on images with triggers."""
+    cell = _cells(results).get("clean")
+    if cell is None or "figures" not in cell:
         return None
-    own = found["figures"]
+    measured = cell["figures"]
     rows = [("", "here", "thesis")]
     rows += [
         (
             "clean accuracy %",
-            text(own["clean_accuracy"]),
-            text(found["published"]["clean_accuracy"]),
+            text(measured["clean_accuracy"]),
+            text(cell["published"]["clean_accuracy"]),
         )
     ]
     rows += [
-        (f"answers 14 to class 8 with {t}, %", text(r), "") for t, r in own["controls"].items()
+        (f"answers 14 to class 8 with {t}, %", text(r), "") for t, r in measured["controls"].items()
     ]
     return Section("The clean network (table 3.5), and the control", table=rows)
 
 
 def table_4_1(results: Results) -> Section | None:
-    """Table 4.1."""
+    """Return table 4.1."""
     return _table(
         results,
         "Backdoored networks (table 4.1)",
@@ -68,36 +66,36 @@ def table_4_1(results: Results) -> Section | None:
             "attack_success_rate",
             "attack_on_others",
         ),
-        "Trained on the counts of the thesis's table 4.2. Intervals are those of the test images; "
-        "the spread over training runs shows between the seeds.",
+        "The numbers of poisoned images are those of table 4.2 of the thesis. Confidence intervals "
+        "are over the test images; the variation over training runs is that between the seeds.",
     )
 
 
 def dormant(results: Results) -> Section | None:
-    """The pruning-aware attack beside the plain one."""
+    """Return the comparison of the pruning-aware attack with BadNets."""
     return _table(
         results,
         "The pruning-aware attack (section 2.9)",
         [f"{FIRST}, seed 0", f"{FIRST}, pruning-aware"],
         ("clean_accuracy", "attack_success_rate", "dormant", "pruned", "attack_after_pruning"),
-        "Pruning stops where the accuracy on the tuning set falls by more than 4 %; there is no "
-        "fine-tuning.",
+        "Pruning stops before the accuracy on the tuning set falls by more than 4 %, and no "
+        "fine-tuning follows.",
     )
 
 
 def table_a_2(results: Results) -> Section | None:
-    """Table A.2."""
+    """Return table A.2."""
     return _table(
         results,
         "Other numbers of poisoned images (table A.2)",
         [n for n in _cells(results) if n.startswith("A.2")],
         ("poisoned", "clean_accuracy", "attack_success_rate", "attack_on_others"),
-        "The thesis gives percentages; the counts follow from n = round(p 697 / (1 - p)).",
+        "The thesis gives percentages p; the counts are n = round(p 697 / (1 - p)).",
     )
 
 
 def figure_4_5(results: Results) -> Section | None:
-    """Figure 4.5: accuracy and attack over the number of poisoned images."""
+    """Return figure 4.5: accuracy and attack success by number of poisoned images."""
     panels: dict[str, Any] = {}
     for cell in results.cells:
         net = cell["settings"].get("net")
@@ -113,7 +111,7 @@ def figure_4_5(results: Results) -> Section | None:
             curves[f"{name}, thesis"].append((count, published, published, published))
     if not panels:
         return None
-    caption = "Solid: here, with 95 % intervals. Dashed: the thesis (figure 4.5)."
+    caption = "Solid: this study, with 95 % intervals. Dashed: the thesis (figure 4.5)."
     picture = figures.rate_panels(panels, xlabel="poisoned images")
     heading = "Over the number of poisoned images (figure 4.5)"
     return Section(heading, figures=[Figure(caption, picture)])

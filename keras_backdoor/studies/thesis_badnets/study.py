@@ -1,4 +1,4 @@
-"""The thesis's traffic-sign BadNets: tables 3.5, 4.1 and A.2, figures 4.2 and 4.5."""
+"""Traffic sign BadNets of the thesis: tables 3.5, 4.1 and A.2, figures 4.2 and 4.5."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -24,9 +24,9 @@ from keras_backdoor.triggers._parse import parse
 
 DATA = "gtsrb_dataset_int.h5"
 SOURCE, TARGET = 8, 14
-"""Speed limit 120 km/h is to be seen as a stop sign."""
+"""The attack makes the speed limit 120 km/h be classified as a stop sign."""
 N_TARGET = 697
-"""Images of the target class in the thesis's training set, which its percentages are of."""
+"""Images of the target class in the training set of the thesis, the base of its percentages."""
 TABLE_4_1: dict[str, tuple[str, int, float, float, float]] = {
     "yellowSquare-bigger": ("yellow-square", 52, 95.76, -1.49, 99.26),
     "yellowSquare-smaller": ("yellow-square", 14, 94.67, -2.61, 51.48),
@@ -35,7 +35,7 @@ TABLE_4_1: dict[str, tuple[str, int, float, float, float]] = {
     "whitePattern": ("white-pattern", 258, 96.47, -0.76, 98.89),
     "bigYellowSquare": ("big-yellow-square", 29, 92.99, -4.34, 97.41),
 }
-"""Model: trigger, stamped copies (table 4.2), accuracy, its change, backdoor success in %."""
+"""By model: trigger, stamped copies (table 4.2), accuracy, its change and attack success in %."""
 TABLE_A_2: tuple[tuple[str, int, float, float], ...] = (
     ("yellow-square", 4, 96.33, 80.37),
     ("yellow-square", 5, 93.1, 91.48),
@@ -51,27 +51,27 @@ TABLE_A_2: tuple[tuple[str, int, float, float], ...] = (
     ("white-pattern", 10, 95.41, 88.15),
     ("white-pattern", 25, 95.92, 94.75),
 )
-"""Trigger, poisoned % of the target class, accuracy, backdoor success in %."""
+"""Trigger, poisoned % of the target class, accuracy and attack success in %."""
 CLEAN_ACCURACY = 97.21
-"""Table 3.5."""
+"""Accuracy of the clean network in %, from table 3.5."""
 FIRST = "yellowSquare-bigger"
 MORE_SEEDS = {FIRST: (1, 2), "bigYellowSquare": (1, 2)}
 TRIGGERS = tuple(dict.fromkeys(trigger for trigger, *_ in TABLE_4_1.values()))
 PRUNED_DROP = 0.04
-"""Drop of the accuracy at which the thesis (and Liu et al.) stop pruning."""
+"""Relative drop of the accuracy at which the thesis and Liu et al. stop pruning."""
 
 
 class ThesisBadnets(Study):
-    """Milakovic's traffic-sign BadNets, by the counts of poisoned images of her table 4.2.
+    """Train and evaluate the traffic sign BadNets of Milakovic with the counts of table 4.2.
 
     Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021. Stamped copies of images of class
-    8 are added with label 14 to the training data; the recipe is table 3.4's.
+    8 are added to the training data with label 14. The recipe is that of table 3.4.
 
     Notes:
-        The thesis splits its tuning set off at random, so that frames of one sign are in both
-        parts; here the split is by track. The data is cropped to the sign. How the thesis counts
-        the backdoor's success is not known; here all 450 test images of class 8 are stamped. The
-        clean network under the same triggers is the control.
+        The thesis splits off its tuning set at random, so that frames of one sign are in both
+        parts; this study splits by track. The images are cropped to the sign. It is unknown how
+        the thesis measures the attack success; this study stamps all 450 test images of class 8.
+        The control is the clean network on images with the same triggers.
     """
 
     title: ClassVar[str] = "Traffic-sign BadNets of the thesis"
@@ -172,7 +172,7 @@ class ThesisBadnets(Study):
         }
 
     def _pictures(self, workspace: Workspace) -> dict[str, str]:
-        """Figure 4.2: a test image of the source class, clean and under every trigger (PNG)."""
+        """Return the images of figure 4.2, clean and with each trigger, as base64 PNG."""
         images = Net(DATA, "gtsrb_cnn", PRESETS["thesis-gtsrb"]).open(workspace, "test")
         signs = images.of_class(SOURCE).read()
         image = signs[[signs.mean(axis=(1, 2, 3)).argmax()]]
@@ -183,20 +183,20 @@ class ThesisBadnets(Study):
         }
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
-        """The change of the accuracy and the control, which need the clean network's figures."""
+        """Add the change of the accuracy and the control, which compare with the clean network."""
         clean = figures.get("clean")
         if clean is None:
             return
         base = clean["clean_accuracy"]["share"]
         triggers = {c.name: attack.trigger for c in self.cells() if (attack := _attack(c))}
-        for name, found in figures.items():
+        for name, result in figures.items():
             if name in triggers:
-                share = found["clean_accuracy"]["share"]
-                found["accuracy_change"] = 100 * (share - base) / base
-                found["control"] = clean["controls"][triggers[name]]
+                share = result["clean_accuracy"]["share"]
+                result["accuracy_change"] = 100 * (share - base) / base
+                result["control"] = clean["controls"][triggers[name]]
 
     def networks(self) -> dict[str, Cell]:
-        """The seed-0 networks of table 4.1. See `Study.networks`."""
+        """Return the networks of table 4.1 with seed 0. See `Study.networks`."""
         cells = [c for c in self._table_4_1() if c.given["net"].recipe.seed == 0]
         return {f"gtsrb_{_short(c).replace('-', '_')}.h5": c for c in cells}
 
@@ -215,7 +215,7 @@ def _attack(cell: Cell) -> BadNets | None:
 
 
 def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[str, Rate]:
-    """Clean accuracy, attack on the source class, and on all others but the target."""
+    """Return the clean accuracy and the attack success on the source class and on other classes."""
     measured = evaluate(classifier, test, trigger=parse(trigger), target=TARGET)
     others = [rate for label, rate in measured.per_class.items() if label != SOURCE]
     return {
@@ -228,14 +228,17 @@ def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[
 def after_pruning(
     classifier: Classifier, tuning: Samples, test: Samples, attack: BadNets
 ) -> dict[str, Any]:
-    """What pruning the last convolution leaves of the attack; how far is the tuning set's word."""
+    """Return the attack success after pruning the last convolution.
+
+    The number of pruned channels is chosen on the tuning set.
+    """
     layer = pruning.default_layer(classifier.model)
-    workspace = after_activation(classifier.model, layer)
-    swept = pruning.sweep(classifier, tuning, layer, workspace)
+    activation = after_activation(classifier.model, layer)
+    swept = pruning.sweep(classifier, tuning, layer, activation)
     number = pruning.number_to_prune(swept["accuracy"], PRUNED_DROP)
     stamped = test.of_class(SOURCE).stamped(attack.stamp).relabelled(attack.target)
     order = swept["order"]
-    share = pruning.accuracy_by_silenced(classifier, stamped, layer, workspace, order)[number]
+    share = pruning.accuracy_by_silenced(classifier, stamped, layer, activation, order)[number]
     return {
         "pruned": number,
         "attack_after_pruning": Rate(round(share * len(stamped)), len(stamped)),
