@@ -521,7 +521,7 @@ def test_a_network_is_trained_once(small_signs: Workspace, monkeypatch) -> None:
     assert again.path == first.path
     assert again.card["sha256"] == again.classifier.sha256()
     rest, tuning = net.clean_data(small_signs)
-    assert len(rest) + len(tuning) == 2000
+    assert len(rest) + len(tuning) == 1000
     assert not {*zip(rest.labels, rest.track, strict=True)} & {
         *zip(tuning.labels, tuning.track, strict=True)
     }

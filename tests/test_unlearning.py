@@ -64,7 +64,8 @@ class TestUnlearning:
     def test_the_backdoor_is_unlearned(self, badnet, few, test_images) -> None:
         before = evaluate(badnet, test_images, trigger=STAMP, target=7)
         assert float(before.attack_success_rate) > 0.99
-        method = Unlearning(refinement=Refinement(searches=4), recipe=Recipe(batch_size=64))
+        searches = Refinement(searches=4, steps=50)
+        method = Unlearning(refinement=searches, averaged=3, recipe=Recipe(batch_size=64))
         answer = method(badnet, clean=few, found=scan(7))
         after = measured(answer, test_images)
         assert float(after.attack_success_rate) < 0.03
@@ -167,9 +168,12 @@ class TestUnlearning:
         part = Stamp(mask, whole.pattern)
         found = dataclasses.replace(scan(7), triggers={7: part})
         paper = measured(
-            Unlearning(rounds=1, refinement=ALONE)(badnet, clean=few, found=found), test_images
+            Unlearning(rounds=1, refinement=ALONE, averaged=3)(badnet, clean=few, found=found),
+            test_images,
         )
-        answer = Unlearning(refinement=Refinement(searches=4))(badnet, clean=few, found=found)
+        searches = Refinement(searches=4, steps=50)
+        method = Unlearning(refinement=searches, averaged=3)
+        answer = method(badnet, clean=few, found=found)
         ours = measured(answer, test_images)
         assert float(paper.attack_success_rate) > 0.3
         assert float(ours.attack_success_rate) < 0.05

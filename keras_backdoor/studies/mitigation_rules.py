@@ -59,7 +59,7 @@ class MitigationRules(Study):
             "alone": Unlearning(**{**short, "rounds": 1, "refinement": alone}),
             "unlearning": Unlearning(**short),
             "pruning_alone": NeuronPruning(refinement=alone),
-            "pruning": NeuronPruning(),
+            "pruning": NeuronPruning(**(SMOKE[NeuronPruning] if quick else {})),
             "filter": InputFilter(),
         }
         nets = DevelopmentZoo(self.scale).nets()

@@ -11,6 +11,7 @@ from keras_backdoor.defenses._recovered_triggers import Refinement
 from keras_backdoor.defenses.base import Defense
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.neural_cleanse.schedule import Schedule
+from keras_backdoor.defenses.neuron_pruning import NeuronPruning
 from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan
 from keras_backdoor.defenses.unlearning import Unlearning
 from keras_backdoor.evaluation import Evaluation, evaluate
@@ -31,6 +32,7 @@ SMOKE: dict[type, dict[str, Any]] = {
         "rounds": 1,
         "refinement": Refinement(steps=20, searches=2),
     },
+    NeuronPruning: {"refinement": Refinement(steps=20, searches=2)},
 }
 """Settings at smoke scale, which run every step; the results are meaningless."""
 SMALLEST = 8

@@ -158,7 +158,7 @@ class NeuralCleanseGiven(Study):
         scan = NeuralCleanse(**(SMOKE[NeuralCleanse] if quick else {"runs": 1}))
         methods = {
             "unlearning": Unlearning(**(SMOKE[Unlearning] if quick else {})),
-            "pruning": NeuronPruning(),
+            "pruning": NeuronPruning(**(SMOKE[NeuronPruning] if quick else {})),
             "filter": InputFilter(),
         }
         for name, subject in GIVEN.items():

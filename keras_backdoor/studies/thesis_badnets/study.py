@@ -135,7 +135,7 @@ class ThesisBadnets(Study):
         if self.scale == "full":
             return {"net": net, "test": None}
         smaller = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))
-        net = replace(net, attack=smaller, take=2000, recipe=replace(recipe, epochs=1))
+        net = replace(net, attack=smaller, take=1000, recipe=replace(recipe, epochs=1))
         return {"net": net, "test": 500}
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
