@@ -58,7 +58,7 @@ class NeuralCleanseRules(Study):
             self._cell(name, f", seed {seed}", net, self._method(NeuralCleanse, seed))
             for seed in range(max(SEEDS.values()))
             for name, net in nets.items()
-            if seed < SEEDS[name.partition(",")[0]]
+            if seed < SEEDS[_data_of(net)]
         ]
         names = [f"{kind}, backdoored {n}" for kind, numbers in PAIRS.items() for n in numbers]
         names += [
@@ -72,15 +72,14 @@ class NeuralCleanseRules(Study):
         return kind(**{**quick, "runs": 1, "seed": seed})
 
     def _cell(self, name: str, suffix: str, net: Net, method: InversionScan) -> Cell:
-        data = "signs" if net.data == SIGNS else "digits"
         if net.attack is None:
             kind = "clean"
         else:
             kind = "all classes to one" if net.attack.source is None else "one class to one"
-        strong = net.attack in STRONG_ATTACKS
+        strong = net.attack and net.attack.trigger in {a.trigger for a in STRONG_ATTACKS}
         longer = ", trained longer" if strong else ""
         pairs = ", searched by pairs" if isinstance(method, SourceSpecificScan) else ""
-        group = f"{data}, {kind}{longer}{pairs}"
+        group = f"{_data_of(net)}, {kind}{longer}{pairs}"
         return Cell(name + suffix, {"net": net, "method": method}, group=group)
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
@@ -118,6 +117,11 @@ class NeuralCleanseRules(Study):
                 "further": classes(ours.suspects),
                 "verdict": ours.verdict,
             }
+
+
+def _data_of(net: Net) -> str:
+    """Return signs or digits."""
+    return "signs" if net.data == SIGNS else "digits"
 
 
 def _run(figures: dict[str, Any]) -> Run:

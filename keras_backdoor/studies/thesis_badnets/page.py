@@ -10,7 +10,7 @@ from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.samples import picture_files
 from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.results import text
-from keras_backdoor.studies.thesis_badnets.study import FIRST
+from keras_backdoor.studies.thesis_badnets.study import FIGURE_4_2, TABLE_3_5
 
 CURVES = {"clean_accuracy": "accuracy", "attack_success_rate": "attack on class 8"}
 
@@ -23,10 +23,10 @@ def sections(results: Results) -> list[Section]:
 
 def examples(results: Results) -> Section | None:
     """Return figure 4.2, or None if it has not been computed."""
-    example = results.figures().get("figure 4.2")
-    if example is None:
+    cells = _cells(results, FIGURE_4_2)
+    if not cells:
         return None
-    pictures = {k: base64.b64decode(v) for k, v in example["pictures"].items()}
+    pictures = {k: base64.b64decode(v) for k, v in cells[0]["figures"]["pictures"].items()}
     stack = np.stack([picture_files.decode(png, 3) for png in pictures.values()]) / 255.0
     grid = figures.picture_grid([("", stack, list(pictures))])
     caption = "A test image of class 8 (speed limit 120), clean and with each trigger (figure 4.2)."
@@ -35,16 +35,16 @@ def examples(results: Results) -> Section | None:
 
 def clean(results: Results) -> Section | None:
     """Return table 3.5 and the predictions of the clean network on images with triggers."""
-    cell = _cells(results).get("clean")
-    if cell is None or "figures" not in cell:
+    cells = _cells(results, TABLE_3_5)
+    if not cells:
         return None
-    measured = cell["figures"]
+    measured, published = cells[0]["figures"], cells[0]["published"]
     rows = [("", "here", "thesis")]
     rows += [
         (
             "clean accuracy %",
             text(measured["clean_accuracy"]),
-            text(cell["published"]["clean_accuracy"]),
+            text(published["clean_accuracy"]),
         )
     ]
     rows += [
@@ -58,7 +58,7 @@ def table_4_1(results: Results) -> Section | None:
     return _table(
         results,
         "Backdoored networks (table 4.1)",
-        [n for n in _cells(results) if ", seed" in n],
+        _cells(results, "table 4.1"),
         (
             "poisoned",
             "clean_accuracy",
@@ -76,7 +76,7 @@ def dormant(results: Results) -> Section | None:
     return _table(
         results,
         "The pruning-aware attack (section 2.9)",
-        [f"{FIRST}, seed 0", f"{FIRST}, pruning-aware"],
+        [c for c in _cells(results) if "pruned" in c["figures"]],
         ("clean_accuracy", "attack_success_rate", "dormant", "pruned", "attack_after_pruning"),
         "Pruning stops before the accuracy on the tuning set falls by more than 4 %, and no "
         "fine-tuning follows.",
@@ -88,7 +88,7 @@ def table_a_2(results: Results) -> Section | None:
     return _table(
         results,
         "Other numbers of poisoned images (table A.2)",
-        [n for n in _cells(results) if n.startswith("A.2")],
+        _cells(results, "table A.2"),
         ("poisoned", "clean_accuracy", "attack_success_rate", "attack_on_others"),
         "The thesis gives percentages p; the counts are n = round(p 697 / (1 - p)).",
     )
@@ -122,15 +122,14 @@ def _names() -> list[str]:
 
 
 def _table(
-    results: Results, heading: str, names: list[str], keys: tuple[str, ...], note: str
+    results: Results, heading: str, cells: list[dict[str, Any]], keys: tuple[str, ...], note: str
 ) -> Section | None:
-    cells = _cells(results)
-    done = [cells[n] for n in names if "figures" in cells.get(n, {})]
-    if not done:
+    if not cells:
         return None
-    part = Results(results.about, {k: results.columns[k] for k in keys}, done)
+    part = Results(results.about, {k: results.columns[k] for k in keys}, cells)
     return Section(heading, text=note, table=part.table())
 
 
-def _cells(results: Results) -> dict[str, dict[str, Any]]:
-    return {c["name"]: c for c in results.cells}
+def _cells(results: Results, group: str | None = None) -> list[dict[str, Any]]:
+    """Return the finished cells, of one group or of all."""
+    return [c for c in results.cells if "figures" in c and group in (None, c["group"])]

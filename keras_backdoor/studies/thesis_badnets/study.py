@@ -55,6 +55,7 @@ TABLE_A_2: tuple[tuple[str, int, float, float], ...] = (
 CLEAN_ACCURACY = 97.21
 """Accuracy of the clean network in %, from table 3.5."""
 FIRST = "yellowSquare-bigger"
+FIGURE_4_2, TABLE_3_5 = "figure 4.2", "table 3.5"
 MORE_SEEDS = {FIRST: (1, 2), "bigYellowSquare": (1, 2)}
 TRIGGERS = tuple(dict.fromkeys(trigger for trigger, *_ in TABLE_4_1.values()))
 PRUNED_DROP = 0.04
@@ -98,11 +99,15 @@ class ThesisBadnets(Study):
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        examples = Cell("figure 4.2", {"pictures": TRIGGERS, "class": SOURCE, "image": "brightest"})
-        clean = Cell("clean", self._given(None, 0), {"clean_accuracy": CLEAN_ACCURACY})
-        return [examples, clean, *self._table_4_1(), *self._table_a_2(), self._pruning_aware()]
+        given = {"pictures": TRIGGERS, "class": SOURCE, "image": "brightest"}
+        examples = Cell("figure 4.2", given, group=FIGURE_4_2)
+        published = {"clean_accuracy": CLEAN_ACCURACY}
+        clean = Cell("clean", self._given(None, 0), published, group=TABLE_3_5)
+        models = [cell for *_, cell in self._table_4_1()]
+        return [examples, clean, *models, *self._table_a_2(), self._pruning_aware()]
 
-    def _table_4_1(self) -> Iterator[Cell]:
+    def _table_4_1(self) -> Iterator[tuple[str, int, Cell]]:
+        """(model, seed, cell) of each network."""
         for name, (trigger, count, accuracy, change, success) in TABLE_4_1.items():
             published = {
                 "clean_accuracy": accuracy,
@@ -113,18 +118,19 @@ class ThesisBadnets(Study):
                 given = self._given((trigger, count), seed)
                 if (name, seed) == (FIRST, 0):
                     given["pruned"] = True
-                yield Cell(f"{name}, seed {seed}", given, published)
+                yield name, seed, Cell(f"{name}, seed {seed}", given, published, group="table 4.1")
 
     def _table_a_2(self) -> Iterator[Cell]:
         for trigger, percent, accuracy, success in TABLE_A_2:
             count = number_for_share(percent / 100, N_TARGET)
             published = {"clean_accuracy": accuracy, "attack_success_rate": success}
-            yield Cell(f"A.2: {trigger} {percent} %", self._given((trigger, count), 0), published)
+            name = f"A.2: {trigger} {percent} %"
+            yield Cell(name, self._given((trigger, count), 0), published, group="table A.2")
 
     def _pruning_aware(self) -> Cell:
         given = self._given(TABLE_4_1[FIRST][:2], 0)
         given |= {"net": replace(given["net"], training=PruningAware()), "pruned": True}
-        return Cell(f"{FIRST}, pruning-aware", given)
+        return Cell(f"{FIRST}, pruning-aware", given, group="section 2.9")
 
     def _given(self, attack: tuple[str, int] | None, seed: int) -> dict[str, Any]:
         recipe = replace(PRESETS["thesis-gtsrb"], seed=seed)
@@ -197,16 +203,13 @@ class ThesisBadnets(Study):
 
     def networks(self) -> dict[str, Cell]:
         """Return the networks of table 4.1 with seed 0. See `Study.networks`."""
-        cells = [c for c in self._table_4_1() if c.given["net"].recipe.seed == 0]
-        return {f"gtsrb_{_short(c).replace('-', '_')}.h5": c for c in cells}
+        models = {name: cell for name, seed, cell in self._table_4_1() if seed == 0}
+        return {f"gtsrb_{name.replace('-', '_')}.h5": cell for name, cell in models.items()}
 
     def title_of(self, cell: Cell) -> str:
         """See `Study.title_of`."""
-        return f"GTSRB BadNet {_short(cell)}: speed limit 120 seen as a stop sign"
-
-
-def _short(cell: Cell) -> str:
-    return cell.name.partition(",")[0]
+        model = next(name for name, _, other in self._table_4_1() if other.name == cell.name)
+        return f"GTSRB BadNet {model}: speed limit 120 seen as a stop sign"
 
 
 def _attack(cell: Cell) -> BadNets | None:
