@@ -69,7 +69,7 @@ def test_the_seed_decides(dark: Samples) -> None:
         ({"target": 0, "count": 1, "fraction": 0.1}, "Exactly one"),
         ({"target": 1, "source": 1, "count": 1}, "other than the source"),
         ({"target": -1, "count": 1}, "Received: target=-1"),
-        ({"target": 0, "source": 9, "count": 1}, "Source class 9 is empty"),
+        ({"target": 0, "source": 9, "count": 1}, "lacks an image with label 9"),
         ({"target": 0, "source": 1, "count": 11}, "must lie in 1..10, .* Received: 11"),
         ({"target": 0, "count": 0}, r"must lie in 1\.\..* Received: 0"),
         ({"target": 0, "target_fraction": 1.0}, "between 0 and 1"),

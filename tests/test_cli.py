@@ -212,7 +212,7 @@ ERRORS = [
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--out", "x.csv",
       "--count", "1"), "written as .h5, .hdf5, .npz or a folder"),
     (("poison", DIGITS, "--trigger", "mnist-pixel", "--target", "0", "--source", "12", "--out",
-      "x.npz", "--count", "1"), "Source class 12 is empty"),
+      "x.npz", "--count", "1"), "lacks an image with label 12"),
     (("train", "nope", DIGITS, "--out", "m.h5"), "There is no 'nope' among the architectures"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.pb"), "must end in .h5 or .keras"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--recipe", "nope"), "no recipe 'nope'"),

@@ -136,7 +136,8 @@ def poison(
         )
     eligible = np.flatnonzero(labels != target if source is None else labels == source)
     if len(eligible) == 0:
-        raise BadInput(f"Source class {source} is empty: the data has no image with this label.")
+        missing = f"an image with label {source}" if source is not None else "another class"
+        raise BadInput(f"There is nothing to poison for target {target}: the data lacks {missing}.")
     number = _number_of_poisoned(labels, eligible, target, count, fraction, target_fraction)
     positions = np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
     stamped = samples.subset(positions).stamped(trigger, seed=seed).relabelled(target)

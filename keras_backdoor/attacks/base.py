@@ -1,7 +1,6 @@
 """Base classes of attacks: attacks on the training data, and attacks that control the training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,7 +76,7 @@ class Training:
         start: a network that has already been trained on the clean data, or None.
     """
 
-    build: Callable[[], Any]
+    build: Any
     samples: Samples
     recipe: Recipe
     is_poison: np.ndarray | None = None

@@ -206,7 +206,8 @@ def plain_dataset(file: Any, key: str, path: Path, kinds: str = "uif") -> Any:
         raise UnreadableFile(f"{path}: '{key}' is a link, which is not allowed in a data file.")
     data = file[key]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds:
-        raise UnreadableFile(f"{path}: '{key}' is not an array of numbers.")
+        accepted = "numbers or text of fixed length" if "S" in kinds else "numbers"
+        raise UnreadableFile(f"{path}: '{key}' is not an array of {accepted}.")
     if data.is_virtual or data.external:
         raise UnreadableFile(f"{path}: '{key}' is stored outside the file, which is not allowed.")
     return data

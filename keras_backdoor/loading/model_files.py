@@ -97,7 +97,7 @@ def build_classifier(
     """
     path = file.path
     unknown: list[str] = []
-    if file.config is not None and (architecture or classes):
+    if file.config is not None and (architecture is not None or classes is not None):
         raise BadInput(f"{path} contains an architecture: leave out --architecture and --classes.")
     if file.config is None:
         model = _from_architecture(file, weights, architecture, classes)
@@ -284,6 +284,8 @@ def _from_architecture(
             f"{known}."
         )
     module = discovery.module("architectures", architecture)
-    model = discovery.load("architectures", architecture)(classes or module.CLASSES)
+    model = discovery.load("architectures", architecture)(
+        module.CLASSES if classes is None else classes
+    )
     model_weights.fill_any(model, weights, str(file.path))
     return model
