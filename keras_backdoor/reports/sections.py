@@ -106,10 +106,10 @@ def _groups(answer: FlaggedSamples) -> list[tuple[str, ...]]:
 def _embedding(answer: FlaggedSamples) -> bytes:
     """Draw one panel per flagged group, or one panel of all samples."""
     assert answer.embedding is not None
-    panels = {"all": np.ones(len(answer.scores), bool)}
+    panels = {"all samples": np.ones(len(answer.scores), bool)}
     if answer.group_of is not None:
         names = [name for name, group in answer.groups.items() if group.flagged]
-        panels = {name: answer.group_of == name for name in names[:MOST_PANELS]} or panels
+        panels = {f"group {n}": answer.group_of == n for n in names[:MOST_PANELS]} or panels
     return figures.scatter_panels(
         {
             name: (answer.embedding[members, :2], answer.flagged[members])
