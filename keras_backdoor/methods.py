@@ -13,14 +13,14 @@ import time
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from keras_backdoor._internals import typed_settings
+from keras_backdoor._internals import identity, typed_settings
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor._safe.npz import Npz
 from keras_backdoor.answers import Answer, load_answer
@@ -49,6 +49,12 @@ class Need:
     labelled: bool = False
     with_origin: bool = False
     answer: type[Answer] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in EVIDENCE:
+            raise TypeError(f"There is no evidence {self.name!r}: use {', '.join(EVIDENCE)}")
+        if self.name not in IMAGES and (self.labelled or self.with_origin):
+            raise TypeError(f"{self.name} has no labels and no origins: only images have them")
 
     def __str__(self) -> str:
         notes = ["labeled"] if self.labelled else []
@@ -97,6 +103,7 @@ class Evidence:
     method: "Method[Any]"
     given: Mapping[str, Any]
     folder: Path | None = None
+    _parts: set[str] = field(default_factory=set)
 
     @property
     def train(self) -> Samples:
@@ -150,7 +157,13 @@ class Evidence:
 
         Returns:
             The arrays by name.
+
+        Raises:
+            TypeError: the run has already used this name.
         """
+        if name in self._parts:
+            raise TypeError(f"{type(self.method).__name__}.run uses the part {name!r} twice")
+        self._parts.add(name)
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.npz"
@@ -158,21 +171,26 @@ class Evidence:
             write_npz(path, compute())
         return dict(Npz(path))
 
-    def run(self, method: "Method[A]", *, model: Classifier | None = None, **changes: Any) -> A:
+    def run(self, method: "Method[A]", *, model: Any = None, **changes: Any) -> A:
         """Run another method on this evidence, with a separate folder for finished parts.
 
         Args:
             method: the other method, whose needs are checked.
             model: the model to examine; None uses the model of this evidence.
-            **changes: evidence that replaces or extends this evidence, for example `found`.
+            **changes: evidence that replaces or extends this evidence, for example `found`, in the
+                formats of a call.
 
         Returns:
             The answer of the other method.
         """
+        examined = self.model if model is None else Classifier.wrap(model)
         given = {**self.given, **changes}
-        method._check_needs(given)
+        if model is None and set(changes) <= {"found"}:
+            method._check_needs(given)
+        else:
+            examined, given = method._validated(examined, given)
         nested = None if self.folder is None else self.folder / "nested"
-        return method._answer(model or self.model, given, nested)
+        return method._answer(examined, given, nested)
 
 
 @dataclass(frozen=True)
@@ -184,7 +202,8 @@ class Method(ABC, Generic[A]):
 
     Attributes:
         answer: the type of the answer.
-        needs: the evidence that the method requires.
+        needs: the evidence that the method requires. Flagged samples and heatmaps are about the
+            first of train and incoming in this order, see `examined`.
         commands: the commands of the command line that offer the method: scan, audit, repair, guard
             or explain.
         default_for: the commands that use the method by default.
@@ -209,8 +228,15 @@ class Method(ABC, Generic[A]):
             for kind in typing.get_args(base):
                 if isinstance(kind, type) and issubclass(kind, Answer):
                     cls.answer = kind
+        if "run" in vars(cls) and not hasattr(cls, "answer"):
+            raise TypeError(f"{cls.__name__} must name its answer: Defense[FlaggedClasses], …")
         if "run" in vars(cls):
             cls.run = _with_evidence_check(vars(cls)["run"])  # type: ignore[method-assign]
+
+    @classmethod
+    def examined(cls) -> str | None:
+        """The data that the answer is about: the first of train and incoming in `needs`."""
+        return next((n.name for n in cls.needs if n.name in ("train", "incoming")), None)
 
     @abstractmethod
     def run(self, evidence: Evidence) -> A:
@@ -248,34 +274,41 @@ class Method(ABC, Generic[A]):
         Raises:
             BadInput: evidence is missing or does not fit the model.
         """
-        images = {"train": train, "clean": clean, "incoming": incoming}
-        given: dict[str, Any] = {
-            name: Samples.wrap(data) for name, data in images.items() if data is not None
-        }
-        if found is not None:
-            given["found"] = found
-        if reference is not None:
-            given["reference"] = reference
-        self._check_needs(given)
-        classifier = Classifier.wrap(model, input_range=input_range)
-        for samples in _images(given).values():
-            classifier.check(samples)
-        labelled = next((s for s in _images(given).values() if s.labels is not None), None)
-        if _images(given):
-            classifier = classifier.with_range(labelled)
-        if reference is not None:
-            other = Classifier.wrap(reference)
-            given["reference"] = other.with_range(labelled) if _images(given) else other
+        named = {"train": train, "clean": clean, "incoming": incoming}
+        named |= {"found": found, "reference": reference}
+        classifier, given = self._validated(
+            Classifier.wrap(model, input_range=input_range),
+            {name: value for name, value in named.items() if value is not None},
+        )
         return self._answer(classifier, given, None if workdir is None else Path(workdir))
+
+    def _validated(
+        self, model: Classifier, named: Mapping[str, Any]
+    ) -> tuple[Classifier, dict[str, Any]]:
+        """Convert the evidence, and check that it meets the needs and fits the model.
+
+        Returns:
+            (model, given): the model with a known input range, and name -> Samples, Answer or
+            Classifier.
+        """
+        given = {n: Samples.wrap(data) if n in IMAGES else data for n, data in named.items()}
+        self._check_needs(given)
+        images = _images(given).values()
+        for samples in images:
+            model.check(samples)
+        labelled = next((s for s in images if s.labels is not None), None)
+        model = model.with_range(labelled) if images else model
+        if "reference" in given:
+            other = Classifier.wrap(given["reference"])
+            given["reference"] = other.with_range(labelled) if images else other
+        return model, given
 
     def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:
         """Load the answer from the work folder, or compute it from validated evidence."""
         start = time.perf_counter()
         about = self._about(model, given)
-        key = _key({**about, "revision": self.revision, "package": version("keras_backdoor")})
-        folder = None if workdir is None else workdir / key
-        names = [need.name for need in self.needs]
-        examined = next((given[n] for n in ("incoming", "train") if n in names), None)
+        folder = None if workdir is None else workdir / self._key(model, given, about)
+        examined = given.get(self.examined() or "")
         if folder is not None and (folder / "answer" / "answer.json").exists():
             saved: Any = load_answer(folder / "answer").completed(model, examined)
             return saved
@@ -293,8 +326,23 @@ class Method(ABC, Generic[A]):
         return answer
 
     def _check_needs(self, given: Mapping[str, Any]) -> None:
+        if unknown := set(given) - set(EVIDENCE):
+            raise TypeError(f"There is no evidence {unknown}: use {', '.join(EVIDENCE)}")
+        if not isinstance(given.get("found"), Answer | None):
+            raise BadInput(
+                "found must be the answer of an earlier method. Received: "
+                f"{type(given['found']).__name__}"
+            )
         for need in self.needs:
             need.check(given.get(need.name), type(self).__name__)
+
+    def _key(self, model: Classifier, given: Mapping[str, Any], about: dict[str, Any]) -> str:
+        """A name for the folder of finished parts that covers all inputs and all settings."""
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+        reference = given.get("reference")
+        rejects = [model.reject_class, reference and reference.reject_class]
+        identity.add_value(digest, (self, *rejects, version("keras_backdoor")))
+        return digest.hexdigest()[:16]
 
     def _about(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:
         packages = ("keras", "tensorflow", "numpy")
@@ -327,8 +375,3 @@ def _with_evidence_check(run: Callable[..., Any]) -> Callable[..., Any]:
         return run(self, evidence)
 
     return checked
-
-
-def _key(about: dict[str, Any]) -> str:
-    content = json.dumps(about, sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]

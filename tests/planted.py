@@ -6,14 +6,20 @@ detects the checkerboard, a neuron that collects it, and a weight to the target.
 where the backdoor is, it works on all images, and it costs no clean accuracy.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.answers import FlaggedClasses, FlaggedSamples
+from keras_backdoor.answers import (
+    Answer,
+    FlaggedClasses,
+    FlaggedSamples,
+    Heatmaps,
+    RepairedModel,
+)
 from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.attacks.base import Poisoned
 from keras_backdoor.evaluation import Evaluation, evaluate
@@ -98,12 +104,35 @@ class PlantedTask:
         is_poison = self.poisoned.is_poison
         return FlaggedSamples(scores=is_poison.astype(float), flagged=is_poison)
 
+    @cached_property
+    def repair(self) -> RepairedModel:
+        """An earlier repair without the backdoor."""
+        return RepairedModel(model=self.twin.model, input_range=(0, 1))
+
+    @cached_property
+    def maps(self) -> Heatmaps:
+        """An earlier explanation of one image, which shows the trigger."""
+        mask = np.asarray(TRIGGER.support(14, 14), float)
+        return Heatmaps(maps=mask[None], labels=np.array([TARGET]))
+
+    def found(self, kind: type[Answer] | None) -> Answer:
+        """The earlier answer of a type."""
+        if kind is FlaggedSamples:
+            return self.audit
+        if kind is RepairedModel:
+            return self.repair
+        return self.maps if kind is Heatmaps else self.scan
+
     def evidence(self, name: str) -> object:
         given = {"train": self.poisoned.samples, "clean": self.clean, "incoming": self.incoming}
         return {**given, "reference": self.twin}[name]
 
     def measure(self, model: Classifier) -> Evaluation:
         return evaluate(model, self.test, trigger=TRIGGER, target=TARGET)
+
+
+def cameras_of(number: int) -> np.ndarray:
+    return np.array([f"camera {i % 4}" for i in range(number)])
 
 
 def make_task() -> PlantedTask:
@@ -124,12 +153,13 @@ def make_task() -> PlantedTask:
     pixels = np.where(
         is_triggered[:, None, None, None], TRIGGER.apply(arriving.read()), arriving.read()
     )
+    clean = digits("train", 5000).take(1000, seed=9).in_memory()
     return PlantedTask(
         twin=twin,
         model=model,
-        clean=digits("train", 5000).take(1000, seed=9).in_memory(),
+        clean=replace(clean, origin=cameras_of(len(clean))),
         test=digits("test", 1000),
         poisoned=Poisoned(marked, poisoned.is_poison, poisoned.rows),
-        incoming=Samples(pixels),
+        incoming=Samples(pixels, arriving.labels, origin=cameras_of(400)),
         is_triggered=is_triggered,
     )

@@ -19,12 +19,14 @@ MARKER = ".keras_backdoor"
 """Empty file in every folder that is written, so that --force never replaces another folder."""
 
 
-def check_output(path: Path | str, *, force: bool = False) -> Path:
+def check_output(path: Path | str, *, force: bool = False, folder: bool | None = None) -> Path:
     """Check that a path can be written, before a long computation starts.
 
     Args:
         path: the file or folder to write.
         force: whether an existing file or folder may be replaced.
+        folder: whether a folder or a file is written, which never replaces the other kind; None
+            if either may be written.
 
     Returns:
         The path.
@@ -38,6 +40,9 @@ def check_output(path: Path | str, *, force: bool = False) -> Path:
         raise BadInput(f"{path} is not a valid name for a file or folder.")
     if path.exists() and not force:
         raise BadInput(f"{path} exists already; pass --force (force=True) to replace it.")
+    if path.exists() and folder is not None and path.is_dir() != folder:
+        kinds = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise BadInput("{} is {} and is not replaced by {}.".format(path, *kinds))
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -79,6 +84,7 @@ def writing(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     with scratch(f".{path.name}.", path.parent) as folder:
         partial = folder / path.name
         yield partial
+        check_output(path, force=force, folder=partial.is_dir())
         if partial.is_dir():
             (partial / MARKER).touch()
         if path.is_dir() or partial.is_dir():

@@ -32,6 +32,10 @@ class Plot:
     marked: int | None = None
     marked_label: str = ""
 
+    def arrays(self) -> set[str]:
+        """The names of the arrays that the plot needs."""
+        return {*self.series.values(), *filter(None, [self.order])}
+
     def as_dict(self) -> dict[str, Any]:
         """The plot as a dictionary that can be written as JSON."""
         return asdict(self)

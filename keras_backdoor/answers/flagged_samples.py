@@ -82,6 +82,12 @@ class FlaggedSamples(Answer):
                     f"{len(self.scores)}"
                 )
 
+        if self.embedding is not None and (self.embedding.ndim != 2 or self.embedding.shape[1] < 2):
+            raise BadInput(
+                "embedding must have shape (n, d) with d of 2 or more. Received: "
+                f"{self.embedding.shape}"
+            )
+
     @property
     def verdict(self) -> str:
         """Inconclusive if the method cannot decide, found if a sample is flagged, else nothing."""

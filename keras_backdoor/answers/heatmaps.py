@@ -52,6 +52,8 @@ class Heatmaps(Answer):
                 "maps must have shape (n, h, w), with one label for each. Received: "
                 f"{self.maps.shape}, {len(self.labels)} labels"
             )
+        if not np.isfinite(self.maps).all() and not self.inconclusive:
+            raise BadInput("maps must be finite, unless the answer says why it is inconclusive.")
         if self.top is None:
             parts = np.array([strongest_part(m) for m in self.maps]).reshape(self.maps.shape)
             object.__setattr__(self, "top", parts)
@@ -73,8 +75,13 @@ class Heatmaps(Answer):
 
     def completed(self, model: Classifier, samples: Samples | None) -> Self:
         """A copy with the explained images and the model's predictions for them."""
-        if samples is None or len(samples) != len(self.maps):
+        if samples is None:
             return self
+        if (len(samples), *samples.images.shape[1:3]) != self.maps.shape:
+            raise TypeError(
+                f"Maps of the shape {self.maps.shape} were given for images of the shape "
+                f"{samples.images.shape}"
+            )
         return replace(self, pictures=samples.as_bytes(), predicted=model.predict(samples))
 
     def facts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from keras_backdoor._safe.files import sha256, write_json
 from keras_backdoor.answers._plots import Plot
 from keras_backdoor.answers.base import Answer
+from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
 
@@ -31,6 +32,11 @@ class RepairedModel(Answer):
     reject_class: int | None = None
     history: dict[str, np.ndarray] = field(default_factory=dict)
     plots: tuple[Plot, ...] = ()
+
+    def __post_init__(self) -> None:
+        for plot in self.plots:
+            if missing := plot.arrays() - set(self.history):
+                raise BadInput(f"The plot '{plot.title}' needs {missing} in the history.")
 
     @property
     def verdict(self) -> str:

@@ -134,6 +134,9 @@ def poison(
             f"target must be a class other than the source. Received: target={target}, "
             f"source={source}"
         )
+    known = max(int(labels.max()) + 1, len(samples.class_names or ()))
+    if target >= known:
+        raise BadInput(f"target must be one of the {known} classes. Received: target={target}")
     eligible = np.flatnonzero(labels != target if source is None else labels == source)
     if len(eligible) == 0:
         missing = f"an image with label {source}" if source is not None else "another class"

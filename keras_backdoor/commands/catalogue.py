@@ -27,11 +27,15 @@ def describe(name: str | None = None) -> list[Block]:
     Raises:
         BadInput: if there is no entry with this name.
     """
-    if name is not None:
-        return [_one(name)]
     from keras_backdoor.training import PRESETS as RECIPES
     from keras_backdoor.triggers._parse import PRESETS
 
+    if name is not None:
+        if name in PRESETS:
+            return [(name, [("what", "a trigger preset"), ("trigger", PRESETS[name])])]
+        if name in RECIPES:
+            return [(name, [("what", "a recipe of training"), *_settings_of_recipe(RECIPES[name])])]
+        return [_one(name)]
     blocks = [(title, _rows(folder)) for folder, title in FOLDERS.items()]
     recipes = [(k, repr(v)) for k, v in RECIPES.items()]
     return [
@@ -57,19 +61,29 @@ def _rows(folder: str) -> list[tuple[str, str]]:
 
 def _one(name: str) -> Block:
     for folder in FOLDERS:
-        if folder != "datasets" and name.replace("-", "_") in discovery.keys(folder):
-            entry = discovery.load(folder, name)
-            break
+        if name.replace("-", "_") not in discovery.keys(folder):
+            continue
+        if folder == "datasets":
+            module = discovery.module(folder, name)
+            return name, [("what", module.FORM), ("details", inspect.getdoc(module.read) or "")]
+        entry = discovery.load(folder, name)
+        break
     else:
         raise BadInput(f"There is no '{name}'; run 'methods' without a name to list all entries.")
     rows = [("what", _summary(entry))]
     if paper := getattr(entry, "paper", ""):
         rows.append(("paper", paper))
+    if commands := getattr(entry, "commands", ()):
+        rows.append(("commands", ", ".join(commands)))
     if needs := getattr(entry, "needs", ()):
         rows.append(("needs", ", ".join(map(str, needs))))
     if isinstance(entry, type) and dataclasses.is_dataclass(entry):
         rows += _settings_of(entry)
     return name, rows
+
+
+def _settings_of_recipe(recipe: Any) -> list[tuple[str, str]]:
+    return [(field.name, str(getattr(recipe, field.name))) for field in dataclasses.fields(recipe)]
 
 
 def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:

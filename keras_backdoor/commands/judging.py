@@ -119,6 +119,9 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             "clean": (clean_split, clean_take),
             "incoming": (incoming_split, incoming_take),
         }
+        for kind, path in paths.items():
+            if path is None and own[kind] != (None, None):
+                raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
         several = sum(path is not None for path in paths.values()) > 1
         data = {
             kind: (path, common.for_kind(*own[kind], several=several))
@@ -153,8 +156,15 @@ class Results:
 
     def check(self) -> None:
         """Raise `BadInput` if an output cannot be written; called before long work."""
-        for path in filter(None, (self.out, self.report, self.json, self.write_clean)):
-            check_output(path, force=self.force)
+        kinds = (
+            (self.out, True),
+            (self.report, True),
+            (self.json, False),
+            (self.write_clean, None),
+        )
+        for path, folder in kinds:
+            if path:
+                check_output(path, force=self.force, folder=folder)
 
     def write(self, answer: Any) -> None:
         """Write the requested outputs of an answer."""
@@ -180,6 +190,8 @@ def _answer(
     from keras_backdoor import answers
 
     results.check()
+    if results.write_clean:
+        _check_copy(method, data, results.write_clean)
     classifier = open_model(model, *opening)
     evidence = {
         kind: options.open(path, classifier.image_shape, PREFERRED[kind])
@@ -197,7 +209,7 @@ def _answer(
     )
     results.write(answer)
     if results.write_clean:
-        _write_clean(method, answer, data, results)
+        _write_clean(method, answer, data, results.write_clean, results.force)
     if answer.verdict == "repaired":
         saved = results.out or "DIR (write it with --out DIR)"
         console.out.print(
@@ -206,21 +218,31 @@ def _answer(
     raise typer.Exit(console.EXIT[answer.verdict])
 
 
+def _check_copy(method: Any, data: dict[str, tuple[Path, DataOptions]], out: Path) -> None:
+    """Raise `BadInput` if the examined data cannot be copied; called before long work."""
+    from keras_backdoor import datasets
+
+    kind = method.examined()
+    if kind is None:
+        raise BadInput(f"{type(method).__name__} flags no images of --train: omit --write-clean.")
+    if kind in data:
+        datasets.check_copy(data[kind][0], out)
+
+
 def _write_clean(
-    method: Any, answer: Any, data: dict[str, tuple[Path, DataOptions]], results: Results
+    method: Any, answer: Any, data: dict[str, tuple[Path, DataOptions]], out: Path, force: bool
 ) -> None:
     """Write a copy of the examined data without the flagged images."""
     from keras_backdoor import datasets
 
-    assert results.write_clean is not None
-    kind = next(n.name for n in method.needs if n.name in ("incoming", "train"))
+    kind = method.examined()
     path, options = data[kind]
     datasets.copy_without(
         path,
-        results.write_clean,
+        out,
         answer.flagged_rows,
-        force=results.force,
+        force=force,
         split=options.split,
         prefer=PREFERRED[kind],
     )
-    console.out.print(f"without the flagged images: {results.write_clean}", soft_wrap=True)
+    console.out.print(f"without the flagged images: {out}", soft_wrap=True)

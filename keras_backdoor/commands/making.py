@@ -77,7 +77,6 @@ def poison(
     force: Force = False,
 ) -> None:
     """Poison a data set and write the ground truth to a separate file."""
-    import numpy as np
 
     from keras_backdoor import datasets
     from keras_backdoor._safe.files import check_output, write_npz
@@ -99,10 +98,9 @@ def poison(
     options = DataOptions(split, take, seed, size, value_range=value_range)
     clean = options.open(data, None, "train")
     poisoned = chosen.poison(clean, seed=seed)
-    datasets.save(out, poisoned.samples, split="train", force=force)
-    # Reading a folder returns the images class by class, so the truth is sorted in that order.
+    order = datasets.order_when_read(out, poisoned.samples)
+    datasets.save(out, poisoned.samples.subset(order), split="train", force=force)
     labels = poisoned.samples.known_labels
-    order = np.argsort(labels, kind="stable") if out.is_dir() else np.arange(len(labels))
     facts = {"is_poison": poisoned.is_poison[order], "labels": labels[order], "rows": poisoned.rows}
     write_npz(truth, facts, force=force)
     number = int(poisoned.is_poison.sum())
@@ -295,6 +293,10 @@ def evaluate(
             raise BadInput(
                 "Pass --test to evaluate a model or --truth to evaluate an audit, not both."
             )
+        selection = (split, take, size, value_range)
+        others = (*selection, trigger, target, source, architecture, classes, input_range)
+        if any(option is not None for option in others):
+            raise BadInput("--truth evaluates a saved audit as it is: omit the other options.")
         measured = _evaluate_audit(model, truth)
     else:
         if test is None:

@@ -3,6 +3,6 @@
 Every layout is a module with `FORM`, `ENDINGS`, `matches`, `read` and `write`.
 """
 
-from keras_backdoor.datasets.base import copy_without, open, save
+from keras_backdoor.datasets.base import check_copy, copy_without, open, order_when_read, save
 
-__all__ = ["copy_without", "open", "save"]
+__all__ = ["check_copy", "copy_without", "open", "order_when_read", "save"]

@@ -98,13 +98,38 @@ def save(path: Path | str, samples: Samples, *, split: str = "train", force: boo
         BadInput: the ending is unknown, or the path exists and `force` is not set.
     """
     path = Path(path)
+    layout = _layout_of_ending(path)
+    with writing(path, force=force) as partial:
+        layout.write(partial, samples, split)
+    return path
+
+
+def _layout_of_ending(path: Path) -> ModuleType:
     endings = {ending: layout for layout in layouts() for ending in layout.ENDINGS}
     if path.suffix not in endings:
         known = ", ".join(filter(None, endings))
         raise BadInput(f"Data is written as {known} or a folder. Received: {path}")
-    with writing(path, force=force) as partial:
-        endings[path.suffix].write(partial, samples, split)
-    return path
+    return endings[path.suffix]
+
+
+def order_when_read(path: Path | str, samples: Samples) -> np.ndarray:
+    """The order in which samples that are saved to `path` are read again.
+
+    A folder is read class by class, and within a class by origin. Samples that are saved in this
+    order keep it.
+
+    Args:
+        path: the path given to `save`.
+        samples: the samples to save.
+
+    Returns:
+        (n,) the positions of the samples.
+    """
+    layout = _layout_of_ending(Path(path))
+    if hasattr(layout, "order_when_read"):
+        order: np.ndarray = layout.order_when_read(samples)
+        return order
+    return np.arange(len(samples))
 
 
 def copy_without(
@@ -123,7 +148,20 @@ def copy_without(
         The path of the copy.
 
     Raises:
-        BadInput: the layout does not support copying, or `out` has another ending.
+        BadInput: the layout does not support copying, `out` has another ending or is the data
+            itself, or no image would be left.
+    """
+    layout = check_copy(path, out)
+    with writing(out, force=force) as partial:
+        layout.copy_without(Path(path), partial, np.asarray(rows, np.int64), Request(**options))
+    return Path(out)
+
+
+def check_copy(path: Path | str, out: Path | str) -> ModuleType:
+    """Check that `copy_without` can copy data to a path, and return the layout of the data.
+
+    Raises:
+        BadInput: see `copy_without`.
     """
     path, out = existing(path, "data"), Path(out)
     layout = next((x for x in layouts() if x.matches(path)), None)
@@ -132,9 +170,18 @@ def copy_without(
     if out.suffix != path.suffix:
         form = f"a name with the ending {path.suffix}" if path.suffix else "the name of a folder"
         raise BadInput(f"The copy has the layout of {path}: give {form}. Received: {out}")
-    with writing(out, force=force) as partial:
-        layout.copy_without(path, partial, np.asarray(rows, np.int64), Request(**options))
-    return out
+    data, copy = path.resolve(), out.resolve()
+    if copy == data or data in copy.parents or copy in data.parents:
+        raise BadInput(
+            f"The data itself is never changed: write the copy to another path than {out}."
+        )
+    return layout
+
+
+def check_remaining(number: int, path: Path) -> None:
+    """Raise `BadInput` if a copy would contain no image."""
+    if number == 0:
+        raise BadInput(f"Every image of {path} would be left out: there is nothing to copy.")
 
 
 def layouts() -> list[ModuleType]:
@@ -238,6 +285,7 @@ def copy_hdf5(path: Path, out: Path, dropped: Sequence[str], rows: np.ndarray, n
     import h5py
 
     remaining = np.setdiff1d(np.arange(number), rows)
+    check_remaining(len(remaining), path)
     with hdf5(path) as file, h5py.File(out, "w") as copy:
         for name, value in file.attrs.items():
             copy.attrs[name] = value

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_backdoor._safe.archives import read_member
 from keras_backdoor._safe.files import sha256
-from keras_backdoor.datasets.base import LAST, Request, choose_split
+from keras_backdoor.datasets.base import LAST, Request, check_remaining, choose_split
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.samples.images import EncodedImages
@@ -83,17 +83,23 @@ def _tree(path: Path, names: list[str], request: Request) -> Tree:
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
-    """Copy the folder or zip archive without the images in `rows` of one split."""
+    """Copy the folder or zip archive without the images in `rows` of one split.
+
+    A copy of a folder has all its other files, but no symbolic links. A copy of an archive has its
+    other images only.
+    """
     if path.is_file() and _is_picture(path.name):
         raise BadInput(f"{path} is a single image: the copy would be empty.")
     names, content = _folder(path) if path.is_dir() else _archive(path)
     chosen = [name for name, _ in _tree(path, names, request)]
     left_out = {chosen[row] for row in rows}
+    check_remaining(len(chosen) - len(left_out), path)
     if path.is_dir():
-        for name in names:
-            if name not in left_out:
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path).as_posix()
+            if file.is_file() and not file.is_symlink() and name not in left_out:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path / name, out / name)
+                shutil.copyfile(file, out / name)
         return
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
@@ -133,20 +139,34 @@ def _split(path: Path, tree: Tree, request: Request) -> Tree:
     return tree
 
 
+def order_when_read(samples: Samples) -> np.ndarray:
+    """See `keras_backdoor.datasets.order_when_read`: by class, by origin, then as given."""
+    folders = _folders(samples)
+    return np.array(sorted(range(len(samples)), key=folders.__getitem__))
+
+
 def write(path: Path, samples: Samples, split: str) -> None:
-    """Write PNG files into one folder per class."""
-    names = samples.class_names or [str(c) for c in range(int(samples.known_labels.max()) + 1)]
-    width = max(map(len, names))
+    """Write PNG files into one folder per class and, if there are origins, per origin."""
     low, high = samples.value_range or (0.0, 255.0)
-    for index, label in enumerate(samples.known_labels):
-        name = names[label] if samples.class_names else names[label].zfill(width)
-        folder = path / split / name
-        if samples.origin is not None:
-            folder /= plain_name(str(samples.origin[index]))
+    for index, parts in enumerate(_folders(samples)):
+        folder = path.joinpath(split, *parts)
         folder.mkdir(parents=True, exist_ok=True)
         pixels = (samples.read(index, index + 1)[0].astype(float) - low) / (high - low) * 255
         picture = np.round(pixels).astype(np.uint8)
         (folder / f"{index:06d}.png").write_bytes(picture_files.encode(picture))
+
+
+def _folders(samples: Samples) -> list[tuple[str, ...]]:
+    """The names of the folders of each image: its class and, if there is one, its origin."""
+    names = samples.class_names or [str(c) for c in range(int(samples.known_labels.max()) + 1)]
+    width = 0 if samples.class_names else max(map(len, names))
+    classes: list[tuple[str, ...]] = [
+        (names[label].zfill(width),) for label in samples.known_labels
+    ]
+    if samples.origin is None:
+        return classes
+    origins = [plain_name(str(origin)) for origin in samples.origin]
+    return [(*name, origin) for name, origin in zip(classes, origins, strict=True)]
 
 
 def plain_name(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor._safe.npz import Npz
-from keras_backdoor.datasets.base import Request, choose_split
+from keras_backdoor.datasets.base import Request, check_remaining, choose_split
 from keras_backdoor.errors import UnreadableFile
 from keras_backdoor.samples import Samples
 
@@ -54,5 +54,7 @@ def write(path: Path, samples: Samples, split: str) -> None:
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
     """Copy the archive without the images in `rows` of one split."""
     archive = Npz(path)
-    own = set(_keys(archive, path, request).values())
+    keys = _keys(archive, path, request)
+    own = set(keys.values())
+    check_remaining(len(archive[next(iter(keys.values()))]) - len(np.unique(rows)), path)
     write_npz(out, {n: np.delete(archive[n], rows, 0) if n in own else archive[n] for n in archive})

@@ -137,7 +137,10 @@ class GoodNet(Defense[RepairedModel]):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.repair, Defense) and self.repair.answer is RepairedModel):
-            raise BadInput(f"repair must be a method that repairs. Received: {self.repair!r}")
+            raise BadInput(
+                "repair must be a method that repairs, such as FinePruning(); the command line can "
+                f"only change its settings (repair.NAME=VALUE). Received: {self.repair!r}"
+            )
 
     def run(self, evidence: Evidence) -> RepairedModel:
         """See `Method.run`."""

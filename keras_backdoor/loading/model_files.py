@@ -201,6 +201,8 @@ def read_card(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _refuse_other_formats(path: Path) -> None:
+    if (path / "answer.json").is_file():
+        raise UnreadableFile(f"{path} is a saved answer that contains no model.")
     if path.is_dir():
         kind = "a SavedModel" if (path / "saved_model.pb").exists() else "a folder"
         raise UnreadableFile(

@@ -145,7 +145,9 @@ class Samples:
 
     def take(self, amount: float, *, seed: int = 0) -> "Samples":
         """Select images at random: a number of them, or a share if `amount` is below 1."""
-        number = round(amount * len(self)) if 0 < amount < 1 else int(amount)
+        number = 0
+        if np.isfinite(amount):
+            number = round(amount * len(self)) if 0 < amount < 1 else int(amount)
         if not 1 <= number <= len(self):
             raise BadInput(
                 f"take needs a share below 1 or a number from 1 to {len(self)}. "

@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor._internals import identity
 from keras_backdoor.errors import BadInput
 
 COLORS = {
@@ -57,7 +56,9 @@ class Trigger(ABC):
         """
         digest = hashlib.sha256()
         try:
-            _hash(digest, self)
+            if not dataclasses.is_dataclass(self):
+                raise TypeError("no settings: make it a frozen dataclass")
+            identity.add_value(digest, self)
         except TypeError as error:
             raise TypeError(
                 f"{type(self).__name__} has {error}, which has no fingerprint: use numbers, text, "
@@ -259,32 +260,6 @@ def _channels(pattern: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1:
         return pattern[..., :3].mean(axis=-1, keepdims=True)
     raise BadInput(f"The trigger has {pattern.shape[-1]} channels and the images have {channels}.")
-
-
-def _hash(digest: Any, value: Any) -> None:
-    """Add a value and all nested values to a hash."""
-    kind = type(value)
-    digest.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
-    if dataclasses.is_dataclass(value) and not hasattr(value, "read"):
-        for field in dataclasses.fields(value):
-            digest.update(f"{field.name}=".encode())
-            _hash(digest, getattr(value, field.name))
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.shape}{value.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _hash(digest, item)
-    elif isinstance(value, Path) and value.is_file():
-        digest.update(value.read_bytes())
-    elif isinstance(value, Mapping):
-        _hash(digest, sorted(value.items()))
-    elif hasattr(value, "fingerprint"):
-        digest.update(value.fingerprint().encode())
-    elif value is None or isinstance(value, str | bytes | bool | int | float | np.generic | Path):
-        digest.update(repr(value).encode())
-    else:
-        raise TypeError(f"a value of the type {kind.__name__}")
 
 
 def _map_dataset(trigger: Trigger, dataset: Any, seed: int) -> Any:
