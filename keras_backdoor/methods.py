@@ -176,7 +176,8 @@ class Evidence:
 
         Args:
             method: the other method, whose needs are checked.
-            model: the model to examine; None uses the model of this evidence.
+            model: the model to examine, a Classifier or a `keras.Model` with the input range of the
+                examined model; None uses the examined model.
             **changes: evidence that replaces or extends this evidence, for example `found`, in the
                 formats of a call.
 
@@ -184,6 +185,8 @@ class Evidence:
             The answer of the other method.
         """
         examined = self.model if model is None else Classifier.wrap(model)
+        if examined.input_range is None:
+            examined = dataclasses.replace(examined, input_range=self.model.input_range)
         given = {**self.given, **changes}
         if model is None and set(changes) <= {"found"}:
             method._check_needs(given)

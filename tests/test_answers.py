@@ -20,6 +20,7 @@ from keras_backdoor.answers import (
 )
 from keras_backdoor.answers.flagged_samples import Group, Thumbnails
 from keras_backdoor.answers.heatmaps import strongest_part
+from keras_backdoor.errors import BadInput
 from keras_backdoor.triggers.base import Stamp
 
 
@@ -145,6 +146,20 @@ def test_a_loaded_repair_answers_alike(tmp_path: Path) -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="flagged bool"):
         FlaggedSamples(scores=np.zeros(2), flagged=np.zeros(2))
+
+
+def test_what_a_report_draws_is_checked_at_once(task) -> None:
+    flagged = np.zeros(4, bool)
+    with pytest.raises(BadInput, match="embedding must have shape"):
+        FlaggedSamples(scores=np.zeros(4), flagged=flagged, embedding=np.zeros((4, 1)))
+    plot = Plot(title="Curves", caption="", series={"accuracy": "accuracy"}, x_label="epoch")
+    with pytest.raises(BadInput, match="The plot 'Curves' needs {'accuracy'} in the history"):
+        RepairedModel(model=task.twin.model, input_range=(0, 1), plots=(plot,))
+    with pytest.raises(BadInput, match="maps must be finite"):
+        Heatmaps(maps=np.full((1, 4, 4), np.nan), labels=np.zeros(1, int))
+    maps = Heatmaps(maps=np.ones((2, 4, 4)), labels=np.zeros(2, int))
+    with pytest.raises(TypeError, match="were given for images of the shape"):
+        maps.completed(task.twin, task.clean.take(2))
 
 
 def test_an_audit_prints_its_rows_and_groups() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -434,14 +435,50 @@ class TestEvidence:
         assert measured["per_class"]["1"]["removed_clean"]["of"] == 3
         assert "Removed by class" in (tmp_path / "page" / "index.html").read_text()
         np.savez(tmp_path / "short.npz", is_poison=np.zeros(4, bool))
+        own = np.arange(4)
+        FlaggedSamples(
+            scores=flagged * 1.0, flagged=flagged, row_numbers=np.array([7, 3, 5, 1]), labels=own
+        ).save(tmp_path / "labeled")
         for arguments, message in (
             (("evaluate", tmp_path / "flags"), "Pass --test DATA to evaluate a model, or --truth"),
             ((*audit, "--test", DIGITS), "Pass --test to evaluate a model or --truth"),
+            ((*audit, "--take", 5), "--truth evaluates a saved audit as it is"),
+            (
+                ("evaluate", tmp_path / "labeled", *audit[2:]),
+                "its labels are not those of the audit",
+            ),
+            (
+                ("repair", tmp_path / "flags", "--clean", DIGITS),
+                "a saved answer that contains no model",
+            ),
+            (("guard", BADNET, "--clean", DIGITS, "--incoming-take", 5), "need --incoming DATA"),
+            (("guard", BADNET, "--clean", DIGITS, "--take", "nan"), "take needs a share"),
             (("evaluate", tmp_path / "flags", "--truth", tmp_path / "short.npz"), "other data"),
             (("evaluate", BADNET, "--truth", tmp_path / "truth.npz"), "is not a saved answer"),
         ):
             code, _, err = command(*arguments)
             assert (code, message in " ".join(err.split())) == (2, True), err
+
+
+def test_a_poisoned_folder_has_the_order_of_its_truth(command, tmp_path: Path) -> None:
+    digits = datasets.open(DIGITS).take(200)
+    cameras = np.array([f"camera {i % 3}" for i in range(200)])
+    datasets.save(tmp_path / "d.npz", replace(digits.in_memory(), origin=cameras))
+    stamp = ("--trigger", "checkerboard:size=8,row=19,column=19", "--target", "7", "--count", "40")
+    code, _, err = command("poison", tmp_path / "d.npz", *stamp, "--out", tmp_path / "poisoned")
+    assert code == 0, err
+    images = datasets.open(tmp_path / "poisoned", split="train")
+    truth = np.load(tmp_path / "poisoned.truth.npz")
+    corner = images.read()[:, 19:27, 19:27, 0].astype(int)
+    is_stamped = (np.sort(corner.reshape(len(corner), -1), axis=1) == 32 * [0] + 32 * [255]).all(1)
+    np.testing.assert_array_equal(is_stamped, truth["is_poison"])
+    np.testing.assert_array_equal(images.labels, truth["labels"])
+    assert is_stamped.sum() == 40
+    assert set(images.origin) == set(cameras)
+    code, _, err = command(
+        "poison", DIGITS, *stamp[:2], "--target", 99, *stamp[4:], "--out", "x.npz"
+    )
+    assert (code, "target must be one of the 10 classes" in err) == (2, True), err
 
 
 def test_a_scan_opens_probes_and_wraps_once(command, tmp_path: Path, monkeypatch) -> None:

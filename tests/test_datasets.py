@@ -12,6 +12,7 @@ import pytest
 from keras_backdoor import datasets
 from keras_backdoor._internals import discovery
 from keras_backdoor.datasets import base, csaw_hdf5
+from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples, picture_files
 
 SUFFIX = {"npz": ".npz", "nc_hdf5": ".h5", "csaw_hdf5": ".h5", "folder": ""}
@@ -372,3 +373,23 @@ def test_a_new_layout_is_asked_before_folders(tmp_path, monkeypatch, noise) -> N
             datasets.open(tmp_path / "unknown")
     finally:
         sys.modules.pop("keras_backdoor.datasets.zz_scanner", None)
+
+
+def test_a_copy_never_replaces_the_data_and_is_never_empty(tmp_path: Path, noise: Samples) -> None:
+    for name in ("a.npz", "a.h5", "a"):
+        datasets.save(tmp_path / name, noise)
+        with pytest.raises(BadInput, match="The data itself is"):
+            datasets.copy_without(tmp_path / name, tmp_path / name, [0], force=True)
+        out = tmp_path / f"copy_{name}"
+        with pytest.raises(BadInput, match="Every image of .* would be left out"):
+            datasets.copy_without(tmp_path / name, out, np.arange(len(noise)))
+        assert not out.exists()
+        assert len(datasets.open(tmp_path / name)) == len(noise)
+
+
+def test_a_copy_of_a_folder_keeps_its_other_files(tmp_path: Path, noise: Samples) -> None:
+    datasets.save(tmp_path / "a", noise)
+    (tmp_path / "a" / "train" / "notes.csv").write_text("who took the pictures")
+    datasets.copy_without(tmp_path / "a", tmp_path / "b", [0, 1])
+    assert (tmp_path / "b" / "train" / "notes.csv").read_text() == "who took the pictures"
+    assert len(datasets.open(tmp_path / "b")) == len(noise) - 2

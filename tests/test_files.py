@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_backdoor._safe.files import MARKER, writing
+from keras_backdoor._safe.files import MARKER, check_output, writing
+from keras_backdoor.errors import BadInput
 
 
 def test_force_replaces_no_foreign_folder(tmp_path: Path) -> None:
@@ -21,3 +22,15 @@ def test_force_replaces_no_foreign_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a valid name"):
         with writing(Path(), force=True):
             pass
+
+
+def test_a_folder_replaces_no_file(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("measured for a year")
+    with pytest.raises(BadInput, match="is a file and is not replaced by a folder"):
+        with writing(tmp_path / "data", force=True) as partial:
+            partial.mkdir()
+    assert (tmp_path / "data").read_text() == "measured for a year"
+    with writing(tmp_path / "own") as partial:
+        partial.mkdir()
+    with pytest.raises(BadInput, match="is a folder and is not replaced by a file"):
+        check_output(tmp_path / "own", force=True, folder=False)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,10 +27,12 @@ from keras_backdoor.defenses.base import Defense
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.errors import BadInput
 from keras_backdoor.explanations.base import Explanation
 from keras_backdoor.methods import EVIDENCE, Evidence, Method, Need
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
+from keras_backdoor.triggers.base import Stamp
 
 METHODS = [(folder, key) for folder in FOLDERS for key in discovery.keys(folder)]
 ANSWER_OF = {
@@ -387,3 +389,98 @@ def test_another_reference_or_found_is_another_run(task, tmp_path: Path) -> None
         for found in (first, second)
     ]
     assert again[0].about["found"] != again[1].about["found"]
+
+
+@dataclass(frozen=True, eq=False)
+class Keyed(Defense[FlaggedSamples]):
+    """Its answer follows from one value of an array in its settings."""
+
+    stamp: Any = None
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("incoming"),)
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        scores = np.full(len(evidence.incoming), float(self.stamp.pattern[20, 20, 0]))
+        return FlaggedSamples(scores=scores, flagged=scores > 2)
+
+
+class TestFinishedParts:
+    """An answer in a work folder belongs to exactly one method, one model and one set of data."""
+
+    def test_arrays_in_settings_count_whole(self, task, tmp_path: Path) -> None:
+        few, mask, pattern = task.incoming.take(5), np.ones((40, 40, 1)), np.zeros((40, 40, 1))
+        other = pattern.copy()
+        other[20, 20] = 1
+        for values, expected in ((pattern, 0), (other, 1)):
+            answer = Keyed(Stamp(mask, values))(task.model, incoming=few, workdir=tmp_path)
+            assert answer.scores[0] == expected
+
+    def test_the_revision_of_a_nested_method_counts(self, task, tmp_path, monkeypatch) -> None:
+        from keras_backdoor.defenses import fine_pruning
+
+        calls, sweep = [], fine_pruning.sweep
+        monkeypatch.setattr(fine_pruning, "sweep", lambda *a: calls.append(1) or sweep(*a))
+        for revision, number in ((1, 1), (1, 1), (9, 2)):
+            monkeypatch.setattr(FinePruning, "revision", revision)
+            GoodNet()(task.model, clean=task.clean, workdir=tmp_path)
+            assert len(calls) == number
+
+    def test_two_classes_of_one_name_are_two(self, task, tmp_path: Path) -> None:
+        few = task.incoming.take(5)
+        answer = FlaggedSamples(scores=np.full(5, 7.0), flagged=np.ones(5, bool))
+        body = {"run": lambda self, evidence: answer, "__module__": "other"}
+        same = type("Bright", (Bright,), body)
+        Bright()(task.model, incoming=few, workdir=tmp_path)
+        assert same()(task.model, incoming=few, workdir=tmp_path).scores[0] == 7
+
+    def test_the_reject_class_counts(self, task, tmp_path: Path) -> None:
+        clean = task.clean.subset(task.clean.labels < 9)
+        for reject in (None, 9):
+            model = Classifier(task.model.model, (0, 1), reject)
+            answer = FinePruning()(model, clean=clean, workdir=tmp_path)
+            assert answer.reject_class == reject
+
+    def test_a_part_is_used_once(self, task) -> None:
+        evidence = Evidence(task.model, Bright(), {})
+        evidence.part("x", lambda: {"a": np.zeros(1)})
+        with pytest.raises(TypeError, match="Bright.run uses the part 'x' twice"):
+            evidence.part("x", lambda: {"a": np.ones(1)})
+
+
+def test_nested_evidence_is_converted_and_checked(task) -> None:
+    evidence = Evidence(task.model, Bright(), {})
+    images = task.incoming.read()[:20]
+    assert len(evidence.run(Bright(), model=task.twin.model, incoming=images).scores) == 20
+    with pytest.raises(TypeError, match="There is no evidence {'incomming'}"):
+        evidence.run(Bright(), incomming=images)
+    with pytest.raises(BadInput, match="found must be the answer of an earlier method"):
+        Bright()(task.model, incoming=images, found="text")
+
+
+def test_a_need_and_an_answer_are_named() -> None:
+    with pytest.raises(TypeError, match="There is no evidence 'claen'"):
+        Need("claen")
+    with pytest.raises(TypeError, match="found has no labels"):
+        Need("found", labelled=True)
+    with pytest.raises(TypeError, match="Nameless must name its answer"):
+        type("Nameless", (Defense,), {"run": lambda self, evidence: None})
+
+
+@dataclass(frozen=True)
+class TrainAudit(Defense[FlaggedSamples]):
+    """Needs two kinds of images, and flags the bright ones of the training data."""
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("train"), Need("incoming"))
+    paper: ClassVar[str] = "none"
+
+    def run(self, evidence):
+        brightness = evidence.train.read().mean(axis=(1, 2, 3))
+        return FlaggedSamples(scores=brightness, flagged=brightness > np.median(brightness))
+
+
+def test_an_answer_is_about_the_first_data_of_its_needs(task) -> None:
+    train, incoming = task.poisoned.samples.take(60, seed=1), task.incoming.take(30, seed=2)
+    answer = TrainAudit()(task.model, train=train, incoming=incoming)
+    np.testing.assert_array_equal(answer.row_numbers, train.row_numbers)
+    np.testing.assert_array_equal(answer.labels, train.labels)

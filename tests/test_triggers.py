@@ -328,6 +328,23 @@ class TestFingerprints:
     def test_values_without_an_identity_are_refused(self) -> None:
         with pytest.raises(TypeError, match="Warp has a value of the type object"):
             Warp(object()).fingerprint()  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a value of the type ndarray"):
+            Warp(np.array([object()])).fingerprint()
+
+    def test_nested_tuples_are_delimited(self) -> None:
+        one, other = Warp(((1,), 2)), Warp(((1, 2),))  # type: ignore[arg-type]
+        assert one.fingerprint() != other.fingerprint()
+
+    def test_a_folder_and_a_class_without_settings_are_refused(self, tmp_path) -> None:
+        with pytest.raises(TypeError, match="Warp has a folder, which has no fingerprint"):
+            Warp(tmp_path).fingerprint()
+
+        class Bare(Trigger):
+            def stamp(self, images, rng):
+                return images
+
+        with pytest.raises(TypeError, match="Bare has no settings: make it a frozen dataclass"):
+            Bare().fingerprint()
 
 
 @pytest.mark.parametrize("text", ["double", "placed", "blend", "blend:opacity=1"])

@@ -49,7 +49,7 @@ class Thumbnails:
 class FlaggedSamples(Answer):
     """Which samples are suspicious.
 
-    A method sets the first five attributes; `completed` adds `row_numbers` and `thumbnails`.
+    A method sets the first five attributes; `completed` adds the others.
 
     Attributes:
         scores: (n,) how suspicious each sample is; NaN means not examined.
@@ -58,6 +58,7 @@ class FlaggedSamples(Answer):
         group_of: (n,) the name of the group of each sample, or None.
         embedding: (n, d) coordinates of each sample for a plot, d >= 2, or None.
         row_numbers: (n,) the row of each sample in the data file, starting at 0, or None.
+        labels: (n,) the given label of each sample, or None.
         thumbnails: name of a suspicious group -> its images.
     """
 
@@ -67,14 +68,15 @@ class FlaggedSamples(Answer):
     group_of: np.ndarray | None = None
     embedding: np.ndarray | None = None
     row_numbers: np.ndarray | None = None
+    labels: np.ndarray | None = None
     thumbnails: dict[str, Thumbnails] = field(default_factory=dict)
     _arrays: ClassVar[tuple[str, ...]] = (
-        "scores", "flagged", "group_of", "embedding", "row_numbers",
+        "scores", "flagged", "group_of", "embedding", "row_numbers", "labels",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_scores(self.scores, self.flagged)
-        for name in ("group_of", "embedding", "row_numbers"):
+        for name in ("group_of", "embedding", "row_numbers", "labels"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.scores):
                 raise BadInput(
@@ -110,12 +112,17 @@ class FlaggedSamples(Answer):
         ]
 
     def completed(self, model: Classifier, samples: Samples | None) -> Self:
-        """A copy with the row numbers of the samples and thumbnails of the suspicious groups."""
+        """A copy with the row numbers and labels of the samples, and thumbnails of the groups."""
         if samples is None:
             return self
         if len(samples) != len(self.scores):
             raise TypeError(f"{len(self.scores)} scores were given for {len(samples)} samples")
-        return replace(self, row_numbers=samples.row_numbers, thumbnails=_thumbnails(self, samples))
+        return replace(
+            self,
+            row_numbers=samples.row_numbers,
+            labels=samples.labels,
+            thumbnails=_thumbnails(self, samples),
+        )
 
     def facts(self) -> dict[str, Any]:
         """See `Answer.facts`."""

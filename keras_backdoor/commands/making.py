@@ -324,6 +324,8 @@ def evaluate(
 
 def _evaluate_audit(folder: str, truth: Path) -> Any:
     """Evaluate the flagged samples of a saved audit against the ground truth of 'poison'."""
+    import numpy as np
+
     from keras_backdoor import evaluation
     from keras_backdoor.answers import FlaggedSamples, load_answer
     from keras_backdoor.attacks.base import truth_arrays
@@ -338,6 +340,9 @@ def _evaluate_audit(folder: str, truth: Path) -> Any:
             f"images up to number {answer.row_numbers.max()}."
         )
     rows = answer.row_numbers
+    given = answer.labels
+    if labels is not None and given is not None and not np.array_equal(given, labels[rows]):
+        raise BadInput(f"{truth} is about other data: its labels are not those of the audit.")
     return evaluation.evaluate_audit(
         answer.flagged, is_poison[rows], None if labels is None else labels[rows]
     )
