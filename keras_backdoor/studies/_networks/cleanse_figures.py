@@ -35,6 +35,8 @@ SMOKE: dict[type, dict[str, Any]] = {
     NeuronPruning: {"refinement": Refinement(steps=20, searches=2)},
 }
 """Settings at smoke scale, which run every step; the results are meaningless."""
+SMOKE_IMAGES = 1500
+"""Number of clean images, and of test images, at smoke scale."""
 SMALLEST = 8
 """Number of smallest norms that are stored of a scan."""
 

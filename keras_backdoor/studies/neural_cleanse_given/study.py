@@ -16,6 +16,7 @@ from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.cleanse_figures import (
     CLEAN_SHARE,
     SMOKE,
+    SMOKE_IMAGES,
     mitigate,
     scan_figures,
     true_mask,
@@ -186,4 +187,6 @@ class NeuralCleanseGiven(Study):
         assert subject.trigger is not None and subject.target is not None
         attack = parse(subject.trigger), subject.target
         methods = {name: given[name] for name in MITIGATIONS}
+        if self.scale == "smoke":
+            clean, test = (samples.take(SMOKE_IMAGES, seed=0) for samples in (clean, test))
         return mitigate(model, given["scan"], methods, clean, test, attack)
