@@ -7,7 +7,6 @@ resume.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import time
 import typing
@@ -341,11 +340,10 @@ class Method(ABC, Generic[A]):
 
     def _key(self, model: Classifier, given: Mapping[str, Any], about: dict[str, Any]) -> str:
         """A name for the folder of finished parts that covers all inputs and all settings."""
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+        text = json.dumps(about, sort_keys=True, default=str)
         reference = given.get("reference")
         rejects = [model.reject_class, reference and reference.reject_class]
-        identity.add_value(digest, (self, *rejects, version("keras_backdoor")))
-        return digest.hexdigest()[:16]
+        return identity.sha256_of((text, self, *rejects, version("keras_backdoor")))[:16]
 
     def _about(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:
         packages = ("keras", "tensorflow", "numpy")

@@ -14,6 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from keras_backdoor._internals import discovery
 from keras_backdoor._internals.public import FOLDERS
+from keras_backdoor._internals.typed_settings import as_dict
 from keras_backdoor.answers import (
     Answer,
     FlaggedClasses,
@@ -415,6 +416,13 @@ class TestFinishedParts:
         for values, expected in ((pattern, 0), (other, 1)):
             answer = Keyed(Stamp(mask, values))(task.model, incoming=few, workdir=tmp_path)
             assert answer.scores[0] == expected
+
+    def test_settings_in_words_tell_arrays_apart(self) -> None:
+        field = np.zeros(5000)
+        other = np.where(np.arange(5000) == 2500, 1e-12, 0)
+        assert str(field) == str(other)
+        assert as_dict(Keyed(field)) != as_dict(Keyed(other))
+        assert as_dict(Keyed(field)) == as_dict(Keyed(field.copy()))
 
     def test_the_revision_of_a_nested_method_counts(self, task, tmp_path, monkeypatch) -> None:
         from keras_backdoor.defenses import fine_pruning

@@ -1,6 +1,7 @@
 """Hash settings by their values, so that two objects with equal hashes do the same."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 import numpy as np
 
 PLAIN = (str, bytes, bool, int, float, np.generic, Path, type(None))
+
+
+def sha256_of(value: Any) -> str:
+    """The SHA-256 of a value, as a hexadecimal string; see `add_value`."""
+    digest = hashlib.sha256()
+    add_value(digest, value)
+    return digest.hexdigest()
 
 
 def add_value(digest: Any, value: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor._internals import identity
 from keras_backdoor._safe.files import existing
 from keras_backdoor._safe.npz import parse_npy
 from keras_backdoor.errors import BadInput, one_line
@@ -152,6 +153,8 @@ def named_dict(settings: Any) -> dict[str, Any]:
 def _simple(value: Any) -> Any:
     if isinstance(value, str | int | float | bool | None):
         return value
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {value.dtype} {identity.sha256_of(value)[:16]}"
     return list(map(_simple, value)) if isinstance(value, tuple | list) else str(value)
 
 

@@ -34,7 +34,8 @@ def describe(name: str | None = None) -> list[Block]:
         if name in PRESETS:
             return [(name, [("what", "a trigger preset"), ("trigger", PRESETS[name])])]
         if name in RECIPES:
-            return [(name, [("what", "a recipe of training"), *_settings_of_recipe(RECIPES[name])])]
+            values = typed_settings.as_dict(RECIPES[name]).items()
+            return [(name, [("what", "a recipe of training"), *((k, str(v)) for k, v in values)])]
         return [_one(name)]
     blocks = [(title, _rows(folder)) for folder, title in FOLDERS.items()]
     recipes = [(k, repr(v)) for k, v in RECIPES.items()]
@@ -80,10 +81,6 @@ def _one(name: str) -> Block:
     if isinstance(entry, type) and dataclasses.is_dataclass(entry):
         rows += _settings_of(entry)
     return name, rows
-
-
-def _settings_of_recipe(recipe: Any) -> list[tuple[str, str]]:
-    return [(field.name, str(getattr(recipe, field.name))) for field in dataclasses.fields(recipe)]
 
 
 def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """The base classes of triggers."""
 
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -54,17 +53,15 @@ class Trigger(ABC):
         Raises:
             TypeError: a setting has a type that is not supported.
         """
-        digest = hashlib.sha256()
         try:
             if not dataclasses.is_dataclass(self):
                 raise TypeError("no settings: make it a frozen dataclass")
-            identity.add_value(digest, self)
+            return identity.sha256_of(self)
         except TypeError as error:
             raise TypeError(
                 f"{type(self).__name__} has {error}, which has no fingerprint: use numbers, text, "
                 "arrays, paths, Samples, triggers, or tuples and dictionaries of these."
             ) from None
-        return digest.hexdigest()
 
     def support(self, height: int, width: int) -> np.ndarray | None:
         """The pixels that the trigger covers.
