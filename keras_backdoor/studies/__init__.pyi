@@ -1,5 +1,6 @@
 # Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
+from keras_backdoor.studies.images_needed import ImagesNeeded as ImagesNeeded
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
