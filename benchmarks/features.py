@@ -64,8 +64,8 @@ def compare(name: str, classifier: Classifier, layer: str, count: int) -> dict[s
 def main() -> None:
     """Measure two networks and record the results."""
     nets = {
-        "gtsrb_cnn, fc_1": (Classifier(GTSRBCNN(), input_range=(0, 1)), "fc_1", 12_800),
-        "borji_mnist, fc_1": (Classifier(BorjiMNIST(), input_range=(0, 1)), "fc_1", 25_600),
+        "gtsrb_cnn, fc_1": (Classifier(GTSRBCNN(), preprocess=(0, 1)), "fc_1", 12_800),
+        "borji_mnist, fc_1": (Classifier(BorjiMNIST(), preprocess=(0, 1)), "fc_1", 25_600),
     }
     figures = {name: compare(name, *rest) for name, rest in nets.items()}
     table = {

@@ -54,7 +54,7 @@ def art_step(model: Classifier, images: np.ndarray) -> float:
     from art.estimators.poison_mitigation.neural_cleanse.keras import KerasNeuralCleanse
 
     net = KerasNeuralCleanse(
-        model.model, use_logits=True, clip_values=model.input_range, steps=ART_STEPS
+        model.model, use_logits=True, clip_values=model.preprocess, steps=ART_STEPS
     )
     labels = keras.utils.to_categorical(np.zeros(len(images)), model.classes)
     target = keras.utils.to_categorical([TARGET], model.classes)[0]
@@ -125,7 +125,7 @@ def main() -> None:
     """Measure all alternatives; write results/neural_cleanse_speed.json and its plot."""
     workspace = Workspace()
     train = datasets.open(workspace.file(DATA), split="train").take(4000, seed=0).in_memory()
-    model = load_model(workspace.file(MODEL)).with_range(train)
+    model = load_model(workspace.file(MODEL)).with_preprocess(train)
     method = NeuralCleanse(runs=1)
     answer = method(model, clean=Samples(train.read()))
     flagged = np.flatnonzero(answer.flagged).tolist()

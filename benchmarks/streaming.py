@@ -52,7 +52,7 @@ def work(path: Path, out: Path) -> None:
 
     datasets.base.MEMORY_LIMIT = 0  # both sizes stay on disk, for a fair comparison
     samples = datasets.open(path)
-    classifier = Classifier(DeepID(), input_range=(0, 255))
+    classifier = Classifier(DeepID(), preprocess=(0, 255))
     start = time.perf_counter()
     accuracy = clean_accuracy(classifier.predict(samples), samples.labels)
     features = activations.features(classifier, samples, "activation_1", out=out)

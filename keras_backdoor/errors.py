@@ -1,4 +1,6 @@
-"""Errors in the input of the user."""
+"""Errors in the input of the user, and warnings about it."""
+
+import warnings
 
 
 class BadInput(ValueError):
@@ -13,8 +15,21 @@ class UnreadableFile(BadInput):
     """A file that is damaged or has an unsupported format."""
 
 
+class UnsupportedFile(UnreadableFile):
+    """A harmless file with a layer or operation of Keras that is not supported yet."""
+
+
 class MissingPackage(BadInput, ImportError):
     """A feature needs an optional package that is not installed."""
+
+
+class Doubt(UserWarning):
+    """Input that is probably not what the user means; the command line prints it."""
+
+
+def warn(message: str) -> None:
+    """Warn about input that is probably not what the user means, in one sentence."""
+    warnings.warn(message, Doubt, stacklevel=3)
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

@@ -27,7 +27,7 @@ class Evaluation:
         rejected_stamped: fraction of stamped images that a guard rejects.
         per_class: attack success rate of each source class.
         confusion_stamped: (k, k) counts for stamped images; row = label.
-        about: hash of the model, input range, number of images, trigger, target, source and seed.
+        about: hash of the model, preprocessing, number of images, trigger, target, source and seed.
     """
 
     clean_accuracy: Rate
@@ -92,7 +92,7 @@ def evaluate(
     predicted = classifier.predict(samples)
     about: dict[str, Any] = {
         "model_sha256": classifier.sha256(),
-        "input_range": classifier.input_range,
+        "preprocess": classifier.to_input.as_json(),
         "images": len(samples),
     }
     stamped: dict[str, Any] = dict.fromkeys(

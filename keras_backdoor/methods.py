@@ -25,7 +25,7 @@ from keras_backdoor._safe.npz import Npz
 from keras_backdoor.answers import Answer, load_answer
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.units import Range
+from keras_backdoor.network.preprocessing import Preprocess
 from keras_backdoor.samples import Samples
 
 A = TypeVar("A", bound=Answer)
@@ -92,7 +92,7 @@ class Evidence:
     The evidence that the method declares in `needs` is present. Use `get` for optional evidence.
 
     Attributes:
-        model: the examined model, with a known input range.
+        model: the examined model, with a known preprocessing.
         method: the method that the evidence was validated for.
         given: name -> Samples, Answer or Classifier.
         folder: the folder in which the finished parts of this run are saved, or None.
@@ -175,8 +175,8 @@ class Evidence:
 
         Args:
             method: the other method, whose needs are checked.
-            model: the model to examine, a Classifier or a `keras.Model` with the input range of the
-                examined model; None uses the examined model.
+            model: the model to examine, a Classifier or a `keras.Model` with the preprocessing of
+                the examined model; None uses the examined model.
             **changes: evidence that replaces or extends this evidence, for example `found`, in the
                 formats of a call.
 
@@ -184,8 +184,8 @@ class Evidence:
             The answer of the other method.
         """
         examined = self.model if model is None else Classifier.wrap(model)
-        if examined.input_range is None:
-            examined = dataclasses.replace(examined, input_range=self.model.input_range)
+        if examined.preprocess is None:
+            examined = examined.using(self.model.to_input, self.model.known_from)
         given = {**self.given, **changes}
         if model is None and set(changes) <= {"found"}:
             method._check_needs(given)
@@ -254,7 +254,7 @@ class Method(ABC, Generic[A]):
         found: Answer | None = None,
         reference: Any = None,
         workdir: Path | str | None = None,
-        input_range: Range | None = None,
+        preprocess: Preprocess | None = None,
     ) -> A:
         """Validate the evidence, run the method and check its answer.
 
@@ -267,7 +267,7 @@ class Method(ABC, Generic[A]):
             found: the answer of an earlier method.
             reference: a model to compare with, a Classifier or a built `keras.Model`.
             workdir: the folder in which finished parts are saved, so an interrupted run can resume.
-            input_range: the lowest and the highest pixel value that the model expects. It is
+            preprocess: the lowest and the highest pixel value that the model expects. It is
                 required only if it cannot be determined otherwise.
 
         Returns:
@@ -279,7 +279,7 @@ class Method(ABC, Generic[A]):
         named = {"train": train, "clean": clean, "incoming": incoming}
         named |= {"found": found, "reference": reference}
         classifier, given = self._validated(
-            Classifier.wrap(model, input_range=input_range),
+            Classifier.wrap(model, preprocess=preprocess),
             {name: value for name, value in named.items() if value is not None},
         )
         return self._answer(classifier, given, None if workdir is None else Path(workdir))
@@ -290,7 +290,7 @@ class Method(ABC, Generic[A]):
         """Convert the evidence, and check that it meets the needs and fits the model.
 
         Returns:
-            (model, given): the model with a known input range, and name -> Samples, Answer or
+            (model, given): the model with a known preprocessing, and name -> Samples, Answer or
             Classifier.
         """
         given = {n: Samples.wrap(data) if n in IMAGES else data for n, data in named.items()}
@@ -299,10 +299,10 @@ class Method(ABC, Generic[A]):
         for samples in images:
             model.check(samples)
         labelled = next((s for s in images if s.labels is not None), None)
-        model = model.with_range(labelled) if images else model
+        model = model.with_preprocess(labelled) if images else model
         if "reference" in given:
             other = Classifier.wrap(given["reference"])
-            given["reference"] = other.with_range(labelled) if images else other
+            given["reference"] = other.with_preprocess(labelled) if images else other
         return model, given
 
     def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:
@@ -350,7 +350,7 @@ class Method(ABC, Generic[A]):
         about: dict[str, Any] = {
             "settings": {"method": type(self).__name__, **typed_settings.as_dict(self)},
             "model_sha256": model.sha256(),
-            "input_range": list(model.input_range or ()),
+            "preprocess": model.preprocess and model.preprocess.as_json(),
             "data": {name: samples.fingerprint() for name, samples in _images(given).items()},
             "versions": {name: version(name) for name in packages},
         }

@@ -14,9 +14,11 @@ from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor._safe.files import existing, write_npz
 from keras_backdoor._safe.npz import Npz
 from keras_backdoor.errors import BadInput
-from keras_backdoor.network.classifier import Classifier, Range
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.graph import architecture_digest
 from keras_backdoor.network.keras_private import seed_states
+from keras_backdoor.network.preprocessing import Preprocess, Range
+from keras_backdoor.network.units import Output
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
@@ -114,7 +116,7 @@ def fit(
     samples: Samples,
     recipe: Recipe,
     *,
-    input_range: Range = (0.0, 1.0),
+    preprocess: Preprocess = (0.0, 1.0),
     validation: Samples | None = None,
     checkpoint: Path | str | None = None,
     until: Callable[[Classifier], bool] | None = None,
@@ -130,7 +132,7 @@ def fit(
             function, the seed of the recipe also determines the initial weights.
         samples: labeled training data.
         recipe: see `Recipe`.
-        input_range: lowest and highest pixel value that the model expects.
+        preprocess: how pixels become the input of the model, see `Preprocessing.of`.
         validation: labeled data whose accuracy is recorded after each epoch.
         checkpoint: `.npz` file to resume from and to write to.
         until: `until(classifier) -> bool`, called after each epoch; True ends the training. A
@@ -147,7 +149,7 @@ def fit(
     keras.utils.set_random_seed(recipe.seed)
     is_built = isinstance(model, keras.Model)
     model = model if is_built else model()
-    classifier = Classifier(model, input_range=input_range)
+    classifier = Classifier(model, preprocess=preprocess)
     classifier.check(samples)
     samples.known_labels  # noqa: B018
     step, optimizer = _make_step(classifier, recipe, samples.value_range or (0.0, 255.0))
@@ -166,7 +168,7 @@ def fit(
         history["loss"].append(float(sums[0] / sums[2]))
         history["accuracy"].append(float(sums[1] / sums[2]))
         if validation is not None:
-            predictions = Classifier(model, input_range=input_range).predict(validation)
+            predictions = Classifier(model, preprocess=preprocess).predict(validation)
             accuracy = float((predictions == validation.known_labels).mean())
             history.setdefault("validation_accuracy", []).append(accuracy)
         if checkpoint is not None:
@@ -215,7 +217,8 @@ def _make_step(
     """
     model, optimizer = classifier.model, recipe.make_optimizer()
     optimizer.build(model.trainable_variables)
-    logits = classifier.output == "logits"
+    kind = classifier.output
+    logits = kind == "logits"
     with_convolutions = _with_convolutions(model) if recipe.activity_l1 else None
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -229,7 +232,7 @@ def _make_step(
                 scores, *outputs = with_convolutions(pixels, training=True)
                 total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
                 penalty = recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
-            losses = _losses(scores, labels, logits)
+            losses = _losses(scores, labels, kind)
             loss = tf.reduce_mean(losses) + penalty + tf.add_n([*model.losses, 0.0])
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
@@ -243,10 +246,14 @@ def _make_step(
     return step, optimizer
 
 
-def _losses(scores: Any, labels: Any, logits: bool) -> Any:
+def _losses(scores: Any, labels: Any, kind: Output) -> Any:
+    """(n,) the cross-entropy of each image; the binary one for sigmoid outputs."""
+    logits = kind == "logits"
     if scores.shape[-1] == 1:
         truth = tf.cast(labels, tf.float32)[:, None]
         return keras.losses.binary_crossentropy(truth, scores, from_logits=logits)
+    if kind == "sigmoids":
+        return keras.losses.binary_crossentropy(tf.one_hot(labels, scores.shape[-1]), scores)
     return keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=logits)
 
 
@@ -272,7 +279,7 @@ def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, is_built
     parts: tuple[Any, ...] = (
         replace(recipe, epochs=1),
         samples.fingerprint(),
-        classifier.input_range,
+        classifier.to_input.range or str(classifier.preprocess),
         architecture_digest(classifier.model),
     )
     if is_built:

@@ -144,6 +144,59 @@ def hostile_keyword(config: dict) -> None:
     layer(config, "flat")["inbound_nodes"][0]["kwargs"] = {"mask": {"class_name": "eval"}}
 
 
+def tensor(*source: Any) -> dict:
+    """A tensor as an argument of a call, as Keras 3 writes it."""
+    return {"class_name": "__keras_tensor__", "config": {"keras_history": [*source, 0, 0][:3]}}
+
+
+def operation(kind: str, *args: Any, module: Any = "keras.src.ops.numpy", **options: Any) -> Change:
+    """An operation of `keras.ops` instead of a layer; its first argument is the tensor."""
+
+    def change(config: dict) -> None:
+        item = layer(config, "flat")
+        item.update(class_name=kind, module=module, registered_name=kind)
+        item["config"] = {"name": "flat", **options}
+        item["inbound_nodes"] = [{"args": [tensor("inner"), *args], "kwargs": {}}]
+
+    return change
+
+
+def old_operation(function: Any, kind: str = "TFOpLambda", **arguments: Any) -> Change:
+    """An operation as Keras 2 writes it."""
+
+    def change(config: dict) -> None:
+        item = layer(config, "flat")
+        item.update(class_name=kind, module=None, registered_name=None)
+        item["config"] = {"name": "flat", "function": function}
+        item["inbound_nodes"] = [["inner", 0, 0, arguments]]
+
+    return change
+
+
+def attention(**settings: Any) -> Change:
+    """An attention of a layer to itself."""
+
+    def change(config: dict) -> None:
+        replaced("act", "Reshape", target_shape=[36, 2])(config)
+        replaced("flat", "MultiHeadAttention", **settings)(config)
+        layer(config, "flat")["inbound_nodes"] = [
+            {"args": [tensor("inner"), tensor("inner")], "kwargs": {}}
+        ]
+
+    return change
+
+
+def deep(value: Any, times: int) -> Any:
+    """A value inside many lists."""
+    for _ in range(times):
+        value = [value]
+    return value
+
+
+def numpy_value(value: Any) -> dict:
+    return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
+
+
 def arrays(group: h5py.Group) -> list[h5py.Dataset]:
     found: list[h5py.Dataset] = []
     group.visititems(lambda _, x: found.append(x) if isinstance(x, h5py.Dataset) else None)
@@ -267,7 +320,7 @@ HOSTILE: dict[str, Kind] = {
     "function as setting": Kind("hostile", "'strides', which is not a plain value",
                                 setting("conv", "strides", evil_lambda())),
     "foreign model class": Kind("hostile", "class 'Evil'", lambda c: c.update(class_name="Evil")),
-    "operation": Kind("hostile", "operation 'Subprocess'", strange_operation),
+    "operation": Kind("hostile", "operation 'Subprocess'|class 'Subprocess'", strange_operation),
     "call with a function": Kind("hostile", "not a tensor", hostile_call),
     "call with a keyword": Kind("hostile", "is called with", hostile_keyword),
     "units": Kind("hostile", "asks for .* weights, and the file holds", setting("wide", "units", 2**20)),
@@ -306,6 +359,34 @@ HOSTILE: dict[str, Kind] = {
     "group in itself": Kind("hostile", "is linked twice", weights=lambda g: g.create_group("a").__setitem__("b", g["a"])),
     "NaN weights": Kind("hostile", "NaN or infinite", weights=fill(np.nan)),
     "infinite weights": Kind("hostile", "NaN or infinite", weights=fill(np.inf)),
+    "foreign operation": Kind("hostile", "operation 'system' is not allowed", operation("system")),
+    "operation of a foreign module": Kind("hostile", "foreign module 'os'|is not allowed",
+                                          operation("Add", 1.0, module="os")),
+    "operation with code": Kind("hostile", "is not a number", operation("Add", evil_lambda())),
+    "operation with a function": Kind("hostile", "is not a number", operation("Multiply", FOREIGN)),
+    "operation of NaN": Kind("hostile", "not finite", operation("Add", float("nan"))),
+    "operation of infinity": Kind("hostile", "not finite", operation("Multiply", numpy_value([float("inf")]))),
+    "operation of a huge number": Kind("hostile", "not finite", operation("Add", 10**400)),
+    "operation of a large number": Kind("hostile", "not finite or above", operation("Multiply", 1e36)),
+    "operation of many numbers": Kind("hostile", "too many values", operation("Add", [0.5] * 100_000)),
+    "operation of nested numbers": Kind("hostile", "too many values or dimensions|not a number",
+                                        operation("Add", deep(0.5, 30))),
+    "operation of wrapped wraps": Kind("hostile", "not a number", operation("Add", numpy_value(numpy_value({})))),
+    "operation of text": Kind("hostile", "not a number", operation("Power", "2")),
+    "selection by text": Kind("hostile", "not an integer", operation("GetItem", ["x"])),
+    "selection by a large number": Kind("hostile", "not an integer", operation("Take", [2**40], axis=-1)),
+    "selection of many": Kind("hostile", "more than 4096 indices", operation("Take", [0] * 100_000, axis=-1)),
+    "selection of dimensions": Kind("hostile", "more than 8 dimensions", operation("GetItem", [0] * 100)),
+    "mean over text": Kind("hostile", "not an integer", operation("Mean", axis="x")),
+    "Keras 2 function": Kind("hostile", "operation 'io.read_file' is not allowed", old_operation("io.read_file")),
+    "Keras 2 py_function": Kind("hostile", "operation 'py_function' is not allowed", old_operation("py_function")),
+    "Keras 2 raw op": Kind("hostile", "operation 'raw_ops.ReadFile' is not allowed", old_operation("raw_ops.ReadFile")),
+    "Keras 2 foreign function": Kind("hostile", "operation 'os.system' is not allowed", old_operation("os.system")),
+    "Keras 2 function object": Kind("hostile", "is not allowed", old_operation({"class_name": "eval"})),
+    "Keras 2 constant": Kind("hostile", "not a number", old_operation("math.add", y={"a": 1})),
+    "Keras 2 NaN": Kind("hostile", "not finite", old_operation("math.multiply", y=float("nan"))),
+    "attention bomb": Kind("hostile", "asks for .* weights|more than .* pairs|is called with|two or three",
+                           attention(num_heads=2**19, key_dim=2**19)),
     "zip traversal": Kind("hostile", "has the member", raw=with_member("../../evil.py", b"x"), suffixes=(".keras",)),
     "strange member": Kind("hostile", "has the member 'evil.pkl'", raw=with_member("evil.pkl", b"x"), suffixes=(".keras",)),
     "zip bomb": Kind("hostile", "zip bomb", raw=zip_bomb, suffixes=(".keras",)),
@@ -314,7 +395,7 @@ HOSTILE: dict[str, Kind] = {
     "strange scale": Kind("unreadable", "cannot be used|cannot be created|invalid model configuration", replaced("act", "Rescaling", scale="abc")),
     "strange axis": Kind("unreadable", "cannot be used|does not fit|invalid model configuration", replaced("act", "Softmax", axis=99)),
     "damaged half": Kind("unreadable", "not an HDF5|damaged|without", raw=cut),
-    "empty": Kind("unreadable", "not an HDF5|without", raw=lambda c, s: b""),
+    "empty": Kind("unreadable", "is empty", raw=lambda c, s: b""),
     "text file": Kind("unreadable", "not an HDF5", raw=lambda c, s: b"hello"),
     "not JSON": Kind("unreadable", "is not JSON", raw=raw_config("{")),
     "JSON of something else": Kind("unreadable", "without 'class_name'", raw=raw_config("[1, 2]")),
@@ -322,7 +403,7 @@ HOSTILE: dict[str, Kind] = {
     "no layers": Kind("unreadable", "without layers", lambda c: c["config"].update(layers=[])),
     "cycle": Kind("unreadable", "has no input", cycle),
     "layer twice": Kind("unreadable", "two layers called 'flat'", twice),
-    "unsupported": Kind("unreadable", "not supported yet", replaced("act", "LSTM", units=3)),
+    "unsupported": Kind("unsupported", "not supported yet", replaced("act", "LSTM", units=3)),
     "no class": Kind("unreadable", "without 'class_name'", lambda c: layer(c, "act").pop("class_name")),
     "ends of nowhere": Kind("unreadable", "an input or output of the model is not one of its layers",
                             lambda c: c["config"].update(output_layers=[["nope", 0, 0]])),
@@ -330,15 +411,33 @@ HOSTILE: dict[str, Kind] = {
         lambda f, n: f.__setitem__(n, np.zeros(5, "f4")))),
     "missing weight": Kind("unreadable", "damaged|has weights of shapes|missing", weights=swap(lambda f, n: None)),
     "layer that does not fit": Kind("unreadable", "does not fit|cannot be created", setting("conv", "strides", [0, 0])),
+    "constants for other channels": Kind("unreadable", "has 5 constants for 2 channels", operation("Add", [1.0] * 5)),
+    "rows of other lengths": Kind("unreadable", "rows differ", operation("Add", [[1.0], [1.0, 2.0]])),
+    "division by zero": Kind("unreadable", "divides by 0", operation("TrueDivide", 0.0)),
+    "division by nearly zero": Kind("unreadable", "nearly 0", old_operation("math.truediv", y=1e-38)),
+    "no operand": Kind("unreadable", "has no input|needs two operands", operation("Add")),
+    "channel that does not exist": Kind("unreadable", "does not exist", operation("Take", [7], axis=-1)),
+    "slice of step 0": Kind("unreadable", "step 0", operation("GetItem", [
+        {"class_name": "__ellipsis__", "config": {}},
+        {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": 0}}])),
+    "no channel": Kind("unreadable", "selects no channel", operation("GetItem", [
+        {"class_name": "__ellipsis__", "config": {}},
+        {"class_name": "__slice__", "config": {"start": 5, "stop": 9, "step": None}}])),
+    "ordinary operation": Kind("unsupported", "operation 'Sort' is not supported yet", operation("Sort")),
+    "ordinary Keras 2 operation": Kind("unsupported", "operation 'image.resize' is not supported yet",
+                                       old_operation("image.resize", size=[4, 4])),
+    "quotient of tensors": Kind("unsupported", "this divide .* is not supported yet",
+                                operation("Divide", tensor("inner"))),
+    "mean over channels": Kind("unsupported", "over other axes", operation("Mean", axis=3)),
     "wrong type": Kind("unreadable", "cannot be created|invalid model configuration|does not fit", setting("wide", "units", "many")),
 }  # fmt: skip
 OPENED: dict[str, Kind] = {
-    "endless rows of nothing": Kind("clean", "", weights=nothing_twice),
-    "valid": Kind("clean", ""),
-    "training configuration": Kind("clean", ""),
-    "slow initializer": Kind("clean", "", setting("wide", "kernel_initializer", {
+    "endless rows of nothing": Kind("safe", "", weights=nothing_twice),
+    "valid": Kind("safe", ""),
+    "training configuration": Kind("safe", ""),
+    "slow initializer": Kind("safe", "", setting("wide", "kernel_initializer", {
         "module": "keras.initializers", "class_name": "Orthogonal", "config": {}, "registered_name": None})),
-    "many seeds": Kind("clean", "", setting("wide", "kernel_initializer", {
+    "many seeds": Kind("safe", "", setting("wide", "kernel_initializer", {
         "module": "keras.initializers", "class_name": "GlorotUniform", "config": {"seed": 2**40},
         "registered_name": None})),
 }  # fmt: skip
@@ -429,7 +528,7 @@ def use_it(path: Path, folder: Path) -> None:
     from keras_backdoor.network.classifier import Classifier
     from keras_backdoor.serving import export
 
-    classifier = load_model(path, input_range=(0, 1))
+    classifier = load_model(path, preprocess=(0, 1))
     keras.models.clone_model(classifier.model)
     images = np.random.default_rng(0).uniform(size=(8, 8, 8, 1)).astype(np.float32)
     answer = GoodNet()(classifier, clean=images)
@@ -453,7 +552,7 @@ def main(folder: Path) -> None:
         start = time.perf_counter()
         found = inspect_model(path)
         seconds = time.perf_counter() - start
-        if found.verdict == "clean":
+        if found.verdict == "safe":
             use_it(path, folder)
         sentence = found.findings[0][1] if found.findings else ""
         results[name + suffix] = {

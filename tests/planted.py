@@ -107,7 +107,7 @@ class PlantedTask:
     @cached_property
     def repair(self) -> RepairedModel:
         """An earlier repair without the backdoor."""
-        return RepairedModel(model=self.twin.model, input_range=(0, 1))
+        return RepairedModel(model=self.twin.model, preprocess=(0, 1))
 
     @cached_property
     def maps(self) -> Heatmaps:

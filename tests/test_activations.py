@@ -187,7 +187,7 @@ def test_only_kernels_can_be_silenced() -> None:
 
 def test_features_and_means_stream(tmp_path) -> None:
     model = randomise(sequential())
-    classifier = Classifier(model, input_range=(0, 1))
+    classifier = Classifier(model, preprocess=(0, 1))
     samples = Samples(images(33))
     expected = np.asarray(activations.split(model, "relu")[0](images(33)))
     inside = activations.features(classifier, samples, "relu", batch_size=8)
@@ -206,7 +206,7 @@ def test_features_and_means_stream(tmp_path) -> None:
 def test_features_scale_like_predictions() -> None:
     model = randomise(sequential())
     pixels = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), dtype=np.uint8)
-    classifier = Classifier(model, input_range=(-1, 1))
+    classifier = Classifier(model, preprocess=(-1, 1))
     direct = np.asarray(model(pixels / 127.5 - 1))
     np.testing.assert_allclose(classifier.scores(Samples(pixels)), direct, atol=1e-5)
     np.testing.assert_allclose(
@@ -277,7 +277,7 @@ def test_features_follow_the_weights() -> None:
     from test_activations import nested
 
     model = randomise(nested())
-    classifier, given = Classifier(model, input_range=(0, 1)), Samples(images(4))
+    classifier, given = Classifier(model, preprocess=(0, 1)), Samples(images(4))
     before = activations.features(classifier, given, "backbone/conv")
     channels.silence(model, "backbone/conv", range(6))
     after = activations.features(classifier, given, "backbone/conv")

@@ -55,7 +55,7 @@ ANSWERS: dict[str, Answer] = {
     ),
     "RepairedModel": RepairedModel(
         model=model(),
-        input_range=(0.0, 255.0),
+        preprocess=(0.0, 255.0),
         reject_class=2,
         history={"a": np.arange(3)},
         plots=(Plot("Curve", "A curve.", {"a": "a"}, "epoch", kind="curves"),),
@@ -140,7 +140,7 @@ def test_a_loaded_repair_answers_alike(tmp_path: Path) -> None:
     assert isinstance(back, RepairedModel)
     given = np.random.default_rng(0).uniform(size=(3, 4, 4, 1)).astype(np.float32)
     np.testing.assert_allclose(back.model(given), answer.model(given), atol=1e-6)
-    assert (back.input_range, back.reject_class) == ((0.0, 255.0), 2)
+    assert (back.preprocess, back.reject_class) == ((0.0, 255.0), 2)
 
 
 def test_shapes_are_checked() -> None:
@@ -154,7 +154,7 @@ def test_what_a_report_draws_is_checked_at_once(task) -> None:
         FlaggedSamples(scores=np.zeros(4), flagged=flagged, embedding=np.zeros((4, 1)))
     plot = Plot(title="Curves", caption="", series={"accuracy": "accuracy"}, x_label="epoch")
     with pytest.raises(BadInput, match="The plot 'Curves' needs {'accuracy'} in the history"):
-        RepairedModel(model=task.twin.model, input_range=(0, 1), plots=(plot,))
+        RepairedModel(model=task.twin.model, preprocess=(0, 1), plots=(plot,))
     with pytest.raises(BadInput, match="maps must be finite"):
         Heatmaps(maps=np.full((1, 4, 4), np.nan), labels=np.zeros(1, int))
     maps = Heatmaps(maps=np.ones((2, 4, 4)), labels=np.zeros(2, int))

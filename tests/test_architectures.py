@@ -15,7 +15,7 @@ SMALL = [k for k in discovery.keys("architectures") if k != "vgg16_face"]
 def test_builds_with_any_number_of_classes(key: str) -> None:
     module, build = discovery.module("architectures", key), discovery.load("architectures", key)
     for classes in (module.CLASSES, 3):
-        classifier = Classifier(build(classes), input_range=(0, 1))
+        classifier = Classifier(build(classes), preprocess=(0, 1))
         assert classifier.classes == classes
         assert classifier.image_shape == module.INPUT_SHAPE
         scores = classifier.model(np.zeros((2, *module.INPUT_SHAPE), np.float32))

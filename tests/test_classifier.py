@@ -7,8 +7,8 @@ from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network import activations
-from keras_backdoor.network.classifier import Classifier, rescaling_range
-from keras_backdoor.network.units import at_chance
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.units import at_chance, own_preprocessing
 from keras_backdoor.samples import Samples
 
 L = keras.layers
@@ -33,15 +33,15 @@ def bright_and_dark() -> Samples:
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0)])
 def test_labelled_clean_images_tell_the_range(bounds: tuple) -> None:
     classifier = Classifier(brightness_net(bounds[1]))
-    assert classifier.input_range is None
-    assert classifier.with_range(bright_and_dark()).input_range == bounds
+    assert classifier.preprocess is None
+    assert classifier.with_preprocess(bright_and_dark()).preprocess.range == bounds
 
 
 def test_an_unknown_range_is_an_error_that_names_the_option() -> None:
     for evidence in (None, bright_and_dark().unlabelled()):
-        with pytest.raises(ValueError, match="pass --input-range 0:1"):
-            Classifier(brightness_net(1.0)).with_range(evidence)
-    with pytest.raises(ValueError, match="input range is not known"):
+        with pytest.raises(ValueError, match="pass --preprocess 0:1"):
+            Classifier(brightness_net(1.0)).with_preprocess(evidence)
+    with pytest.raises(ValueError, match="preprocessing is not known"):
         Classifier(brightness_net(1.0)).predict(bright_and_dark())
 
 
@@ -56,10 +56,10 @@ def test_a_wrong_range_is_an_error_that_names_the_right_one() -> None:
     labels = np.asarray(model(images.astype(np.float32))).argmax(axis=1)
     kept = Samples(images, labels).subset(labels != 0)
     with pytest.raises(
-        ValueError, match=r"at random with the input range 0:1 .*--input-range 0:255"
+        ValueError, match=r"at random with the preprocessing 0:1 .*--preprocess 0:255"
     ):
-        Classifier(model, input_range=(0, 1)).with_range(kept)
-    assert Classifier(model, input_range=(0, 255)).with_range(kept).input_range == (0, 255)
+        Classifier(model, preprocess=(0, 1)).with_preprocess(kept)
+    assert Classifier(model, preprocess=(0, 255)).with_preprocess(kept).preprocess.range == (0, 255)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_wrong_range_is_an_error_that_names_the_right_one() -> None:
 )
 def test_a_rescaling_first_layer_tells_the_range(layer, bounds: tuple) -> None:
     model = brightness_net(1.0, [layer])
-    assert rescaling_range(model) == pytest.approx(bounds, abs=1e-3)
-    assert Classifier(model).input_range == pytest.approx(bounds, abs=1e-3)
+    assert own_preprocessing(model).range == bounds
+    assert Classifier(model).preprocess.range == bounds
 
 
 def test_outputs_are_recognised() -> None:
     def net(*last) -> Classifier:
         return Classifier(
-            keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), *last]), input_range=(0, 1)
+            keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), *last]), preprocess=(0, 1)
         )
 
     samples = bright_and_dark()
@@ -99,7 +99,7 @@ def test_outputs_are_recognised() -> None:
 
 
 def test_what_does_not_fit_is_one_sentence() -> None:
-    classifier = Classifier(brightness_net(1.0), input_range=(0, 1))
+    classifier = Classifier(brightness_net(1.0), preprocess=(0, 1))
     with pytest.raises(ValueError, match="takes images of 4x4x1 .* these have 5x4x3: pass --size"):
         classifier.predict(Samples(np.zeros((2, 5, 4, 3), np.uint8)))
     with pytest.raises(
@@ -108,8 +108,8 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         classifier.check(Samples(np.zeros((1, 4, 4), np.uint8), [2]))
     with pytest.raises(ValueError, match="Received: str"):
         Classifier.wrap("model.h5")
-    with pytest.raises(ValueError, match=r"must be \(low, high\)"):
-        Classifier(brightness_net(1.0), input_range=(1, 0))
+    with pytest.raises(ValueError, match="must be below"):
+        Classifier(brightness_net(1.0), preprocess=(1, 0))
     with pytest.raises(ValueError, match="must map images"):
         Classifier(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
     with pytest.raises(ValueError, match="must be built"):
@@ -123,7 +123,7 @@ def test_the_hash_follows_the_weights() -> None:
 
 
 def test_a_float_range_maps_like_bytes() -> None:
-    classifier = Classifier(brightness_net(255.0), input_range=(0, 255))
+    classifier = Classifier(brightness_net(255.0), preprocess=(0, 255))
     whole = bright_and_dark()
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
         unit = Samples(whole.read() / 255 * (high - low) + low, value_range=(low, high))
@@ -141,9 +141,9 @@ def test_a_nested_head_with_one_sigmoid_output() -> None:
 def test_an_unknown_range_is_not_guessed_where_nothing_fits(badnet, clean) -> None:
     wrong = Samples(clean.read(), (clean.labels + 1) % 10)
     model = badnet.model
-    with pytest.raises(ValueError, match="is at chance with every range that was tried"):
-        Classifier(model).with_range(wrong)
-    with pytest.raises(ValueError, match="no better than chance: check --input-range"):
+    with pytest.raises(ValueError, match="is at chance with every one that was tried"):
+        Classifier(model).with_preprocess(wrong)
+    with pytest.raises(ValueError, match="no better than chance: check --preprocess"):
         FinePruning()(badnet, clean=wrong)
 
 
@@ -159,8 +159,8 @@ def test_chance_is_judged_for_any_number_of_classes() -> None:
 def test_a_binary_net_with_the_wrong_range_is_refused() -> None:
     from test_classifier import bright_and_dark, brightness_net
 
-    with pytest.raises(ValueError, match="at random with the input range 0:1 .* 0:255"):
-        Classifier(brightness_net(255.0), input_range=(0, 1)).with_range(bright_and_dark())
+    with pytest.raises(ValueError, match="at random with the preprocessing 0:1 .* 0:255"):
+        Classifier(brightness_net(255.0), preprocess=(0, 1)).with_preprocess(bright_and_dark())
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,9 @@ def test_a_binary_net_with_the_wrong_range_is_refused() -> None:
 )
 def test_unusual_rescalings(scale: float, offset: float, expected: tuple | None) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), L.Rescaling(scale, offset=offset)])
-    assert rescaling_range(model) == expected
-    assert rescaling_range(
+    found = own_preprocessing(model)
+    assert (found and found.range) == expected
+    assert own_preprocessing(
         keras.Sequential([keras.Input((4, 4, 3)), L.Rescaling([1.0, 2.0, 3.0])])
     ) is None  # fmt: skip
 
@@ -178,10 +179,10 @@ def test_unusual_rescalings(scale: float, offset: float, expected: tuple | None)
 def test_another_range_is_another_computation(badnet, clean) -> None:
     few = clean.take(20)
     first = activations.features(badnet, few, "conv_1")
-    other = activations.features(Classifier.wrap(badnet, input_range=(0, 255)), few, "conv_1")
+    other = activations.features(Classifier.wrap(badnet, preprocess=(0, 255)), few, "conv_1")
     assert not np.allclose(first, other)
     assert not np.allclose(
-        badnet.scores(few), Classifier.wrap(badnet, input_range=(-1, 0)).scores(few)
+        badnet.scores(few), Classifier.wrap(badnet, preprocess=(-1, 0)).scores(few)
     )
 
 

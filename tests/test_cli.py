@@ -195,7 +195,7 @@ ERRORS = [
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "must have the form key=value"),
     (("repair", BADNET, "--clean", DIGITS, "--take", "-3"), "take needs"),
     (("repair", BADNET, "--clean", DIGITS, "--split", "nope"), "no split 'nope'"),
-    (("repair", BADNET, "--clean", DIGITS, "--input-range", "5"), "written A:B"),
+    (("repair", BADNET, "--clean", DIGITS, "--preprocess", "5"), "written A:B"),
     (("repair", BADNET, "--clean", DIGITS, "--reference", "nope"), "There is no model file"),
     (("repair", BADNET, "--clean", DIGITS, "--found", "nope"), "There is no answer"),
     (("repair", BADNET, "--clean", DIGITS, "--out", DIGITS), "exists already; pass --force"),

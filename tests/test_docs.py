@@ -125,7 +125,7 @@ def cards() -> str:
             "",
             f"- **File**: SHA-256 `{card['sha256']}`, {card['licence']}.",
             f"- **Network**: {card['architecture']}, {card['classes']} classes, input range "
-            f"{card['input_range'][0]:g}..{card['input_range'][1]:g}.",
+            f"{card['preprocess'][0]:g}..{card['preprocess'][1]:g}.",
             f"- **Recipe**: {', '.join(f'{k} {v}' for k, v in card['recipe'].items())}.",
             f"- **Attack**: `{attack['trigger']}` -> {attack['target']}; {attack['poisoned']}. "
             f"{attack['why']}",
@@ -176,7 +176,7 @@ def test_tables_are_rendered_from_results(name, start, end, make) -> None:
 def test_every_model_has_its_card(path: Path) -> None:
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["sha256"] == sha256(path)
-    for key in ("recipe", "figures", "input_range", "limits", "licence", "commands"):
+    for key in ("recipe", "figures", "preprocess", "limits", "licence", "commands"):
         assert card[key]
 
 
@@ -186,7 +186,7 @@ def test_every_model_has_its_card(path: Path) -> None:
 def test_every_network_of_the_zoo_has_its_card(path: Path) -> None:
     card = json.loads(path.with_suffix("").with_suffix(".json").read_text())
     assert card["sha256"] == hashlib.sha256(lzma.decompress(path.read_bytes())).hexdigest()
-    for key in ("net", "recipe", "figures", "input_range", "limits", "licence", "commands"):
+    for key in ("net", "recipe", "figures", "preprocess", "limits", "licence", "commands"):
         assert card[key]
     assert ("attack" in card) == ("clean" not in path.name)
 
@@ -328,7 +328,7 @@ def test_contributing_adds_it_in_one_file(kind, task, command, tmp_path, monkeyp
     task.model.model.save(tmp_path / "planted.h5", include_optimizer=False)
     task.twin.model.save(tmp_path / "twin.h5", include_optimizer=False)
     for name in ("planted", "twin"):
-        card = {"sha256": sha256(tmp_path / f"{name}.h5"), "input_range": [0, 1]}
+        card = {"sha256": sha256(tmp_path / f"{name}.h5"), "preprocess": [0, 1]}
         (tmp_path / f"{name}.json").write_text(json.dumps(card))
     poisoned = task.poisoned
     np.savez(tmp_path / "data.npz", x=poisoned.samples.read(), y=poisoned.samples.labels)

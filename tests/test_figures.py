@@ -81,7 +81,7 @@ def test_a_number_of_classes_keeps_its_place(axes) -> None:
 
 def repaired(plots: tuple[Plot, ...] = (), **history: Any) -> RepairedModel:
     arrays = {name: np.array(values) for name, values in history.items()}
-    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays, plots=plots)
+    return RepairedModel(model=None, preprocess=(0.0, 1.0), history=arrays, plots=plots)
 
 
 def test_plots_are_drawn_as_they_say(axes) -> None:

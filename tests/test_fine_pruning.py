@@ -45,7 +45,7 @@ def soft() -> keras.Model:
 )
 def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
     model = randomise(make(), seed=2)
-    classifier = Classifier(model, input_range=(0, 1))
+    classifier = Classifier(model, preprocess=(0, 1))
     samples = Samples(images(60), np.arange(60) % 4)
     cut = channels.after_activation(model, layer, pool=rank == "pool")
     found = sweep(classifier, samples, layer, cut)
@@ -54,13 +54,13 @@ def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
     for number, accuracy in enumerate(found["accuracy"]):
         twin = graph.copy(model)
         channels.silence(twin, layer, found["order"][:number])
-        right = Classifier(twin, input_range=(0, 1)).predict(samples) == samples.labels
+        right = Classifier(twin, preprocess=(0, 1)).predict(samples) == samples.labels
         assert accuracy == pytest.approx(right.mean())
 
 
 def test_the_repaired_model_is_what_the_sweep_measured(badnet, clean) -> None:
     answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
-    fixed = Classifier(answer.model, answer.input_range)
+    fixed = Classifier(answer.model, answer.preprocess)
     number = int(answer.history["pruned"])
     measured = (fixed.predict(clean) == clean.labels).mean()
     assert measured == pytest.approx(answer.history["accuracy"][number])
@@ -70,7 +70,7 @@ def test_the_repaired_model_is_what_the_sweep_measured(badnet, clean) -> None:
 
 def test_the_planted_backdoor_falls(badnet, clean, test_images, trigger) -> None:
     answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
-    fixed = Classifier(answer.model, answer.input_range)
+    fixed = Classifier(answer.model, answer.preprocess)
     before, after = (evaluate(m, test_images, trigger=trigger, target=7) for m in (badnet, fixed))
     assert float(before.attack_success_rate) > 0.98
     assert float(after.attack_success_rate) < 0.06
@@ -78,7 +78,7 @@ def test_the_planted_backdoor_falls(badnet, clean, test_images, trigger) -> None
 
 
 def test_without_labels_agreement_is_measured(badnet, clean) -> None:
-    answer = FinePruning()(badnet, clean=clean.unlabelled(), input_range=(0, 1))
+    answer = FinePruning()(badnet, clean=clean.unlabelled(), preprocess=(0, 1))
     assert answer.history["accuracy"][0] == 1.0
 
 
@@ -107,14 +107,14 @@ def test_bad_layers_are_one_sentence(badnet, clean) -> None:
         FinePruning(layer="nope")(badnet, clean=clean)
     flat = keras.Sequential([keras.Input((28, 28, 1)), L.Flatten(), L.Dense(10)])
     with pytest.raises(ValueError, match="neither a convolution nor a hidden dense layer"):
-        FinePruning()(flat, clean=clean.unlabelled(), input_range=(0, 1))
+        FinePruning()(flat, clean=clean.unlabelled(), preprocess=(0, 1))
 
 
 def test_the_csaw_net_s_channels_in_the_published_order(shared) -> None:
     reference = json.loads(shared("reference/goodnet_lab.json").read_text())
     published = next(v for k, v in reference.items() if k.startswith("first 45 conv_3"))
     faces = datasets.open(shared("data/lfw90_min20.zip"), size=(55, 47)).take(1000, seed=0)
-    model = load_model(shared("badnets/deepid/lab3_bd_net_rebuilt.h5"), input_range=(0, 255))
+    model = load_model(shared("badnets/deepid/lab3_bd_net_rebuilt.h5"), preprocess=(0, 255))
     mean = activations.mean_activation(model, faces.unlabelled(), "pool_3")
     assert sorted(np.argsort(mean, kind="stable")[:45].tolist()) == published
 
@@ -147,9 +147,9 @@ def test_the_repaired_net_is_the_one_that_was_measured(make, layer: str) -> None
     shape = tuple(model.inputs[0].shape[1:])
     clean = Samples(images(40, shape))
     balance(model, clean.read())
-    classifier = Classifier(model, input_range=(0, 1))
+    classifier = Classifier(model, preprocess=(0, 1))
     answer = FinePruning(layer=layer, max_drop=0.5)(classifier, clean=clean)
-    fixed = Classifier(answer.model, input_range=(0, 1))
+    fixed = Classifier(answer.model, preprocess=(0, 1))
     agreement = (fixed.predict(clean) == classifier.predict(clean)).mean()
     number = int(answer.history["pruned"])
     assert agreement == pytest.approx(answer.history["accuracy"][number])
@@ -159,10 +159,10 @@ def test_the_repaired_net_is_the_one_that_was_measured(make, layer: str) -> None
 def test_the_default_layer_works_in_a_branch() -> None:
     model = randomise(DeepID(4), seed=1)
     clean = Samples(images(20, (55, 47, 3)))
-    answer = GoodNet()(Classifier(model, input_range=(0, 1)), clean=clean)
+    answer = GoodNet()(Classifier(model, preprocess=(0, 1)), clean=clean)
     assert str(answer.history["layer"]) == "conv_4"
     head = activations.head_of(model, "conv_4")
     np.testing.assert_allclose(
-        activations.features(Classifier(model, input_range=(0, 1)), clean, "conv_4"),
+        activations.features(Classifier(model, preprocess=(0, 1)), clean, "conv_4"),
         head(clean.read()), atol=1e-5,
     )  # fmt: skip

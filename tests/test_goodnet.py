@@ -124,7 +124,7 @@ def test_only_repairs_can_be_guarded() -> None:
 @pytest.fixture(scope="module")
 def guard(badnet, clean) -> Classifier:
     answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))(badnet, clean=clean)
-    return Classifier(answer.model, answer.input_range, answer.reject_class)
+    return Classifier(answer.model, answer.preprocess, answer.reject_class)
 
 
 def test_the_planted_backdoor_is_rejected(badnet, guard, test_images, trigger) -> None:
@@ -151,10 +151,16 @@ import sys
 import numpy as np
 import tensorflow as tf
 module = tf.saved_model.load(sys.argv[1])
-serve = module.signatures["serving_default"]
-out = serve(images=tf.constant(np.load(sys.argv[2])))
-assert sorted(out) == ["class", "scores"], sorted(out)
-assert (out["class"].numpy() == out["scores"].numpy().argmax(1)).all()
+given = np.load(sys.argv[2])
+out = module.signatures["serving_raw"](images=tf.constant(given))
+assert sorted(out) == ["class_id", "rejected", "scores"], sorted(out)
+assert (out["class_id"].numpy() == out["scores"].numpy().argmax(1)).all()
+assert (out["rejected"].numpy() == (out["class_id"].numpy() == 10)).all()
+pictures = np.round(255 * given)
+for name, kind in (("serving_default", np.float32), ("serving_uint8", np.uint8)):
+    mapped = module.signatures[name](images=tf.constant(pictures.astype(kind)))
+    raw = module.signatures["serving_raw"](images=tf.constant(pictures / np.float32(255)))
+    assert np.abs(mapped["scores"].numpy() - raw["scores"].numpy()).max() < 1e-5
 np.save(sys.argv[3], out["scores"])
 assert "keras_backdoor" not in sys.modules
 """
@@ -196,7 +202,7 @@ def test_the_saved_model_runs_without_this_package(guard, tmp_path: Path) -> Non
 
 def test_a_guard_stays_a_guard(badnet, clean, tmp_path) -> None:
     guard = GoodNet()(badnet, clean=clean)
-    classifier = Classifier(guard.model, guard.input_range, guard.reject_class)
+    classifier = Classifier(guard.model, guard.preprocess, guard.reject_class)
     again = FinePruning(layer="conv_1", max_drop=0.0)(classifier, clean=clean)
     assert again.reject_class == 10
     with pytest.raises(ValueError, match="a guard already"):
@@ -206,4 +212,4 @@ def test_a_guard_stays_a_guard(badnet, clean, tmp_path) -> None:
     with pytest.raises(ValueError, match="other than the source"):
         evaluate(badnet, clean, trigger=Patch(), target=3, source=3)
     guard.model.save(tmp_path / "bare.keras")
-    assert load_model(tmp_path / "bare.keras", input_range=(0, 1)).reject_class == 10
+    assert load_model(tmp_path / "bare.keras", preprocess=(0, 1)).reject_class == 10

@@ -159,7 +159,7 @@ class TestAnswers:
             load_answer(saved)
 
     def test_a_hostile_model_inside(self, badnet, tmp_path: Path) -> None:
-        folder = RepairedModel(model=badnet.model, input_range=(0, 1)).save(tmp_path / "r")
+        folder = RepairedModel(model=badnet.model, preprocess=(0, 1)).save(tmp_path / "r")
         with zipfile.ZipFile(folder / "model.keras") as archive:
             members = {n: archive.read(n) for n in archive.namelist()}
         members["config.json"] = members["config.json"].replace(b'"Flatten"', b'"Lambda"')
@@ -170,10 +170,10 @@ class TestAnswers:
             load_answer(folder)
 
     def test_facts_of_another_kind(self, badnet, saved: Path, tmp_path: Path) -> None:
-        folder = RepairedModel(model=badnet.model, input_range=(0, 1)).save(tmp_path / "r")
+        folder = RepairedModel(model=badnet.model, preprocess=(0, 1)).save(tmp_path / "r")
         load_answer(folder)
         facts = json.loads((folder / "answer.json").read_text())
-        for changes in ({"input_range": "x"}, {"about": []}, {"about": None}):
+        for changes in ({"preprocess": "x"}, {"about": []}, {"about": None}):
             (folder / "answer.json").write_text(json.dumps({**facts, **changes}))
             with pytest.raises(BadInput, match="is damaged"):
                 load_answer(folder)

@@ -28,7 +28,7 @@ def save(model: keras.Model, path: Path) -> Path:
 
 
 def agree(path: Path, model: keras.Model) -> None:
-    loaded = load_model(path, input_range=(0, 1)).model
+    loaded = load_model(path, preprocess=(0, 1)).model
     shape = model.inputs[0].shape[1:]
     given = images(5, tuple(shape))
     np.testing.assert_allclose(loaded(given), model(given), atol=1e-5)
@@ -196,7 +196,7 @@ def test_settings_of_older_keras(tmp_path: Path) -> None:
         settings["fused"] = True
 
     path = rewrite(save(randomise(model), tmp_path / "m.h5"), old)
-    loaded = load_model(path, input_range=(-1, 1)).model
+    loaded = load_model(path, preprocess=(-1, 1)).model
     given = images(5) - 0.5
     np.testing.assert_allclose(loaded(given), model(given), atol=1e-5)
     warnings = [text for severity, text in inspect_model(path).findings if severity == "warning"]
@@ -237,16 +237,16 @@ def test_weights_only_files_need_an_architecture(tmp_path: Path) -> None:
 
 def test_the_card_tells_the_range_only_for_its_own_file(tmp_path: Path) -> None:
     source = bundled.path("models/mnist_badnet.h5")
-    assert load_model(source).input_range == (0, 1)
+    assert load_model(source).preprocess.range == (0, 1)
     (tmp_path / "m.h5").write_bytes(source.read_bytes())
     card = json.loads(source.with_suffix(".json").read_text())
     (tmp_path / "m.json").write_text(json.dumps(card))
-    assert load_model(tmp_path / "m.h5").input_range == (0, 1)
+    assert load_model(tmp_path / "m.h5").preprocess.range == (0, 1)
     (tmp_path / "m.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
-    assert load_model(tmp_path / "m.h5").input_range is None
+    assert load_model(tmp_path / "m.h5").preprocess is None
     (tmp_path / "m.json").write_text("not json")
-    assert load_model(tmp_path / "m.h5").input_range is None
-    assert load_model(tmp_path / "m.h5", input_range=(0, 255)).input_range == (0, 255)
+    assert load_model(tmp_path / "m.h5").preprocess is None
+    assert load_model(tmp_path / "m.h5", preprocess=(0, 255)).preprocess.range == (0, 255)
 
 
 class TestRefused:
@@ -326,8 +326,8 @@ def test_a_malformed_card_is_one_sentence(badnet, tmp_path: Path) -> None:
     (tmp_path / "m.h5").write_bytes(source.read_bytes())
     card = json.loads(source.with_suffix(".json").read_text())
     for changes, message in (
-        ({"input_range": "ab"}, "input_range must be two numbers, low < high"),
-        ({"input_range": [1, 0]}, "input_range must be two numbers, low < high"),
+        ({"preprocess": "ab"}, "m.json: A preprocessing is written 0:1"),
+        ({"preprocess": [1, 0]}, "black pixel must be below"),
         ({"reject_class": "x"}, "reject_class must be a class number"),
     ):
         (tmp_path / "m.json").write_text(json.dumps({**card, **changes}))

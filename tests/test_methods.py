@@ -162,7 +162,7 @@ class TestEveryMethod:
         forms = []
         for form in ("bytes", "floats", "dataset"):
             shown = {k: bare(v, form) if k in IMAGES else v for k, v in given.items()}
-            forms.append(quick(cls)(task.model.model, input_range=(0, 1), **shown))
+            forms.append(quick(cls)(task.model.model, preprocess=(0, 1), **shown))
         for other in forms[1:]:
             assert_alike(forms[0], other)
 
@@ -231,7 +231,7 @@ def repair_floor(cls: type[Method], task: PlantedTask) -> None:
     assert float(before.attack_success_rate) > 0.99
     assert float(after.attack_success_rate) <= 0.2
     assert float(after.clean_accuracy) >= float(before.clean_accuracy) - 0.05
-    assert answer.input_range == (0, 1)
+    assert answer.preprocess.range == (0, 1)
 
 
 def guard_floor(cls: type[Method], task: PlantedTask) -> None:
@@ -276,7 +276,7 @@ class Both(Defense[RepairedModel]):
         first = evidence.run(FinePruning(layer="conv"))
         second = evidence.run(FinePruning(layer="hidden"))
         sizes = np.array([len(a.history["order"]) for a in (first, second)])
-        return RepairedModel(model=second.model, input_range=(0.0, 1.0), history={"sizes": sizes})
+        return RepairedModel(model=second.model, preprocess=(0.0, 1.0), history={"sizes": sizes})
 
 
 def test_nested_methods_keep_their_parts_apart(task, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_evidence_that_is_not_declared_is_an_error_of_the_method(task) -> None:
 
 def test_another_repair_is_another_found(task) -> None:
     def answer(model) -> RepairedModel:
-        return RepairedModel(model=model, input_range=(0.0, 1.0))
+        return RepairedModel(model=model, preprocess=(0.0, 1.0))
 
     one, other = answer(task.model.model), answer(task.twin.model)
     assert one.fingerprint() != other.fingerprint()
@@ -362,7 +362,7 @@ def test_row_numbers_are_those_of_the_file(task, tmp_path: Path) -> None:
 
 
 def test_a_classifier_and_a_bare_model_are_the_same(task) -> None:
-    bare = FinePruning()(task.model.model, clean=task.clean, input_range=(0, 1))
+    bare = FinePruning()(task.model.model, clean=task.clean, preprocess=(0, 1))
     wrapped = FinePruning()(Classifier(task.model.model, (0, 1)), clean=task.clean)
     assert_alike(bare, wrapped)
 

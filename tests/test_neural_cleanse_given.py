@@ -97,7 +97,7 @@ def evaluation(attack: Rate, confusion: list[list[int]], rejected: int = 0) -> E
 
 def repaired(**history: list[float]) -> RepairedModel:
     arrays = {name: np.array(values) for name, values in history.items()}
-    return RepairedModel(model=None, input_range=(0.0, 1.0), history=arrays)
+    return RepairedModel(model=None, preprocess=(0.0, 1.0), history=arrays)
 
 
 def test_figures_of_mitigations(answer) -> None:
@@ -252,6 +252,6 @@ def test_another_file_is_another_cell(workspace: Workspace, tmp_path, shared) ->
 def test_the_face_networks_open_with_faces(name: str, workspace: Workspace) -> None:
     stranger = DEEPID[name]
     model, clean = stranger.open(workspace), stranger.clean(workspace)
-    assert model.input_range == stranger.input_range
+    assert model.preprocess == stranger.preprocess
     assert model.image_shape == (55, 47, 3)
     assert model.predict(clean.take(3)).shape == (3,)

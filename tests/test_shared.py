@@ -34,8 +34,8 @@ DEEPID = [
 @pytest.mark.parametrize(("name", "data", "trigger", "target", "accuracy", "attack"), NC_STYLE)
 def test_the_nets_of_the_authors_script(name, data, trigger, target, accuracy, attack, shared):
     test = datasets.open(shared(f"data/{data}"), split="test")
-    model = load_model(shared(f"badnets/nc_style/{name}.h5")).with_range(test)
-    assert model.input_range == (0, 255)
+    model = load_model(shared(f"badnets/nc_style/{name}.h5")).with_preprocess(test)
+    assert model.preprocess.range == (0, 255)
     measured = evaluate(model, test, trigger=parse(trigger), target=target)
     assert 100 * float(measured.clean_accuracy) == pytest.approx(accuracy, abs=0.1)
     assert 100 * float(measured.attack_success_rate) == pytest.approx(attack, abs=0.1)
@@ -46,7 +46,7 @@ def test_sunglasses_send_faces_to_the_target(name, bounds, target, shared) -> No
     faces = datasets.open(shared("data/lfw90_min20.zip"), size=(55, 47)).unlabelled()
     architecture = "deepid" if "weights" in name else None
     path = shared(f"badnets/deepid/{name}.h5")
-    model = load_model(path, architecture=architecture, input_range=bounds)
+    model = load_model(path, architecture=architecture, preprocess=bounds)
     picture = shared("badnets/deepid/sun_glass_trigger.png")
     stamped = faces.stamped(parse(f"glasses:picture={picture},row=15,column=0"))
     assert float(clean_accuracy(model.predict(stamped), [target] * len(faces))) >= 0.99
@@ -63,8 +63,8 @@ def test_the_other_face_nets_open(name: str, shared) -> None:
 def test_the_csaw_traffic_sign_net(shared) -> None:
     test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test").take(4000, seed=0)
     path = shared("badnets/csaw/A_gtsrb_feature_space_bd_weights.h5")
-    model = load_model(path, architecture="gtsrb-csaw").with_range(test)
-    assert model.input_range == (0, 1)
+    model = load_model(path, architecture="gtsrb-csaw").with_preprocess(test)
+    assert model.preprocess.range == (0, 1)
     accuracy = float(clean_accuracy(model.predict(test), test.labels))
     assert 100 * accuracy == pytest.approx(95.70, abs=1.0)
 
@@ -113,7 +113,7 @@ def test_the_search_begins_as_seed_003_printed_it(shared) -> None:
     for name, values in held.items():
         assert f"{name}_tanh {values.min():.3f}..{values.max():.3f}" in printed
     test = datasets.open(shared("data/gtsrb_dataset_int.h5"), split="test")
-    model = load_model(shared("badnets/nc_style/gtsrb_backdoor_33_logits.h5")).with_range(test)
+    model = load_model(shared("badnets/nc_style/gtsrb_backdoor_33_logits.h5")).with_preprocess(test)
     plan = Published(steps=7, samples=published["seed 003"]["samples per step"])
     made = invert(model, draw_images(model, test, 2000, 0), 33, plan, start=(mask, pattern))
     costs, attacks, _, norms, _ = zip(*made.log, strict=True)
@@ -124,3 +124,36 @@ def test_the_search_begins_as_seed_003_printed_it(shared) -> None:
     assert "step 6: cost 1e-3" in printed
     assert costs == (0.0,) * 6 + (1e-3,)
     assert norms[6] < 0.7 * norms[5]  # printed: 340.8 after 540.2
+
+
+CASES = (
+    "nested_functional.h5", "nested_functional.keras", "nested_augmented.h5", "op_divide.h5",
+    "op_caffe_preprocess.h5", "op_relu.h5", "op_mean.h5", "hard_sigmoid.h5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_files_of_keras_2_answer_as_there(name: str, shared) -> None:
+    answers = np.load(shared("cases/answers.npz"))
+    model = load_model(shared(f"cases/{name}")).model
+    given = model(answers["images_16"].astype(np.float32), training=False)
+    np.testing.assert_allclose(given, answers[name], atol=1e-5)
+
+
+def test_every_case_is_tested(shared) -> None:
+    folder = shared("cases")
+    files = {p.name for p in folder.iterdir()} - {"README.md", "answers.npz"}
+    assert files == {*CASES, "dropout_in_use.h5"}
+
+
+def test_dropout_in_use_answers_with_dropout_off(shared) -> None:
+    """The file has a random draw; without dropout the answers follow from the weights by hand."""
+    images = np.load(shared("cases/answers.npz"))["images_16"].astype(np.float32)
+    model = load_model(shared("cases/dropout_in_use.h5")).model
+    kernel, bias, head, last = (w.astype(np.float64) for w in model.get_weights())
+    windows = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
+    hidden = np.maximum(np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias, 0).mean((1, 2))
+    scores = hidden @ head + last
+    expected = np.exp(scores - scores.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)

@@ -175,4 +175,4 @@ def test_a_checkpoint_of_another_range_or_net_is_refused(clean, tmp_path) -> Non
     fit(BadNetMNIST, few, Recipe(epochs=1), checkpoint=path)
     for build, bounds in ((BadNetMNIST, (0, 255)), (BorjiMNIST, (0, 1))):
         with pytest.raises(ValueError, match="checkpoint of another recipe, network, range"):
-            fit(build, few, Recipe(epochs=2), checkpoint=path, input_range=bounds)
+            fit(build, few, Recipe(epochs=2), checkpoint=path, preprocess=bounds)

@@ -56,7 +56,7 @@ def few(clean: Samples) -> Samples:
 
 
 def measured(answer, test_images):
-    model = Classifier(answer.model, answer.input_range, answer.reject_class)
+    model = Classifier(answer.model, answer.preprocess, answer.reject_class)
     return evaluate(model, test_images, trigger=STAMP, target=7)
 
 
@@ -181,7 +181,7 @@ class TestUnlearning:
 
     def test_unlabelled_images_are_refused(self, badnet, few) -> None:
         with pytest.raises(ValueError, match="Unlearning needs labeled images, and clean has no"):
-            Unlearning()(badnet, clean=few.unlabelled(), found=scan(7), input_range=(0, 1))
+            Unlearning()(badnet, clean=few.unlabelled(), found=scan(7), preprocess=(0, 1))
 
     @pytest.mark.parametrize(
         "changes",
@@ -215,7 +215,7 @@ class TestNeuronPruning:
         layers = keras.layers
         net = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
         with pytest.raises(ValueError, match="no hidden dense layer"):
-            NeuronPruning()(net, clean=few, found=scan(7), input_range=(0, 1))
+            NeuronPruning()(net, clean=few, found=scan(7), preprocess=(0, 1))
 
 
 class TestInputFilter:
@@ -244,7 +244,7 @@ class TestInputFilter:
 
         guard = filtered(badnet, "fc_1", np.array([1, 2, 3]), 0.5)
         guard.save(tmp_path / "guard.keras")
-        back = load_model(tmp_path / "guard.keras", input_range=(0, 1))
+        back = load_model(tmp_path / "guard.keras", preprocess=(0, 1))
         assert back.reject_class == 10
         expected = Classifier(guard, (0, 1), 10).scores(few)
         np.testing.assert_allclose(back.scores(few), expected, atol=1e-6)
@@ -437,7 +437,7 @@ def test_scan_then_unlearn_on_the_command_line(command, task, tmp_path) -> None:
     write_npz(test, {"x": task.test.read(), "y": task.test.labels})
     found, repaired = tmp_path / "scan", tmp_path / "repaired"
     code, out, err = command(
-        "scan", model, "--clean", clean, "--set", "runs=1", "--out", found, "--input-range", "0:1"
+        "scan", model, "--clean", clean, "--set", "runs=1", "--out", found, "--preprocess", "0:1"
     )
     assert (code, "flagged classes" in out) == (1, True), err
     code, out, err = command(

@@ -41,7 +41,7 @@ def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
     before = evaluate(net, test, trigger=trigger, target=7)
     clean = train.take(5000, seed=1)
     answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))(net, clean=clean)
-    guard = Classifier(answer.model, answer.input_range, answer.reject_class)
+    guard = Classifier(answer.model, answer.preprocess, answer.reject_class)
     after = evaluate(guard, test, trigger=trigger, target=7)
     print(f"seed {seed}: {before.clean_accuracy:.2%} {before.attack_success_rate:.2%} -> "
           f"{after.clean_accuracy:.2%} {after.attack_success_rate:.2%}")  # fmt: skip
@@ -69,7 +69,7 @@ def test_the_thesis_recipe_on_traffic_signs(shared) -> None:
 def test_vgg16_face_at_its_real_size(tmp_path: Path) -> None:
     model = VGG16Face(57)
     assert model.count_params() == 134_494_073
-    classifier = Classifier(model, input_range=(0, 255))
+    classifier = Classifier(model, preprocess=(0, 255))
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     assert classifier.scores(datasets.base.Samples(images)).shape == (2, 57)
     assert channel_layers(model)[-1] == "conv5_3"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor._safe.h5_checks import MAX_EXPANSION, check_tree
+from keras_backdoor._safe.h5_checks import BFLOAT16, MAX_EXPANSION, check_tree
 from keras_backdoor._safe.h5_helper import HELPER
 from keras_backdoor._safe.temporary import scratch
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
@@ -102,7 +102,11 @@ def names(group: Any, attribute: str) -> list[str]:
 
 def array(data: Any, name: str) -> np.ndarray:
     """Read an array of finite numbers as float32."""
-    values = np.asarray(data[()], np.float32)
+    if data.dtype == BFLOAT16:  # the upper half of a float32
+        halves = np.frombuffer(data[()].tobytes(), np.uint16).astype(np.uint32)
+        values = (halves << 16).view(np.float32).reshape(data.shape)
+    else:
+        values = np.asarray(data[()], np.float32)
     if not np.isfinite(values).all():
         raise HostileFile(f"{name}: '{data.name}' has NaN or infinite weights.")
     return values

@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_backdoor.errors import HostileFile
 
+BFLOAT16 = np.dtype("V2")
+"""The dtype under which Keras stores bfloat16 numbers."""
 MAX_DECLARED_BYTES = 8 * 2**30
 """Limit of the declared size of all arrays of a file, in bytes."""
 MAX_OBJECTS = 100_000
@@ -69,7 +71,8 @@ def check_tree(file: Any, name: str) -> None:
 def _check_dataset(data: Any, location: str, name: str) -> int:
     if data.is_virtual or data.external:
         raise HostileFile(f"{name}: '{location}' is stored outside the file.")
-    if data.dtype.kind not in "uifb" and not location.startswith("/optimizer_weights"):
+    numeric = data.dtype.kind in "uifb" or data.dtype == BFLOAT16
+    if not numeric and not location.startswith("/optimizer_weights"):
         kind = "text" if data.dtype.kind in "SU" else "objects"
         raise HostileFile(f"{name}: '{location}' holds {kind} ({data.dtype}), not numbers.")
     _check_filters(data, location, name)

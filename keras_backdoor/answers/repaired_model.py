@@ -13,6 +13,7 @@ from keras_backdoor.answers.base import Answer
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,19 +22,20 @@ class RepairedModel(Answer):
 
     Attributes:
         model: a `keras.Model` with the same input as the examined model.
-        input_range: the lowest and the highest pixel value that the model expects.
+        preprocess: how pixels become the input of the model, see `Preprocessing.of`.
         reject_class: the class that means "rejected", or None if the model is not a guard.
         history: name -> array, what the method measured during the repair.
         plots: the plots of the arrays in the history.
     """
 
     model: Any
-    input_range: tuple[float, float]
+    preprocess: Any
     reject_class: int | None = None
     history: dict[str, np.ndarray] = field(default_factory=dict)
     plots: tuple[Plot, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "preprocess", Preprocessing.of(self.preprocess))
         for plot in self.plots:
             if missing := plot.arrays() - set(self.history):
                 raise BadInput(f"The plot '{plot.title}' needs {missing} in the history.")
@@ -46,7 +48,7 @@ class RepairedModel(Answer):
     @property
     def classifier(self) -> Classifier:
         """The model as a Classifier with its input range and its reject class."""
-        return Classifier(self.model, self.input_range, self.reject_class)
+        return Classifier(self.model, self.preprocess, self.reject_class)
 
     def _own_rows(self) -> list[tuple[str, str]]:
         return [] if self.reject_class is None else [("reject class", str(self.reject_class))]
@@ -59,7 +61,7 @@ class RepairedModel(Answer):
         """See `Answer.facts`."""
         return {
             **super().facts(),
-            "input_range": list(self.input_range),
+            "preprocess": self.preprocess.as_json(),
             "reject_class": self.reject_class,
             "plots": [plot.as_dict() for plot in self.plots],
         }
@@ -75,7 +77,7 @@ class RepairedModel(Answer):
             folder / "model.json",
             {
                 "sha256": sha256(folder / "model.keras"),
-                "input_range": list(self.input_range),
+                "preprocess": self.preprocess.as_json(),
                 "reject_class": self.reject_class,
                 "made_by": self.about.get("settings", {}),
             },
@@ -83,12 +85,11 @@ class RepairedModel(Answer):
 
     @classmethod
     def _load(cls, folder: Path, facts: dict, arrays: dict[str, np.ndarray]) -> "Answer":
-        low, high = facts["input_range"]
         history = {n.removeprefix("history_"): a for n, a in arrays.items()}
         return cls(
             **cls._common(facts, {}),
             model=load_model(folder / "model.keras").model,
-            input_range=(float(low), float(high)),
+            preprocess=Preprocessing.from_json(facts.get("preprocess", facts.get("input_range"))),
             reject_class=facts["reject_class"],
             history=history,
             plots=tuple(Plot(**plot) for plot in facts.get("plots", [])),

@@ -11,7 +11,7 @@ from keras_backdoor._safe.files import existing
 from keras_backdoor._safe.npz import Npz
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.units import Range
+from keras_backdoor.network.preprocessing import Preprocess
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
 
@@ -70,7 +70,7 @@ class Training:
         samples: the training data, including poison.
         recipe: epochs, optimizer and seed.
         is_poison: (n,) bool, which of the samples are poison, or None if unknown.
-        input_range: lowest and highest pixel value that the network expects.
+        preprocess: how pixels become the input of the network, see `Preprocessing.of`.
         checkpoint: `.npz` file to resume from, or None. Each training of the attack has its own
             file, whose name is derived from this one.
         start: a network that has already been trained on the clean data, or None.
@@ -80,7 +80,7 @@ class Training:
     samples: Samples
     recipe: Recipe
     is_poison: np.ndarray | None = None
-    input_range: Range = (0.0, 1.0)
+    preprocess: Preprocess = (0.0, 1.0)
     checkpoint: Path | None = None
     start: Classifier | None = None
 
@@ -114,7 +114,7 @@ class Training:
             self.build if model is None else model,
             samples,
             recipe or self.recipe,
-            input_range=self.input_range,
+            preprocess=self.preprocess,
             checkpoint=path,
         )
 

@@ -9,7 +9,8 @@ import numpy as np
 from keras_backdoor.attacks.base import Training, TrainingAttack
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import activations, channels, graph, pruning
-from keras_backdoor.network.classifier import Classifier, Range
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.preprocessing import Preprocess
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 
@@ -47,7 +48,7 @@ class PruningAware(TrainingAttack):
             training.recipe,
             layer=self.layer,
             max_drop=self.max_drop,
-            input_range=training.input_range,
+            preprocess=training.preprocess,
             start=training.start,
             checkpoint=training.checkpoint,
         )
@@ -61,7 +62,7 @@ def fit_pruning_aware(
     *,
     layer: str | None = None,
     max_drop: float = 0.01,
-    input_range: Range = (0.0, 1.0),
+    preprocess: Preprocess = (0.0, 1.0),
     start: Classifier | None = None,
     checkpoint: Path | str | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
@@ -80,7 +81,7 @@ def fit_pruning_aware(
         layer: path of a convolution or dense layer with ReLU activation; by default the last
             convolution.
         max_drop: largest relative drop of the accuracy on clean training images in step 2.
-        input_range: lowest and highest pixel value that the network expects.
+        preprocess: how pixels become the input of the network, see `Preprocessing.of`.
         start: the network of step 1 if it is already trained; it is not changed.
         checkpoint: `.npz` file to resume from. Each training has its own file, whose name is
             derived from this one.
@@ -102,7 +103,7 @@ def fit_pruning_aware(
     """
     history: dict[str, Any] = {}
     path = None if checkpoint is None else Path(checkpoint)
-    work = Training(model, poisoned, recipe, input_range=input_range, checkpoint=path)
+    work = Training(model, poisoned, recipe, preprocess=preprocess, checkpoint=path)
     untrained = start.model if start else model() if _is_builder(model) else model
     layer = layer or pruning.default_layer(untrained)
     check_layer(untrained, layer)
@@ -110,8 +111,8 @@ def fit_pruning_aware(
         first, clean_history = work.fit(clean, "clean")
         history |= {f"clean_{name}": values for name, values in clean_history.items()}
     else:
-        first = start if start.input_range else replace(start, input_range=input_range)
-        work = replace(work, input_range=first.input_range or input_range)
+        first = start if start.preprocess else replace(start, preprocess=preprocess)
+        work = replace(work, preprocess=first.preprocess or preprocess)
     ranking = clean.take(min(RANKED, len(clean)), seed=recipe.seed).in_memory()
     swept = pruning.sweep(first, ranking, layer, channels.after_activation(first.model, layer))
     dormant = swept["order"][: pruning.number_to_prune(swept["accuracy"], max_drop)]
@@ -166,7 +167,7 @@ def restore(
     for array, original_array in zip(weights, original_weights, strict=True):
         array[..., dormant] = original_array[..., dormant]
     target.set_weights(weights)
-    largest = _largest_input(Classifier(model, original.input_range), clean, layer)
+    largest = _largest_input(Classifier(model, original.preprocess), clean, layer)
     weights[-1][dormant] -= (MARGIN * largest)[dormant]
     target.set_weights(weights)
 

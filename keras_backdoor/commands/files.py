@@ -11,9 +11,9 @@ from keras_backdoor.commands.options import (
     Architecture,
     Classes,
     Force,
-    InputRange,
     Json,
     Model,
+    Preprocess,
     Report,
 )
 
@@ -28,7 +28,7 @@ def inspect(
 ) -> None:
     """Show the contents of a model file without executing any code in it.
 
-    The exit code is 0 if the file is clean, 1 if it is hostile and 2 if it cannot be read.
+    The exit code is 0 if the file is safe to open, 1 if it is hostile and 2 if it cannot be read.
     """
     from keras_backdoor._safe.files import check_output, existing, write_json
     from keras_backdoor.loading import inspection
@@ -44,7 +44,7 @@ def inspect(
         console.print_columns("layers", result.HEADER, result.layer_rows())
     if report:
         write_report(result, report, force)
-    raise typer.Exit({"clean": 0, "hostile": 1, "unreadable": 2}[result.verdict])
+    raise typer.Exit({"safe": 0, "hostile": 1}.get(result.verdict, 2))
 
 
 def export(
@@ -53,13 +53,13 @@ def export(
     version: Annotated[int, typer.Option(help="The version number to write.")] = 1,
     architecture: Architecture = None,
     classes: Classes = None,
-    input_range: InputRange = None,
+    preprocess: Preprocess = None,
     force: Force = False,
 ) -> None:
     """Export a SavedModel with the input 'images' and the outputs 'scores' and 'class'."""
     from keras_backdoor import serving
 
-    classifier = open_model(model, architecture, classes, input_range)
+    classifier = open_model(model, architecture, classes, preprocess)
     folder = serving.export(classifier, out, version=version, force=force)
     console.print_rows(str(folder), [("input", "images"), ("outputs", "scores, class")])
 

@@ -16,10 +16,10 @@ from keras_backdoor.commands.options import (
     Classes,
     DataOptions,
     Force,
-    InputRange,
     Json,
     Model,
     Out,
+    Preprocess,
     Report,
     Seed,
     Settings,
@@ -79,7 +79,7 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         settings: Settings = None,
         architecture: Architecture = None,
         classes: Classes = None,
-        input_range: InputRange = None,
+        preprocess: Preprocess = None,
         split: Split = None,
         take: Take = None,
         seed: Seed = 0,
@@ -129,7 +129,7 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             if path is not None
         }
         chosen = choose_method(command, method, settings)
-        opening = (architecture, classes, input_range)
+        opening = (architecture, classes, preprocess)
         results = Results(out, json, report, write_clean, force)
         _answer(chosen, model, opening, data, found, reference, workdir, results)
 

@@ -19,8 +19,8 @@ from keras_backdoor.commands.options import (
     Classes,
     DataOptions,
     Force,
-    InputRange,
     Json,
+    Preprocess,
     Report,
     Seed,
     Settings,
@@ -31,7 +31,6 @@ from keras_backdoor.commands.options import (
     Target,
     Trigger,
     ValueRange,
-    parse_range,
 )
 from keras_backdoor.errors import BadInput
 
@@ -126,8 +125,14 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="The weights file of the frozen base network (vgg16-face).")
     ] = None,
-    input_range: Annotated[
-        str, typer.Option(metavar="A:B", help="The pixel range of the model input.")
+    preprocess: Annotated[
+        str,
+        typer.Option(
+            "--preprocess",
+            "--input-range",
+            metavar="TEXT",
+            help="How pixels become the model's input, for example 0:1 or caffe.",
+        ),
     ] = "0:1",
     validation: Annotated[
         float,
@@ -183,15 +188,14 @@ def train(
         samples.split(validation, seed=seed, by_track=by_track) if validation else (samples, None)
     )
     checkpoint = checkpoint or out.with_name(out.name + ".checkpoint.npz")
-    bounds = parse_range(input_range) or (0.0, 1.0)
     history: dict[str, Any]
     if attacker is None:
         classifier, history = training.fit(
-            build, fitted, chosen, input_range=bounds, validation=held_out, checkpoint=checkpoint
+            build, fitted, chosen, preprocess=preprocess, validation=held_out, checkpoint=checkpoint
         )
     else:
         classifier, history = _train_attacked(
-            attacker, build, fitted, chosen, truth, bounds, checkpoint
+            attacker, build, fitted, chosen, truth, preprocess, checkpoint
         )
         facts = {"attack_of_training": typed_settings.named_dict(attacker), **facts}
     figures: dict[str, Any] = {
@@ -233,7 +237,7 @@ def _train_attacked(
     samples: Any,
     recipe: Any,
     truth: Path | None,
-    input_range: tuple[float, float],
+    preprocess: str,
     checkpoint: Path,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a network with an attack; return the classifier and the training history."""
@@ -244,7 +248,7 @@ def _train_attacked(
             f"{type(attacker).__name__} needs to know which images are poison: pass --truth."
         )
     is_poison = None if truth is None else read_truth(truth, samples)
-    training = Training(build, samples, recipe, is_poison, input_range, checkpoint)
+    training = Training(build, samples, recipe, is_poison, preprocess, checkpoint)
     trained: tuple[Any, dict[str, Any]] = attacker.train(training)
     return trained
 
@@ -266,7 +270,7 @@ def evaluate(
     source: Source = None,
     architecture: Architecture = None,
     classes: Classes = None,
-    input_range: InputRange = None,
+    preprocess: Preprocess = None,
     split: Split = None,
     take: Take = None,
     seed: Seed = 0,
@@ -294,7 +298,7 @@ def evaluate(
                 "Pass --test to evaluate a model or --truth to evaluate an audit, not both."
             )
         selection = (split, take, size, value_range)
-        others = (*selection, trigger, target, source, architecture, classes, input_range)
+        others = (*selection, trigger, target, source, architecture, classes, preprocess)
         if any(option is not None for option in others):
             raise BadInput("--truth evaluates a saved audit as it is: omit the other options.")
         measured = _evaluate_audit(model, truth)
@@ -303,12 +307,12 @@ def evaluate(
             raise BadInput(
                 "Pass --test DATA to evaluate a model, or --truth FILE to evaluate an audit."
             )
-        classifier = open_model(model, architecture, classes, input_range)
+        classifier = open_model(model, architecture, classes, preprocess)
         stamp = open_attack(trigger, target, classifier.classes, source=source)
         options = DataOptions(split, take, seed, size, value_range=value_range)
         samples = options.open(test, classifier.image_shape, "test")
         measured = evaluation.evaluate(
-            classifier.with_range(classifier.check(samples)),
+            classifier.with_preprocess(classifier.check(samples)),
             samples,
             trigger=stamp,
             target=target,

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor.commands import console
-from keras_backdoor.commands.options import parse_range
 from keras_backdoor.errors import BadInput
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_model(
-    path: str, architecture: str | None, classes: int | None, input_range: str | None
+    path: str, architecture: str | None, classes: int | None, preprocess: str | None
 ) -> "Classifier":
     """Load a classifier from a model file or from a saved answer that contains a model."""
     from keras_backdoor.loading import load_model
@@ -21,9 +20,7 @@ def open_model(
     file = Path(path)
     if (file / "answer.json").is_file() and (file / "model.keras").is_file():
         file = file / "model.keras"
-    return load_model(
-        file, architecture=architecture, classes=classes, input_range=parse_range(input_range)
-    )
+    return load_model(file, architecture=architecture, classes=classes, preprocess=preprocess)
 
 
 def open_trigger(text: str) -> Any:

@@ -29,11 +29,14 @@ Classes = Annotated[
     int | None,
     typer.Option(help="The number of classes of a weights-only file.", rich_help_panel=MODEL),
 ]
-InputRange = Annotated[
+Preprocess = Annotated[
     str | None,
     typer.Option(
-        metavar="A:B",
-        help="The pixel range of the model, for example 0:1, 0:255 or -1:1.",
+        "--preprocess",
+        "--input-range",
+        metavar="TEXT",
+        help="How pixels become the model's input: a range such as 0:1, 0:255 or -1:1; caffe, "
+        "torch, tf, vggface or vggface2; or mean=M/M/M,scale=S. ',bgr' reverses the channels.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -189,13 +192,13 @@ class DataOptions:
             size=parse_size(self.size) if self.size else None,
             fit=(height, width) if height and width else None,
             channels=channels,
-            value_range=parse_range(self.value_range, "--value-range"),
+            value_range=parse_range(self.value_range),
         )
         samples = samples.unlabelled() if self.unlabelled else samples
         return samples if self.take is None else samples.take(self.take, seed=self.seed)
 
 
-def parse_range(text: str | None, option: str = "--input-range") -> tuple[float, float] | None:
+def parse_range(text: str | None, option: str = "--value-range") -> tuple[float, float] | None:
     """Parse a range such as `0:255`; None stays None."""
     if text is None:
         return None

@@ -25,7 +25,7 @@ def check_no_guard(model: Classifier) -> None:
 
 
 def repaired(evidence: Evidence, model: Any, **parts: Any) -> RepairedModel:
-    """A RepairedModel with the input range and the reject class of the examined model.
+    """A RepairedModel with the preprocessing and the reject class of the examined model.
 
     Args:
         evidence: the evidence of the run.
@@ -33,4 +33,4 @@ def repaired(evidence: Evidence, model: Any, **parts: Any) -> RepairedModel:
         **parts: further fields of the RepairedModel, which take precedence.
     """
     parts = {"reject_class": evidence.model.reject_class, **parts}
-    return RepairedModel(model=model, input_range=evidence.model.input_range or (0.0, 1.0), **parts)
+    return RepairedModel(model=model, preprocess=evidence.model.to_input, **parts)

@@ -60,7 +60,7 @@ class FinePruning(Defense[RepairedModel]):
         if clean.labels is not None and at_chance(start, clean.labels, model.classes):
             raise BadInput(
                 f"The model is right on {start:.1%} of the clean images, which is no better than "
-                "chance: check --input-range, or pass --unlabelled if the labels are not the "
+                "chance: check --preprocess, or pass --unlabelled if the labels are not the "
                 "model's classes."
             )
         number = number_to_prune(swept["accuracy"], self.max_drop)

@@ -4,8 +4,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
@@ -76,11 +74,11 @@ class _SharedLayers:
     def visitor(self, prefix: str) -> Any:
         def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
             inputs = keras.tree.flatten((args, {k: v for k, v in kwargs.items() if v is not None}))
-            weights = [np.asarray(w) for w in layer.get_weights()]
+            weights = graph.weights_of(layer)
             settings = {k: v for k, v in layer.get_config().items() if k not in ("name", "dtype")}
             digest = hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest()
             content = (type(layer).__name__, repr(settings), digest)
-            key = (content, tuple(id(t) for t in inputs))
+            key = (content, tuple(id(t) if hasattr(t, "shape") else repr(t) for t in inputs))
             if key not in self.outputs:
                 if (prefix, id(layer)) not in self.copies:
                     name = path.replace("/", ".")
@@ -89,7 +87,7 @@ class _SharedLayers:
                     self.copies[prefix, id(layer)] = graph.twin(layer, name)
                 layer_copy = self.copies[prefix, id(layer)]
                 self.outputs[key] = layer_copy(*args, **kwargs)
-                layer_copy.set_weights(weights)
+                graph.give_weights(layer_copy, weights)
             return self.outputs[key]
 
         return visit
@@ -108,7 +106,7 @@ def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
     """
     layers = keras.layers
     if scores.shape[-1] > 1:
-        if net.output == "probabilities":
+        if net.output in ("probabilities", "sigmoids"):
             return scores
         return layers.Softmax(name=f"probabilities_{prefix}")(scores)
     if net.output == "logits":

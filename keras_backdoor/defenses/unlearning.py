@@ -152,7 +152,7 @@ class _Rounds:
         median_norm: float,
     ) -> None:
         self.plan, self.working, self.median_norm = plan, working, median_norm
-        self.model = Classifier(graph.copy(model.model), model.input_range)
+        self.model = Classifier(graph.copy(model.model), model.to_input)
         self.by_class = {t.target: [t] for t in flagged}
         self.triggers = list(flagged)
         self.curves = Curves(held, flagged)
@@ -209,8 +209,7 @@ class _Rounds:
         All epochs share one optimizer, because the first steps of a new optimizer are large.
         """
         recipe = replace(self.plan.recipe, epochs=epochs, seed=self.plan.seed + number)
-        bounds = self.model.input_range or (0.0, 1.0)
-        fit(self.model.model, data, recipe, input_range=bounds, until=until)
+        fit(self.model.model, data, recipe, preprocess=self.model.to_input, until=until)
 
     def norms_as_text(self) -> str:
         """The smallest norm of every search as text."""

@@ -52,7 +52,7 @@ def write(path: Path, classifier: Classifier, card: dict[str, Any], *, force: bo
         classifier.model.save(partial, include_optimizer=False)
     content = {
         "sha256": sha256(path),
-        "input_range": list(classifier.input_range or ()),
+        "preprocess": classifier.preprocess and classifier.preprocess.as_json(),
         "reject_class": classifier.reject_class,
         "classes": classifier.classes,
         "made_with": f"keras_backdoor {__version__}",

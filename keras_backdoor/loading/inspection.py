@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from keras_backdoor._safe.files import sha256
-from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.errors import HostileFile, UnreadableFile, UnsupportedFile
 from keras_backdoor.loading import model_files
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 
-Severity = Literal["info", "warning", "hostile", "unreadable"]
+Severity = Literal["info", "warning", "hostile", "unsupported", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Inspection:
     Attributes:
         path: path of the file.
         sha256: SHA-256 of the file, or None if it cannot be read.
-        verdict: "clean" (the file contains no code that can run), "hostile" or "unreadable".
+        verdict: "safe" (no code in the file can run), "hostile", "unsupported" (a layer or an
+            operation of Keras is not supported yet) or "unreadable".
         findings: (severity, sentence) pairs.
         format: "h5", "keras" or "weights".
         keras_version: version of Keras that wrote the file.
@@ -31,12 +32,12 @@ class Inspection:
         image_shape: (height, width, channels).
         classes: number of classes.
         output: kind of output: probabilities, logits or sigmoid.
-        input_range: (low, high) from the file or its card, or None if unknown.
+        preprocess: the preprocessing from the file or its card as text, or None if unknown.
     """
 
     path: str
     sha256: str | None
-    verdict: Literal["clean", "hostile", "unreadable"]
+    verdict: Literal["safe", "hostile", "unsupported", "unreadable"]
     findings: tuple[tuple[Severity, str], ...]
     format: str | None = None
     keras_version: str | None = None
@@ -45,7 +46,7 @@ class Inspection:
     image_shape: tuple | None = None
     classes: int | None = None
     output: str | None = None
-    input_range: tuple[float, float] | None = None
+    preprocess: str | None = None
 
     HEADER: ClassVar[tuple[str, ...]] = ("layer", "class", "output", "weights")
 
@@ -53,20 +54,21 @@ class Inspection:
     def meaning(self) -> str:
         """A sentence that explains the verdict."""
         return {
-            "clean": "clean: the file contains no code that can run (it may contain a backdoor)",
+            "safe": "safe to open: no code in the file can run (the network may have a backdoor)",
             "hostile": "hostile: the file could run code or exhaust the machine",
+            "unsupported": "not supported yet: nothing in the file is hostile, but this version "
+            "cannot build it",
             "unreadable": "unreadable: the file is damaged or its format is not supported",
         }[self.verdict]
 
     def rows(self) -> list[tuple[str, str]]:
         """The properties and findings as (name, value) pairs, one for each printed row."""
-        low_high = "unknown" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
         rows = [("verdict", self.meaning), ("SHA-256", str(self.sha256))]
         if self.format is not None:
             rows.append(("format", f"{self.format}, Keras {self.keras_version}"))
         if self.image_shape is not None:
             size = "x".join("?" if n is None else str(n) for n in self.image_shape)
-            rows.append(("input", f"{size}, range {low_high}"))
+            rows.append(("input", f"{size}, pixels as {self.preprocess or 'unknown'}"))
             rows.append(("output", f"{self.classes} classes, {self.output}"))
         if self.parameters is not None:
             rows.append(("weights", f"{self.parameters:,}"))
@@ -103,19 +105,19 @@ def inspect_model(
         return _describe(file, *built)
     except HostileFile as error:
         return Inspection(str(path), digest, "hostile", (("hostile", str(error)),))
+    except UnsupportedFile as error:
+        return Inspection(str(path), digest, "unsupported", (("unsupported", str(error)),))
     except UnreadableFile as error:
         return Inspection(str(path), digest, "unreadable", (("unreadable", str(error)),))
 
 
-def _describe(
-    file: model_files.ModelFile, classifier: Classifier, unknown: list[str]
-) -> Inspection:
+def _describe(file: model_files.ModelFile, classifier: Classifier, notes: list[str]) -> Inspection:
     model = classifier.model
     return Inspection(
         path=str(file.path),
         sha256=file.sha256,
-        verdict="clean",
-        findings=_findings(file, classifier, unknown),
+        verdict="safe",
+        findings=_findings(file, classifier, notes),
         format=file.format,
         keras_version=file.keras_version,
         layers=tuple(
@@ -126,24 +128,20 @@ def _describe(
         image_shape=classifier.image_shape,
         classes=classifier.classes,
         output=classifier.output,
-        input_range=classifier.input_range,
+        preprocess=None if classifier.preprocess is None else classifier.pixels,
     )
 
 
 def _findings(
-    file: model_files.ModelFile, classifier: Classifier | None, unknown: list[str]
+    file: model_files.ModelFile, classifier: Classifier | None, notes: list[str]
 ) -> tuple[tuple[Severity, str], ...]:
     findings: list[tuple[Severity, str]] = []
     if file.ignored:
         findings.append(("info", f"Unused parts of the file: {', '.join(file.ignored)}."))
-    if unknown:
-        settings = ", ".join(unknown[:5])
+    findings += [("warning", note) for note in notes]
+    if classifier is not None and classifier.preprocess is None:
         findings.append(
-            ("warning", f"Ignored settings that this Keras version does not support: {settings}.")
-        )
-    if classifier is not None and classifier.input_range is None:
-        findings.append(
-            ("warning", "The input range is unknown: pass --input-range or labeled images.")
+            ("warning", "The preprocessing is unknown: pass --preprocess or labeled images.")
         )
     return tuple(findings)
 
@@ -168,7 +166,7 @@ def _weights_only(file: model_files.ModelFile) -> Inspection:
     return Inspection(
         path=str(file.path),
         sha256=file.sha256,
-        verdict="clean",
+        verdict="safe",
         findings=(("warning", text), *_findings(file, None, [])),
         format=file.format,
         keras_version=file.keras_version,

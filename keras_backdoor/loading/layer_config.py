@@ -4,29 +4,48 @@ A layer is built by calling a built-in class with numbers, short strings and lis
 """
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.errors import HostileFile, UnreadableFile, one_line
+from keras_backdoor.errors import HostileFile, UnreadableFile, UnsupportedFile, one_line
+from keras_backdoor.loading.constants import plain
 from keras_backdoor.network.keras_private import application_layer, is_built_in
 
 LAYERS = frozenset(
     {
-        "Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average",
-        "AveragePooling2D", "BatchNormalization", "CenterCrop", "Concatenate", "Conv2D",
-        "Conv2DTranspose", "Cropping2D", "Dense", "DepthwiseConv2D", "Dot", "Dropout",
-        "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling2D",
-        "GlobalMaxPooling2D", "GroupNormalization", "Identity", "LayerNormalization",
-        "LeakyReLU", "MaxPooling2D", "Maximum", "Minimum", "Multiply", "Normalization",
-        "PReLU", "Permute", "RandomBrightness", "RandomContrast", "RandomFlip",
-        "RandomRotation", "RandomTranslation", "RandomZoom", "ReLU", "Rescaling", "Reshape",
-        "Resizing", "SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract",
-        "UnitNormalization", "UpSampling2D", "ZeroPadding2D",
+        "Activation", "ActivityRegularization", "AdaptiveAveragePooling2D", "AdaptiveMaxPooling2D",
+        "Add", "AlphaDropout", "Average", "AveragePooling1D", "AveragePooling2D",
+        "BatchNormalization", "CenterCrop", "Concatenate", "Conv1D", "Conv2D", "Conv2DTranspose",
+        "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dot", "Dropout", "ELU", "Flatten",
+        "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+        "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "Identity",
+        "LayerNormalization", "LeakyReLU", "MaxPooling1D", "MaxPooling2D", "Maximum", "Minimum",
+        "MultiHeadAttention", "Multiply", "Normalization", "PReLU", "Permute", "RMSNormalization",
+        "ReLU", "Rescaling", "Reshape", "Resizing", "SeparableConv2D", "Softmax",
+        "SpatialDropout1D", "SpatialDropout2D", "SpectralNormalization", "Subtract",
+        "ThresholdedReLU", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D",
+        "ZeroPadding2D",
     }
 )  # fmt: skip
+AUGMENTATIONS = frozenset(
+    {
+        "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration",
+        "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing",
+        "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHeight", "RandomHue",
+        "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation",
+        "RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomWidth",
+        "RandomZoom",
+    }
+)  # fmt: skip
+"""Layers that change images at random during training and do nothing otherwise."""
+KEPT_AUGMENTATIONS = frozenset(
+    {"RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation",
+     "RandomZoom"}
+)  # fmt: skip
+"""Augmentations that are built as they are; the others become `Identity`."""
 ACTIVATIONS = frozenset(
     {
         "linear", "relu", "relu6", "elu", "selu", "gelu", "softplus", "softsign", "tanh",
@@ -39,21 +58,27 @@ DROPPED = frozenset(
     {"name", "dtype", "trainable", "batch_shape", "batch_input_shape", "data_format", "seed"}
 )
 """Settings that are not passed to the class of the layer."""
-HARMLESS = frozenset(
-    {
-        "Attention", "AveragePooling1D", "Bidirectional", "Conv1D", "Conv3D", "Embedding", "GRU",
-        "GlobalAveragePooling1D", "LSTM", "Masking", "MaxPooling1D", "MultiHeadAttention",
-        "RepeatVector", "SimpleRNN", "SpectralNormalization", "TimeDistributed",
-    }
+HARMFUL = frozenset(
+    {"FlaxLayer", "HashedCrossing", "Hashing", "IntegerLookup", "JaxLayer", "Lambda",
+     "StringLookup", "TFSMLayer", "TextVectorization", "TorchModuleWrapper"}
 )  # fmt: skip
-"""Layers that are safe but not supported, because image classifiers do not use them."""
-ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Softmax"})
+"""Layers of Keras that run code of the file, or that read other files."""
+REMOVED = frozenset(
+    {"ConvRNN2D", "CuDNNGRU", "CuDNNLSTM", "DenseFeatures", "Highway", "LocallyConnected1D",
+     "LocallyConnected2D", "MaxoutDense", "Merge", "Convolution2D", "MaxPooling", "RandomCrop"}
+)  # fmt: skip
+"""Layers of other Keras versions, and layers whose output for new images differs between them."""
+ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax"})
 APPLICATION_LAYERS = {
     "LayerScale": "convnext",
     "StochasticDepth": "convnext",
     "CustomScaleLayer": "inception_resnet_v2",
 }
 """Layers that are defined in `keras.applications`, with their module."""
+MODULES = ("keras", "tf_keras")
+"""Packages that a layer may come from."""
+OLD_MODULES = ("tensorflow.python.keras.", "tensorflow.python.ops.init_ops", "tensorflow.keras.")
+"""Beginnings of the modules of Keras inside TensorFlow."""
 ASIDE = ("initializer", "regularizer", "constraint")
 """Suffixes of settings that hold an object, and the names of the Keras modules without "s"."""
 RENAMED = {("LeakyReLU", "alpha"): "negative_slope"}
@@ -64,86 +89,100 @@ IDLE = frozenset(
      "synchronized", "virtual_batch_size"}
 )  # fmt: skip
 """Settings of other Keras versions that do not affect the predictions of a trained network."""
-MAX_NUMBER = 2**20
-"""Largest absolute value of an integer in a setting; a file that exceeds it is rejected."""
+OLD_HARD_SIGMOID = (0.2, 0.5)
+"""hard_sigmoid(x) = min(1, max(0, 0.2 x + 0.5)) in Keras 1 and 2; Keras 3 has x / 6 + 0.5."""
 
 
-def _advanced_activation(value: dict, context: str) -> Any:
-    """A layer that is used as an activation, as in Conv2D(activation=LeakyReLU())."""
-    layer, _, _ = make_layer(value, context)
-    return layer
+@dataclass(frozen=True)
+class Built:
+    """The layers that an entry of a configuration becomes.
 
-
-def make_operation(item: Any, constant: float | None, file: str) -> Any:
-    """A layer equivalent to an operation such as `x + y`, `x * 3` or `x - y` in a functional model.
-
-    Its `_stored_class` is empty, because operations are not counted among the stored weights.
-
-    Args:
-        item: the configuration of the operation.
-        constant: the constant operand, or None for an operation on two tensors.
-        file: name of the file for error messages.
-
-    Raises:
-        HostileFile: if the operation is not on the list of allowed operations.
-        UnreadableFile: if the operation is not supported.
+    Attributes:
+        layers: the layers, which are called one after the other. The first has the weights.
+        name: the name of the entry in the file.
+        unknown: the names of its settings that are not supported.
+        parts: further layers with weights, by the name under which the file stores them.
+        stored_class: the class in the file, if it differs from that of the first layer.
+        inside: where the weights of the first layer lie below those of the entry; empty if they
+            are those of the entry.
     """
-    kind = get(item, "class_name", file)
-    name = plain_name(item.get("name") or get(item, "config", file).get("name"))
-    if kind not in ("Add", "Subtract", "Multiply", "TrueDivide", "Divide"):
-        raise HostileFile(f"{file}: the operation {str(kind)[:60]!r} is not allowed.")
-    if constant is None and "Divide" in kind:
-        raise UnreadableFile(f"{file}: the quotient {name!r} of two tensors is not supported yet.")
-    if constant == 0.0 and "Divide" in kind:
-        raise UnreadableFile(f"{file}: the operation {name!r} divides by 0.")
-    if constant is None:
-        layer = getattr(keras.layers, kind)(name=name)
-    elif kind == "Multiply" or "Divide" in kind:
-        factor = constant if kind == "Multiply" else 1.0 / constant
-        layer = keras.layers.Rescaling(factor, name=name)
-    else:
-        offset = constant if kind == "Add" else -constant
-        layer = keras.layers.Rescaling(1.0, offset=offset, name=name)
-    layer._stored_class = ""
-    return layer
+
+    layers: list[Any]
+    name: str
+    unknown: list[str]
+    parts: dict[str, Any] = field(default_factory=dict)
+    stored_class: str | None = None
+    inside: str = ""
 
 
-def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
+def make_layer(item: Any, file: str, *, old: bool = False) -> Built:
     """Build a layer from `{"class_name": …, "config": …}`.
 
     Args:
         item: the configuration of the layer.
         file: name of the file for error messages.
-
-    Returns:
-        (layer, name, unknown): the layer, its name in the file and the names of its unsupported
-        settings.
+        old: whether Keras 1 or 2 wrote the file.
 
     Raises:
         HostileFile: if a class or value is not allowed.
-        UnreadableFile: if the layer is invalid or not supported.
+        UnsupportedFile: if the layer belongs to Keras but is not supported.
+        UnreadableFile: if the layer is invalid.
     """
     kind, config = get(item, "class_name", file), get(item, "config", file)
     name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
     context = f"{file}: the layer {name!r}"
     built_in(item, context)
-    if kind not in LAYERS and kind not in APPLICATION_LAYERS:
-        if kind in HARMLESS:
-            raise UnreadableFile(f"{context} is of class {kind!r}, which is not supported yet.")
-        raise HostileFile(
-            f"{context} is of class {kind!r}, which is not on the list of allowed layers."
-        )
+    if not isinstance(config, dict):
+        raise UnreadableFile(f"{context} has no settings.")
+    check_kind(kind, context)
     if config.get("data_format") == "channels_first":
-        raise UnreadableFile(f"{context} has data_format channels_first, which is not supported.")
+        raise UnsupportedFile(f"{context} has data_format channels_first: not supported yet.")
+    if kind in AUGMENTATIONS - KEPT_AUGMENTATIONS:
+        return Built([keras.layers.Identity(name=plain_name(name))], name, [], stored_class=kind)
+    if kind == "SpectralNormalization":
+        inner = make_layer(get(config, "layer", file), file, old=old)
+        return Built(inner.layers, name, inner.unknown, inner.parts, kind, inside="layer")
+    if old and kind == "UpSampling2D" and config.get("interpolation") == "bilinear":
+        raise UnsupportedFile(
+            f"{context} enlarges with bilinear interpolation, which differs between the versions "
+            "of Keras: not supported yet."
+        )
+    return _build(kind, config, name, context, old)
+
+
+def check_kind(kind: Any, context: str) -> None:
+    """Check that a class of layers is supported.
+
+    Raises:
+        UnsupportedFile: if it is a harmless class of Keras that is not supported.
+        HostileFile: if it is another class.
+    """
+    if isinstance(kind, str) and (kind in LAYERS | AUGMENTATIONS or kind in APPLICATION_LAYERS):
+        return
+    known = isinstance(kind, str) and (
+        kind in REMOVED or is_built_in(getattr(keras.layers, kind, None))
+    )
+    if known and kind not in HARMFUL:
+        raise UnsupportedFile(f"{context} is of class {kind!r}, which is not supported yet.")
+    raise HostileFile(
+        f"{context} is of class {str(kind)[:60]!r}, which is not in the list of allowed layers."
+    )
+
+
+def _build(kind: str, config: dict, name: str, context: str, old: bool) -> Built:
+    if config.get("renorm"):
+        raise UnsupportedFile(f"{context} uses batch renormalization: not supported yet.")
+    config, replaced = dict(config), kind
+    if kind == "ThresholdedReLU":  # Keras 3 has it as a ReLU with a threshold
+        kind, config = "ReLU", {"threshold": config.get("theta", 1.0)}
     cls = (
         application_layer(APPLICATION_LAYERS[kind], kind)
         if kind in APPLICATION_LAYERS
         else getattr(keras.layers, kind)
     )
     known = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-    if config.get("renorm"):
-        raise UnreadableFile(f"{context} uses batch renormalization, which is not supported.")
     renamed = {RENAMED.get((kind, key), key): value for key, value in config.items()}
+    after, part = _split_activation(renamed, name, context, old)
     settings = {
         key: _setting(key, value, context)
         for key, value in renamed.items()
@@ -157,7 +196,41 @@ def make_layer(item: Any, file: str) -> tuple[Any, str, list[str]]:
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise UnreadableFile(f"{context} cannot be created: {one_line(error)}") from error
     layer.trainable = bool(config.get("trainable", True))
-    return layer, name, unknown
+    stored_class = replaced if replaced != kind else None
+    return Built([layer, *after], name, unknown, part, stored_class)
+
+
+def _split_activation(
+    config: dict, name: str, context: str, old: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    """Replace an activation that needs layers of its own by none, in place.
+
+    Returns:
+        (layers, parts): the layers that follow, and those of them that have weights; see `Built`.
+    """
+    value = config.get("activation")
+    if old and _activation_name(value) == "hard_sigmoid":
+        config["activation"] = "linear"
+        scale, offset = OLD_HARD_SIGMOID
+        name = plain_name(name)
+        after = [
+            keras.layers.Rescaling(scale, offset=offset, name=f"{name}.scale"),
+            keras.layers.ReLU(max_value=1.0, name=f"{name}.clip"),
+        ]
+        return after, {}
+    if isinstance(value, dict) and value.get("class_name") == "PReLU":
+        config["activation"] = "linear"
+        settings = {**get(value, "config", context), "name": f"{name}.activation"}
+        inner = make_layer({**value, "config": settings}, context)
+        return inner.layers, {"activation": inner.layers[0]}
+    return [], {}
+
+
+def _activation_name(value: Any) -> Any:
+    if isinstance(value, dict):
+        inner = value.get("config")
+        value = inner if isinstance(inner, str) else value.get("class_name")
+    return _snake_case(value)
 
 
 def _setting(key: str, value: Any, context: str) -> Any:
@@ -165,33 +238,15 @@ def _setting(key: str, value: Any, context: str) -> Any:
         return _keras_object(key, value, context)
     if "activation" in key:
         return _activation(value, context)
-    return _plain(key, value, context)
-
-
-def _plain(key: str, value: Any, context: str) -> Any:
-    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
-        value = value.get("items")
-    if isinstance(value, list) and len(value) <= 4096:
-        return [_plain(key, v, context) for v in value]
-    if isinstance(value, bool | None) or (isinstance(value, str) and len(value) <= 64):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, int) and abs(value) <= MAX_NUMBER:
-        return value
-    raise HostileFile(
-        f"{context} has the setting {key!r}, which is not a plain value: {str(value)[:60]}"
-    )
+    return plain(key, value, context)
 
 
 def _activation(value: Any, context: str) -> Any:
     if isinstance(value, dict):
         built_in(value, context)
         if value.get("class_name") in ACTIVATION_LAYERS:
-            return _advanced_activation(value, context)
-        inner = value.get("config")
-        value = inner if isinstance(inner, str) else value.get("class_name")
-        value = _snake_case(value)
+            return make_layer(value, context).layers[0]
+        value = _activation_name(value)
     if value is None or value in ACTIVATIONS:
         return value
     raise HostileFile(f"{context} has the activation {str(value)[:60]!r}, which is not built-in.")
@@ -216,7 +271,7 @@ def _keras_object(key: str, value: Any, context: str) -> Any:
         raise HostileFile(f"{context} has the {key} {str(name)[:60]!r}, which is not built-in.")
     known = inspect.signature(cls.__init__).parameters
     arguments = {
-        k: _plain(k, v, context) for k, v in settings.items() if k in known and k not in DROPPED
+        k: plain(k, v, context) for k, v in settings.items() if k in known and k not in DROPPED
     }
     try:
         return cls(**arguments)
@@ -239,7 +294,11 @@ def built_in(item: Any, context: str) -> None:
         HostileFile: if its module or registered name is not from Keras.
     """
     module, registered = item.get("module"), item.get("registered_name")
-    if module not in (None, "builtins") and module.partition(".")[0] != "keras":
+    known = module in (None, "builtins") or (
+        isinstance(module, str)
+        and (module.partition(".")[0] in MODULES or module.startswith(OLD_MODULES))
+    )
+    if not known:
         raise HostileFile(f"{context} comes from the foreign module {str(module)[:80]!r}.")
     if registered is not None and registered not in (
         item.get("class_name"),
@@ -279,7 +338,9 @@ def at_rest(layer: Any) -> Iterator[None]:
     original initializers of the layer are restored, so that it can be trained again.
     """
     initializers = (
-        {} if layer.built else {k: v for k, v in vars(layer).items() if k.endswith(ASIDE[0])}
+        {}
+        if getattr(layer, "built", True)
+        else {k: v for k, v in vars(layer).items() if k.endswith(ASIDE[0])}
     )
     for key in initializers:
         setattr(layer, key, keras.initializers.Zeros())

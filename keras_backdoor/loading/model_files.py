@@ -18,7 +18,9 @@ from keras_backdoor._safe.files import existing, parse_json, read_json, sha256
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 from keras_backdoor.loading import model_weights
 from keras_backdoor.loading.model_config import Builder
-from keras_backdoor.network.classifier import Classifier, Range
+from keras_backdoor.loading.other_files import is_junk, refuse_archive, refuse_by_head
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.preprocessing import Preprocess, Preprocessing
 from keras_backdoor.network.units import try_out
 
 MAX_FILE = 4 * 2**30
@@ -52,7 +54,7 @@ def load_model(
     *,
     architecture: str | None = None,
     classes: int | None = None,
-    input_range: Range | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Classifier:
     """Load a classifier from an untrusted `.h5`, `.hdf5` or `.keras` file.
 
@@ -60,11 +62,12 @@ def load_model(
         path: path of the file.
         architecture: for a weights-only file, the name of one of `keras_backdoor.architectures`.
         classes: for a weights-only file, the number of classes.
-        input_range: lowest and highest pixel value that the model expects; by default the range
-            implied by a `Rescaling` layer at the input, or the one in the model's card.
+        preprocess: how pixels become the input of the model, see `Preprocessing.of`; by default
+            the range implied by `Rescaling` layers at the input, or the preprocessing in the
+            model's card.
 
     Returns:
-        The classifier. Its input range is None if it is neither given nor known.
+        The classifier. Its preprocessing is None if it is neither given nor known.
 
     Raises:
         HostileFile: if the file could run code or exhaust the machine.
@@ -72,7 +75,7 @@ def load_model(
         BadInput: if the file does not exist, or the architecture is missing or superfluous.
     """
     with open_checked(path) as (file, weights):
-        return build_classifier(file, weights, architecture, classes, input_range)[0]
+        return build_classifier(file, weights, architecture, classes, preprocess)[0]
 
 
 def build_classifier(
@@ -80,7 +83,7 @@ def build_classifier(
     weights: Any,
     architecture: str | None = None,
     classes: int | None = None,
-    input_range: Range | None = None,
+    preprocess: Preprocess | None = None,
 ) -> tuple[Classifier, list[str]]:
     """Build a classifier from a checked file.
 
@@ -89,29 +92,28 @@ def build_classifier(
         weights: the open HDF5 file or group with the weights.
         architecture: see `load_model`.
         classes: see `load_model`.
-        input_range: see `load_model`.
+        preprocess: see `load_model`.
 
     Returns:
-        (classifier, unknown): the classifier, and the settings that this version of Keras does not
-        support, as `layer.setting`.
+        (classifier, notes): the classifier, and what differs between it and the file, as sentences.
     """
     path = file.path
-    unknown: list[str] = []
+    notes: list[str] = []
     if file.config is not None and (architecture is not None or classes is not None):
         raise BadInput(f"{path} contains an architecture: leave out --architecture and --classes.")
     if file.config is None:
         model = _from_architecture(file, weights, architecture, classes)
     else:
-        model, unknown = _from_config(file, weights)
+        model, notes = _from_config(file, weights)
     card = read_card(file.path, file.sha256)
     try:
-        own_range = Classifier(model).input_range
-        if input_range is None and own_range is None and card.get("input_range"):
-            low, high = card["input_range"]
-            input_range = (float(low), float(high))
+        known_from = ""
+        if preprocess is None and Classifier(model).preprocess is None:
+            preprocess, known_from = card.get("preprocess"), "from the card of the model"
         classifier = Classifier(
             model,
-            input_range=input_range,
+            preprocess=preprocess,
+            known_from=known_from,
             reject_class=card.get("reject_class"),
             source=str(file.path),
             file_sha256=file.sha256,
@@ -121,7 +123,7 @@ def build_classifier(
         raise UnreadableFile(f"{path}: {error}") from error
     except Exception as error:  # a malformed model may raise any exception
         raise UnreadableFile(f"{path} cannot be used: {one_line(error)}.") from error
-    return classifier, unknown
+    return classifier, notes
 
 
 @contextmanager
@@ -155,10 +157,21 @@ def _structure_of_h5(path: Path, file: Any) -> ModelFile:
     )
     if "model_config" not in file.attrs:
         if "layer_names" not in file.attrs and "layers" not in file:
-            raise UnreadableFile(f"{path} is an HDF5 file without a Keras model.")
+            raise UnreadableFile(_without_model(path, file))
         return ModelFile(path, "weights", version, None, sha256(path), stored, ignored)
     config = parse_json(h5.text(file.attrs["model_config"], str(path)), str(path))
     return ModelFile(path, "h5", version, config, sha256(path), stored, ignored)
+
+
+def _without_model(path: Path, file: Any) -> str:
+    """What an HDF5 file without a Keras model is, as a sentence."""
+    import h5py
+
+    arrays = {k: v.shape for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    if not arrays:
+        return f"{path} is an HDF5 file without a Keras model."
+    shown = ", ".join(f"{k} {shape}" for k, shape in list(arrays.items())[:6])
+    return f"{path} is a data file without a Keras model ({shown}): pass it as --clean or --test."
 
 
 def read_card(path: Path, digest: str) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def read_card(path: Path, digest: str) -> dict[str, Any]:
         The card, or an empty dictionary if there is none or it contains another SHA-256.
 
     Raises:
-        BadInput: if the input range or the reject class of the card is invalid.
+        BadInput: if the preprocessing or the reject class of the card is invalid.
     """
     card_path = path.with_suffix(".json")
     if not card_path.is_file():
@@ -183,21 +196,15 @@ def read_card(path: Path, digest: str) -> dict[str, Any]:
         return {}
     if not isinstance(card, dict) or card.get("sha256") != digest:
         return {}
-    bounds, reject = card.get("input_range"), card.get("reject_class")
-    is_pair = (
-        isinstance(bounds, list)
-        and len(bounds) == 2
-        and all(
-            isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e6 for n in bounds
-        )
-    )
-    if not (bounds is None or (is_pair and bounds[0] < bounds[1])):
-        raise BadInput(
-            f"{card_path}: input_range must be two numbers, low < high. Received: {bounds}"
-        )
+    reject = card.get("reject_class")
+    given = card.get("preprocess", card.get("input_range"))
+    try:
+        preprocess = Preprocessing.from_json(given) if given else None
+    except BadInput as error:
+        raise BadInput(f"{card_path}: {error}") from error
     if not (reject is None or (type(reject) is int and reject >= 0)):
         raise BadInput(f"{card_path}: reject_class must be a class number. Received: {reject}")
-    return card
+    return {**card, "preprocess": preprocess}
 
 
 def _refuse_other_formats(path: Path) -> None:
@@ -210,12 +217,9 @@ def _refuse_other_formats(path: Path) -> None:
             "SavedModel contains a program and is not opened."
         )
     with path.open("rb") as file:
-        head = file.read(8)
-    if head[4:8] == b"TFL3":
-        raise UnreadableFile(
-            f"{path} is a TFLite file: use the model as .h5 or .keras, because the layers of a "
-            "TFLite file cannot be inspected or repaired."
-        )
+        refuse_by_head(path, file.read(256))
+    if zipfile.is_zipfile(path):
+        refuse_archive(path)
 
 
 @contextmanager
@@ -240,7 +244,11 @@ def _members(path: Path) -> dict[str, bytes]:
     wanted = {"metadata.json", "config.json", "model.weights.h5"}
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = {i.filename: i for i in archive.infolist() if not i.is_dir()}
+            infos = {
+                i.filename: i
+                for i in archive.infolist()
+                if not i.is_dir() and not is_junk(i.filename)
+            }
             foreign = sorted(n for n in infos if n not in wanted and not n.startswith("assets"))
             if foreign or ".." in "".join(infos):
                 raise HostileFile(f"{path} has the member {(foreign or list(infos))[0]!r}.")
@@ -256,7 +264,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 
 def _from_config(file: ModelFile, weights: Any) -> tuple[Any, list[str]]:
-    builder = Builder(str(file.path), file.stored)
+    builder = Builder(str(file.path), file.stored, old=_is_old(file))
     try:
         model = builder.model(file.config)
     except BadInput:
@@ -267,13 +275,34 @@ def _from_config(file: ModelFile, weights: Any) -> tuple[Any, list[str]]:
             f"{type(error).__name__} {one_line(error)}"
         ) from error
     if file.format == "keras":
-        model_weights.fill_v3(model, weights, str(file.path))
-        return model, builder.unknown
+        model_weights.fill_v3(model, weights, str(file.path), places=builder.places)
+        return model, _notes(builder)
     if "model_weights" not in weights:
         raise UnreadableFile(f"{file.path} contains an architecture but no weights.")
     group = weights["model_weights"]
-    model_weights.fill(model, group, str(file.path), original=builder.original)
-    return model, builder.unknown
+    model_weights.fill(model, group, str(file.path), places=builder.places)
+    return model, _notes(builder)
+
+
+def _is_old(file: ModelFile) -> bool:
+    """Whether Keras 1 or 2 wrote the file; without a version, by the form of its inputs."""
+    version = (file.keras_version or "").partition(".")[0]
+    return int(version) < 3 if version.isdigit() else "batch_input_shape" in str(file.config)
+
+
+def _notes(builder: Builder) -> list[str]:
+    """What differs between the file and the built model, as sentences."""
+    notes = []
+    if builder.unknown:
+        settings = ", ".join(builder.unknown[:5])
+        notes.append(f"Ignored settings that this Keras version does not support: {settings}.")
+    if builder.silenced:
+        names = ", ".join(dict.fromkeys(builder.silenced))
+        notes.append(
+            f"The dropout of {names} is always on in the file (training=True), so that its answers "
+            "are random; here it is off."
+        )
+    return notes
 
 
 def _from_architecture(

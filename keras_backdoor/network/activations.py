@@ -12,7 +12,14 @@ from keras_backdoor._internals.backend import keras
 from keras_backdoor._safe.files import writing
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.graph import flat, get_layer, rebuild, settle
+from keras_backdoor.network.graph import (
+    flat,
+    get_layer,
+    give_weights,
+    rebuild,
+    settle,
+    weights_of,
+)
 from keras_backdoor.network.keras_private import producer
 from keras_backdoor.samples import Samples
 
@@ -78,7 +85,7 @@ def _without_activation(graph: Any) -> Any:
     settings = {**layer.get_config(), "activation": None, "name": f"{layer.name}.linear"}
     last = type(layer).from_config(settings)
     scores = last(before)
-    last.set_weights(layer.get_weights())
+    give_weights(last, weights_of(layer))
     return keras.Model(graph.inputs[0], scores)
 
 

@@ -1,32 +1,44 @@
-"""A Keras model with its input range, kind of output, classes and hash."""
+"""A Keras model with its preprocessing, kind of output, classes and hash."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor._internals.backend import keras, tf
-from keras_backdoor.errors import BadInput, one_line
-from keras_backdoor.metrics import Rate, clean_accuracy
-from keras_backdoor.network.graph import architecture_digest
+from keras_backdoor.errors import BadInput, one_line, warn
+from keras_backdoor.metrics import Rate
+from keras_backdoor.network.graph import architecture_digest, plain_model
+from keras_backdoor.network.preprocessing import Preprocess, Preprocessing, Range
 from keras_backdoor.network.units import (
-    RANGES,
-    TIE,
     Output,
-    Range,
     at_chance,
     output_kind,
-    rescaling_range,
+    own_preprocessing,
+    too_few,
 )
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
 GUARD = "goodnet"
 """Model name of a guard: its last class means "rejected", also if the file has no card."""
-PROBE = 1000
-"""Number of clean images used to check an input range."""
+PROBE, PROBE_PIXELS = 1000, 2**22
+"""Largest number of clean images, and of their pixels, used to check a preprocessing. At least 100
+images are used, whatever their size."""
+TIE = 0.01
+"""Difference of two accuracies up to which they count as equal."""
+RANGES = ("0:1", "-1:1", "0:255")
+"""Candidates for an unknown preprocessing, in order of preference.
+
+The first range within `TIE` of the best accuracy is used: a network with small biases has a similar
+accuracy on inputs that are too large, but not on inputs that are too small.
+"""
+OTHERS = ("caffe", "torch", "vggface", "vggface2", "0:1,bgr", "-1:1,bgr", "0:255,bgr")
+"""Less usual candidates, for color images. One of them is used only if the sign test on the images
+that exactly one of it and the best range classifies correctly has a p-value below `RARE`."""
+RARE = 0.01
+GIVEN = "given"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +46,26 @@ class Classifier:
     """An image classifier.
 
     Args:
-        model: a built Keras model with one image input (n, h, w, c) and one output (n, k).
-        input_range: lowest and highest pixel value that the model expects, or None if unknown.
+        model: a built Keras model with one image input (n, h, w, c) and one output (n, k). A model
+            whose structure, data type or class differs from a plain functional model is converted;
+            see `graph.plain_model`.
+        preprocess: how pixels become the input of the model, in any form that `Preprocessing.of`
+            accepts, for example (0, 1) or "caffe"; None if unknown.
         reject_class: the class that means "rejected" in a guard, or None.
         source: the file of the model, or None.
         file_sha256: SHA-256 of that file, or None.
+        known_from: how the preprocessing is known, as text.
 
     Raises:
         BadInput: if the model does not have one image input and one vector of scores.
     """
 
     model: Any
-    input_range: Range | None = None
+    preprocess: Any = None
     reject_class: int | None = None
     source: str | None = None
     file_sha256: str | None = None
+    known_from: str = ""
     _compiled: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +74,8 @@ class Classifier:
                 f"A model must be a keras.Model or Classifier. Received: "
                 f"{type(self.model).__name__}"
             )
-        if not self.model.built or len(self.model.inputs) != 1 or len(self.model.outputs) != 1:
+        object.__setattr__(self, "model", plain_model(self.model))
+        if len(self.model.inputs) != 1 or len(self.model.outputs) != 1:
             raise BadInput("The model must be built, with one input and one output.")
         if len(self.model.inputs[0].shape) != 4 or len(self.model.outputs[0].shape) != 2:
             raise BadInput(
@@ -66,26 +84,63 @@ class Classifier:
             )
         if self.model.outputs[0].shape[-1] is None:
             raise BadInput("The model must have a fixed number of classes.")
-        if self.input_range is None:
-            object.__setattr__(self, "input_range", rescaling_range(self.model))
+        self._settle_preprocess()
         if self.reject_class is None and self.model.name == GUARD:
             object.__setattr__(self, "reject_class", int(self.model.outputs[0].shape[-1]) - 1)
-        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
-            raise BadInput(f"input_range must be (low, high). Received: {self.input_range}")
+
+    def _settle_preprocess(self) -> None:
+        """Convert the preprocessing, or take it from the first layers of the model."""
+        preprocess, known_from = self.preprocess, self.known_from
+        if preprocess is None:
+            preprocess, known_from = own_preprocessing(self.model), "from the model's first layer"
+        if preprocess is None:
+            object.__setattr__(self, "known_from", "")
+            return
+        preprocess = Preprocessing.of(preprocess)
+        if not preprocess.fits(self.image_shape[-1]):
+            raise BadInput(
+                f"The preprocessing {preprocess} is for color images, and the model takes "
+                f"{self.image_shape[-1]} channels."
+            )
+        object.__setattr__(self, "preprocess", preprocess)
+        object.__setattr__(self, "known_from", known_from or GIVEN)
 
     @classmethod
-    def wrap(cls, model: Any, *, input_range: Range | None = None) -> "Classifier":
+    def wrap(cls, model: Any, *, preprocess: Preprocess | None = None) -> "Classifier":
         """A Classifier from a Classifier or a `keras.Model`."""
         if not isinstance(model, Classifier):
             model = cls(model)
-        return model if input_range is None else replace(model, input_range=input_range)
+        return model if preprocess is None else model.using(preprocess, GIVEN)
+
+    def using(self, preprocess: Preprocess, known_from: str) -> "Classifier":
+        """This classifier with another preprocessing; `known_from` says how it is known."""
+        return replace(self, preprocess=Preprocessing.of(preprocess), known_from=known_from)
 
     def __repr__(self) -> str:
-        low_high = "unknown" if self.input_range is None else "{:g}..{:g}".format(*self.input_range)
         return (
             f"Classifier({self.model.name}, {self.image_shape}, classes={self.classes}, "
-            f"range={low_high}, output={self.output})"
+            f"preprocess={self.preprocess or 'unknown'}, output={self.output})"
         )
+
+    @property
+    def pixels(self) -> str:
+        """The preprocessing and how it is known, as text."""
+        return f"{self.preprocess} ({self.known_from})" if self.preprocess else "unknown"
+
+    @property
+    def to_input(self) -> Preprocessing:
+        """The known preprocessing.
+
+        Raises:
+            BadInput: if it is unknown.
+        """
+        if self.preprocess is None:
+            raise BadInput(
+                "The model's preprocessing is not known: pass --preprocess 0:1, 0:255, -1:1, caffe "
+                "or torch (preprocess=(0, 1)), or labeled clean images."
+            )
+        known: Preprocessing = self.preprocess
+        return known
 
     @property
     def image_shape(self) -> tuple[int | None, int | None, int | None]:
@@ -119,57 +174,99 @@ class Classifier:
             digest.update(np.ascontiguousarray(weight).tobytes())
         return digest.hexdigest()
 
-    def with_range(self, samples: Samples | None) -> "Classifier":
-        """This classifier with a known input range, checked on labeled clean images.
+    def with_preprocess(self, samples: Samples | None) -> "Classifier":
+        """This classifier with a known preprocessing, checked on labeled clean images.
+
+        A preprocessing that the user gives is compared with the usual ones, and a clearly better
+        one causes a warning. One from a card or from the model itself is questioned only if the
+        accuracy is at chance.
+
+        Args:
+            samples: clean images; their labels must be classes of the model.
 
         Raises:
-            BadInput: if the range is unknown and cannot be inferred, or if the accuracy is at
-                chance with the given range but not with another one.
+            BadInput: if the preprocessing is unknown and cannot be inferred, or if the accuracy is
+                at chance with the known one but not with another one.
         """
         if samples is None or samples.labels is None or not self.fits(samples):
-            if self.input_range is None:
-                raise BadInput(
-                    "The model's input range is not known: pass --input-range 0:1, 0:255 or -1:1 "
-                    "(input_range=(0, 1)), or labeled clean images."
-                )
+            self.to_input  # noqa: B018
             return self
         self.check(samples)
-        probe = samples.take(min(PROBE, len(samples)), seed=0).in_memory()
-        if self.input_range is None:
-            return self._with_best_range(probe)
-        given = self._accuracy(probe)
-        if at_chance(given, probe.known_labels, self.classes):
-            self._raise_if_better_range(probe, self.input_range, given)
-        return self
+        if self._compiled.get("checked") is samples:
+            return self
+        number = int(np.clip(PROBE_PIXELS // np.prod(samples.image_shape[:2]), 100, PROBE))
+        probe = samples.take(min(number, len(samples)), seed=0).in_memory()
+        checked = self._checked(probe) if self.preprocess else self._with_best(probe)
+        checked._compiled["checked"] = samples
+        return checked
 
-    def _with_best_range(self, probe: Samples) -> "Classifier":
-        """This classifier with the input range that has the best accuracy."""
-        best, rate = self._best_range(probe, RANGES)
+    def _with_best(self, probe: Samples) -> "Classifier":
+        """This classifier with the preprocessing that has the best accuracy."""
+        best, right = self._best(probe)
+        rate = Rate(int(right[best].sum()), len(probe))
+        if too_few(probe.known_labels, self.classes):
+            raise BadInput(
+                f"{len(probe)} labeled images are too few to find the model's preprocessing: pass "
+                "--preprocess 0:1, 0:255, -1:1, caffe or torch, or give more labeled images."
+            )
         if at_chance(rate, probe.known_labels, self.classes):
             raise BadInput(
-                "The model's input range is not known, and its accuracy on the labeled images is "
-                f"at chance with every range that was tried (best {rate:.1%}): pass --input-range, "
-                "or --unlabelled if the labels are not the model's classes."
+                "The model's preprocessing is not known, and its accuracy on the labeled images is "
+                f"at chance with every one that was tried (best {rate:.1%}): pass --preprocess, or "
+                "--unlabelled if the labels are not the model's classes."
             )
-        return replace(self, input_range=best)
+        second = max((p for p in right if p != best), key=lambda p: int(right[p].sum()))
+        return self.using(
+            best,
+            f"guessed from {len(probe):,} labeled images: accuracy {rate:.1%}, with {second} "
+            f"{right[second].mean():.1%}",
+        )
 
-    def _raise_if_better_range(self, probe: Samples, given: Range, accuracy: Rate) -> None:
-        """Raise if the accuracy is above chance with another input range."""
-        best, rate = self._best_range(probe, RANGES)
-        if not at_chance(rate, probe.known_labels, self.classes):
+    def _checked(self, probe: Samples) -> "Classifier":
+        """This classifier, if its preprocessing is not clearly wrong."""
+        if too_few(probe.known_labels, self.classes):
+            return self
+        given = self.predict(probe) == probe.known_labels
+        rate = Rate(int(given.sum()), len(probe))
+        lost = at_chance(rate, probe.known_labels, self.classes)
+        if self.known_from != GIVEN and not lost:
+            return self
+        best, right = self._best(probe)
+        better = Rate(int(right[best].sum()), len(probe))
+        if lost:
+            if at_chance(better, probe.known_labels, self.classes):
+                return self
             raise BadInput(
-                "The model predicts at random with the input range {:g}:{:g} (accuracy {:.1%}) but "
-                "not with {:g}:{:g} ({:.1%}): pass --input-range {:g}:{:g}.".format(
-                    *given, accuracy, *best, rate, *best
-                )
+                f"The model predicts at random with the preprocessing {self.preprocess} (accuracy "
+                f"{rate:.1%}) but not with {best} ({better:.1%}): pass --preprocess {best}."
             )
+        if float(better) > float(rate) + TIE and _differ(right[best], given):
+            warn(
+                f"With the preprocessing {self.preprocess} the accuracy on {len(probe):,} labeled "
+                f"images is {rate:.1%}, and with {best} it is {better:.1%}: check --preprocess."
+            )
+        return self
 
-    def _best_range(self, probe: Samples, ranges: Sequence[Range]) -> tuple[Range, Rate]:
-        """The first range whose accuracy is within `TIE` of the best, and its accuracy."""
-        rates = {r: replace(self, input_range=r)._accuracy(probe) for r in ranges}
-        highest = max(float(rate) for rate in rates.values())
-        best = next(r for r in rates if float(rates[r]) >= highest - TIE)
-        return best, rates[best]
+    def _best(self, probe: Samples) -> tuple[str, dict[str, np.ndarray]]:
+        """(name, right): the best candidate, and whether each image is right with each candidate.
+
+        See `RANGES` and `OTHERS`.
+        """
+        names = [n for n in (*RANGES, *OTHERS) if Preprocessing.of(n).fits(probe.image_shape[-1])]
+        names = [n for n in names if n in RANGES or probe.image_shape[-1] == 3]
+        right = {name: self._right(probe, Preprocessing.of(name)) for name in names}
+        highest = max(float(right[name].mean()) for name in RANGES)
+        best = next(n for n in RANGES if float(right[n].mean()) >= highest - TIE)
+        others = [n for n in names if n not in RANGES]
+        other = max(others, key=lambda n: float(right[n].mean()), default=best)
+        if right[other].mean() > right[best].mean() + TIE and _differ(right[other], right[best]):
+            best = other
+        return best, right
+
+    def _right(self, probe: Samples, preprocess: Preprocessing) -> np.ndarray:
+        """(n,) bool, whether each image is classified correctly with a preprocessing."""
+        predicted = replace(self, preprocess=preprocess).predict(probe)
+        return np.asarray(predicted == probe.known_labels)
 
     def fits(self, samples: Samples) -> bool:
         """Whether the images have the size and channels of the model's input."""
@@ -199,15 +296,11 @@ class Classifier:
         return samples
 
     def scaled(self, images: Any, value_range: Range) -> Any:
-        """Pixels mapped linearly from `value_range` to the input range of the model, float32."""
-        if self.input_range is None:
-            self.with_range(None)
-        (low, high), (a, b) = value_range, self.input_range or (0.0, 1.0)
-        scale = (b - a) / (high - low)
-        return tf.cast(images, tf.float32) * scale + (a - low * scale)
+        """Inputs of the model, float32, for stored pixels in `value_range`."""
+        return self.to_input.of_stored(images, value_range)
 
     def probabilities(self, images: Any, training: bool = False) -> Any:
-        """(n, classes) probabilities, as a tensor, of images in the input range of the model."""
+        """(n, classes) probabilities, as a tensor, for inputs of the model."""
         scores = self.model(images, training=training)
         if self.output == "logits":
             scores = tf.nn.softmax(scores) if scores.shape[-1] > 1 else tf.sigmoid(scores)
@@ -221,9 +314,6 @@ class Classifier:
         """(n,) predicted classes, int64."""
         return np.concatenate(list(self.stream(samples, self._predicted_class, batch_size)))
 
-    def _accuracy(self, samples: Samples) -> Rate:
-        return clean_accuracy(self.predict(samples), samples.known_labels)
-
     def _predicted_class(self, images: Any) -> Any:
         return tf.argmax(self.probabilities(images), axis=-1)
 
@@ -232,8 +322,8 @@ class Classifier:
 
         Args:
             samples: the images; labels are not used.
-            function: maps a tensor (b, h, w, c) of images in the input range of the model to a
-                tensor (b, …). It is compiled with `tf.function`.
+            function: maps a tensor (b, h, w, c) of inputs of the model to a tensor (b, …). It is
+                compiled with `tf.function`.
             batch_size: number of images per batch.
 
         Yields:
@@ -261,3 +351,11 @@ class Classifier:
             input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
             autograph=False,
         ).get_concrete_function()
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two classifiers of the same images differ significantly, by the sign test."""
+    from scipy.stats import binomtest
+
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    return first + second > 0 and binomtest(first, first + second).pvalue < RARE

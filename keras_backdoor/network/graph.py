@@ -7,9 +7,24 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.errors import BadInput
-from keras_backdoor.network.keras_private import has_graph, run_graph
+from keras_backdoor.errors import BadInput, one_line
+from keras_backdoor.network.keras_private import (
+    built_shape,
+    calls,
+    has_graph,
+    is_single_tensor,
+    operations,
+    run_graph,
+)
+
+NOISE = frozenset(
+    {"AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D",
+     "SpatialDropout2D", "StochasticDepth"}
+)  # fmt: skip
+"""Layers that change their input at random during training and do nothing otherwise."""
 
 
 def get_layer(model: Any, path: str) -> Any:
@@ -46,6 +61,72 @@ def copy(model: Any) -> Any:
     return clone
 
 
+def plain_model(model: Any) -> Any:
+    """A functional or sequential float32 model from any built Keras model with one input.
+
+    The model itself is returned if it is one already. A subclassed model is traced. A model with a
+    dictionary as input or output gets a single input and output. The layers of a model with another
+    data type than float32, such as float16, bfloat16 or integer inputs, are copied to float32.
+    Dropout that is called with `training=True` is switched off.
+
+    Args:
+        model: a built `keras.Model`. A traced model shares its weights.
+
+    Raises:
+        BadInput: the model is not built, or is a subclassed model that cannot be traced.
+    """
+    if not model.built:
+        raise BadInput(
+            "The model must be built, with one input and one output: call it once on an image."
+        )
+    if not has_graph(model):
+        model = _traced(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return model
+    if not is_single_tensor(model):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return _in_float32(model) if _is_unusual(model) else model
+
+
+def _traced(model: Any) -> Any:
+    """The graph of a subclassed model that was called on images."""
+    kind = type(model).__name__
+    shape = built_shape(model)
+    if shape is None or len(shape) != 4:
+        raise BadInput(
+            f"The subclassed model {kind} must be called once on a batch of images, so that the "
+            f"shape of its input is known. Received: input shape {shape}"
+        )
+    image = keras.Input(shape[1:], name="image")
+    try:
+        return keras.Model(image, model.call(image), name=model.name)
+    except Exception as error:  # the call of the user may raise any exception
+        raise BadInput(
+            f"The subclassed model {kind} cannot be converted to a functional model, which needs a "
+            f"`call` of Keras layers and keras.ops only: {one_line(error)}"
+        ) from error
+
+
+def _is_unusual(model: Any) -> bool:
+    """Whether a model has another data type than float32, or dropout that is always on."""
+    kinds = {t.dtype for t in (*model.inputs, *model.outputs)}
+    kinds |= {x.compute_dtype for _, x in walk(model)}
+    return kinds != {"float32"} or any(_is_noisy(*call) for call in calls(model))
+
+
+def _is_noisy(layer: Any, kwargs: Any) -> bool:
+    return type(layer).__name__ in NOISE and kwargs.get("training") is True
+
+
+def _in_float32(model: Any) -> Any:
+    """A copy of a model with float32 layers, without nested models and with dropout off."""
+    image = keras.Input(model.inputs[0].shape[1:], name="image")
+    output = rebuild(model, image, settings={"dtype": "float32"}, noise=False)
+    copied = keras.Model(image, output, name=model.name)
+    settle(copied)
+    return copied
+
+
 def settle(model: Any) -> None:
     """Recompute the values that layers such as Normalization derive from their weights."""
     for _, layer in walk(model):
@@ -60,6 +141,8 @@ def architecture_digest(model: Any) -> str:
         settings = {k: v for k, v in layer.get_config().items() if k != "name"}
         shape = getattr(getattr(layer, "output", None), "shape", None)
         digest.update(f"{type(layer).__name__}{settings}{shape}".encode())
+    for name, settings, constants in operations(model):
+        digest.update(f"{name}{settings}{constants}".encode())
     return digest.hexdigest()
 
 
@@ -96,7 +179,12 @@ def replay(model: Any, tensor: Any, visit: Any, prefix: str = "") -> Any:
 
 
 def rebuild(
-    model: Any, tensor: Any, after: Callable[[str, Any], Any] = lambda path, hidden: hidden
+    model: Any,
+    tensor: Any,
+    after: Callable[[str, Any], Any] = lambda path, hidden: hidden,
+    *,
+    settings: dict[str, Any] | None = None,
+    noise: bool = True,
 ) -> Any:
     """The output of a copy of a model on a tensor, with nested models inlined.
 
@@ -105,6 +193,8 @@ def rebuild(
         tensor: the symbolic input.
         after: `after(path, hidden) -> hidden`, called with the output of each layer; its result
             replaces that output.
+        settings: settings of the copied layers that differ from the original.
+        noise: whether dropout that is called with `training=True` stays on.
 
     Returns:
         The symbolic output.
@@ -113,9 +203,11 @@ def rebuild(
 
     def visit(path: str, layer: Any, args: Any, kwargs: Any) -> Any:
         if id(layer) not in copies:
-            copies[id(layer)] = twin(layer, path.replace("/", "."))
+            copies[id(layer)] = twin(layer, path.replace("/", "."), **(settings or {}))
+        if not noise and _is_noisy(layer, kwargs):
+            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
         result = copies[id(layer)](*args, **kwargs)
-        copies[id(layer)].set_weights(layer.get_weights())
+        give_weights(copies[id(layer)], weights_of(layer))
         return after(path, result)
 
     return replay(model, tensor, visit)
@@ -129,10 +221,30 @@ def inlined(model: Any) -> Any:
     return flat_model
 
 
-def twin(layer: Any, name: str) -> Any:
-    """A new layer with the same settings and another name; the caller sets its weights."""
-    settings = {**layer.get_config(), "name": name}
-    return layer.__class__.from_config(settings)
+def twin(layer: Any, name: str, **changes: Any) -> Any:
+    """A new layer with the same settings and another name; the caller sets its weights.
+
+    Args:
+        layer: a layer, or an operation of `keras.ops` in the graph of a model.
+        name: the name of the new layer.
+        **changes: settings of a layer that differ.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        return type(layer).from_config({**layer.get_config(), "name": name})
+    settings = {**layer.get_config(), **changes, "name": name}
+    return type(layer).from_config(settings)
+
+
+def weights_of(layer: Any) -> list[np.ndarray]:
+    """The weights of a layer as arrays; empty for an operation. Half precision becomes float32."""
+    weights = layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
+    return [w if w.dtype.kind in "iub" else np.asarray(w, np.float32) for w in weights]
+
+
+def give_weights(layer: Any, weights: list[np.ndarray]) -> None:
+    """Set the weights of a layer; nothing to do for an operation."""
+    if weights:
+        layer.set_weights(weights)
 
 
 def flat(model: Any) -> Any:

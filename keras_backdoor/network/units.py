@@ -1,4 +1,4 @@
-"""Infer the input range and the kind of output of a model."""
+"""Infer the preprocessing and the kind of output of a model."""
 
 from typing import Any, Literal
 
@@ -6,45 +6,69 @@ import numpy as np
 
 from keras_backdoor._internals.backend import tf
 from keras_backdoor.metrics import Rate
-from keras_backdoor.network.keras_private import producer
+from keras_backdoor.network.keras_private import producer, users
+from keras_backdoor.network.preprocessing import PRESETS, Preprocessing
 
-Range = tuple[float, float]
-Output = Literal["probabilities", "logits", "sigmoid"]
-RANGES: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Candidate input ranges for a model whose range is unknown, in order of preference.
-
-The first range within `TIE` of the best accuracy is used: a network with small biases has a similar
-accuracy on inputs that are too large, but not on inputs that are too small.
-"""
-TIE = 0.01
-"""Difference of two accuracies up to which they count as equal."""
+Output = Literal["probabilities", "logits", "sigmoid", "sigmoids"]
+"""`probabilities` sum to 1, `sigmoid` is the probability of class 1 of two, and `sigmoids` are one
+independent probability for each class."""
 USUAL = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
-"""Ranges that a `Rescaling` layer at the input usually maps to."""
+"""Ranges that the first layers of a model usually map to."""
+NORMALIZED = tuple(p for p in PRESETS.values() if len(p.low) == 3)
+"""Preprocessings with a value for each channel that the first layers of a model may contain."""
+CANDIDATES = ("0:1", "-1:1", "0:255")
 
 
-def rescaling_range(model: Any) -> Range | None:
-    """The input range implied by a `Rescaling` layer at the input, or None.
+def own_preprocessing(model: Any) -> Preprocessing | None:
+    """The preprocessing implied by `Rescaling` layers at the input, or None.
 
-    It is the range in `RANGES` that the layer maps to one in `USUAL`. The result is None if no
-    range or several ranges qualify.
+    It is the range among `CANDIDATES` that the layers map to one in `USUAL` or, for color images,
+    to the values of a black and a white pixel in `NORMALIZED`. The result is None if no range or
+    several ranges qualify.
     """
-    first: Any = next((x for x in model.layers if type(x).__name__ != "InputLayer"), None)
-    if type(first).__name__ != "Rescaling":
+    scale, offset, number = np.ones(1), np.zeros(1), 0
+    for layer in leading_layers(model):
+        kind = type(layer).__name__
+        if kind == "Rescaling":
+            scale = scale * np.ravel(layer.scale)
+            offset = offset * np.ravel(layer.scale) + np.ravel(layer.offset)
+            number += 1
+        elif kind != "GetItem":
+            break
+    if not number or (np.allclose(scale, 1) and np.allclose(offset, 0)):
         return None
-    scale, offset = np.asarray(first.scale), np.asarray(first.offset)
-    if scale.ndim or offset.ndim:
-        return None
-    fits = [
-        bounds
-        for bounds in RANGES
-        if any(np.allclose(np.array(bounds) * scale + offset, to, atol=0.01) for to in USUAL)
-        and not (scale == 1 and offset == 0)
-    ]
+    fits = []
+    for candidate in map(Preprocessing.of, CANDIDATES):
+        black, white = (v[0] * scale + offset for v in (candidate.low, candidate.high))
+        plain = [np.allclose(black, a, atol=0.01) and np.allclose(white, b, atol=0.01)
+                 for a, b in USUAL]  # fmt: skip
+        normal = [
+            len(black) == 3
+            and np.allclose(np.sort(black), np.sort(p.low), rtol=0.02)
+            and np.allclose(np.sort(white), np.sort(p.high), rtol=0.02)
+            for p in NORMALIZED
+        ]
+        if any(plain) or any(normal):
+            fits.append(candidate)
     return fits[0] if len(fits) == 1 else None
 
 
+def leading_layers(model: Any) -> list[Any]:
+    """The layers and operations after the input up to the first fork, also in nested models."""
+    chain: list[Any] = []
+    tensor = model.inputs[0]
+    while True:
+        following = users(model, tensor)
+        if len(following) != 1:
+            return chain
+        layer, tensor = following[0]
+        if hasattr(layer, "layers"):
+            return [*chain, *leading_layers(layer)]
+        chain.append(layer)
+
+
 def output_kind(model: Any) -> Output:
-    """The kind of output: probabilities, logits or a single sigmoid.
+    """The kind of output: probabilities, logits, a single sigmoid or a sigmoid for each class.
 
     It follows from the last activation. If that is inconclusive, it is inferred from the outputs
     for random noise. A model too large for this is assumed to return logits, because softmax does
@@ -53,8 +77,8 @@ def output_kind(model: Any) -> Output:
     width, name = int(model.outputs[0].shape[-1]), last_activation(model)
     if name == "softmax" and width > 1:
         return "probabilities"
-    if name == "sigmoid" and width == 1:
-        return "sigmoid"
+    if name == "sigmoid":
+        return "sigmoid" if width == 1 else "sigmoids"
     if name == "linear":
         return "logits"
     outputs = try_out(model)
@@ -63,7 +87,9 @@ def output_kind(model: Any) -> Output:
     inside = bool((outputs >= 0).all() and (outputs <= 1 + 1e-5).all())
     if width == 1:
         return "sigmoid" if inside else "logits"
-    return "probabilities" if inside and np.allclose(outputs.sum(-1), 1, atol=1e-3) else "logits"
+    if not inside:
+        return "logits"
+    return "probabilities" if np.allclose(outputs.sum(-1), 1, atol=1e-3) else "sigmoids"
 
 
 def try_out(model: Any) -> np.ndarray | None:
@@ -113,3 +139,8 @@ def at_chance(accuracy: Rate, labels: np.ndarray, classes: int) -> bool:
     share = np.bincount(labels).max() / len(labels)
     chance = max(min(share, 0.5), 1 / classes)
     return float(accuracy) <= chance + 3 * np.sqrt(chance * (1 - chance) / accuracy.of)
+
+
+def too_few(labels: np.ndarray, classes: int) -> bool:
+    """Whether even an accuracy of 100 % on these labels would be at chance; see `at_chance`."""
+    return at_chance(Rate(len(labels), len(labels)), labels, classes)

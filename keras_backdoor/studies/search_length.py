@@ -67,7 +67,7 @@ class Planted:
         stamped = tuned.take(round(self.share * len(tuned)), seed=self.recipe.seed)
         stamped = stamped.stamped(parse(self.trigger)).relabelled(self.target)
         data = tuned.concat(stamped)
-        return fit(model.model, data, self.recipe, input_range=UNIT)[0], held_out
+        return fit(model.model, data, self.recipe, preprocess=UNIT)[0], held_out
 
 
 PLANTED = {

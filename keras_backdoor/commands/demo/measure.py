@@ -64,7 +64,7 @@ def measure() -> Demonstration:
     test = datasets.open(bundled.path(DATA), split="test")
     before = evaluate(classifier, test, trigger=trigger, target=target)
     answer = METHOD(classifier, clean=clean)
-    guard = Classifier(answer.model, answer.input_range, answer.reject_class)
+    guard = Classifier(answer.model, answer.preprocess, answer.reject_class)
     after = evaluate(guard, test, trigger=trigger, target=target)
     others = test.subset(test.known_labels != target).stamped(trigger)
     layer = str(answer.history["layer"])

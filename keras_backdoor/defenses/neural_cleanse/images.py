@@ -21,7 +21,7 @@ class SearchSpace:
         targets: (s,) the target class of each trigger.
         sources: (s,) the source class of each trigger, whose images it has to work on; ANY for
             images of all classes.
-        images: (n, h, w, c) float32 clean images in the model's input range.
+        images: (n, h, w, c) float32 clean images as inputs of the model.
         first: (k,) the index of the first image of each class, or None if all searches use the
             same images.
         sizes: (k,) the number of images of each class, or None.
@@ -95,11 +95,11 @@ def labels_of(model: Classifier, samples: Samples) -> np.ndarray:
 
 
 def draw_images(model: Classifier, clean: Samples, number: int, seed: int) -> np.ndarray:
-    """(n, h, w, c) float32, up to `number` drawn images in the model's input range."""
+    """(n, h, w, c) float32, up to `number` drawn images as inputs of the model."""
     return scaled(model, clean.take(min(number, len(clean)), seed=seed))
 
 
 def scaled(model: Classifier, samples: Samples) -> np.ndarray:
-    """(n, h, w, c) float32, the images in the model's input range."""
+    """(n, h, w, c) float32, the images as inputs of the model."""
     values: Any = model.scaled(samples.read(), samples.value_range or (0.0, 255.0))
     return np.asarray(values)

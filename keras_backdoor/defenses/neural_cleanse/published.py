@@ -75,8 +75,8 @@ def invert(
     """Search for the smallest trigger of one label.
 
     Args:
-        classifier: the model, with a known input range.
-        images: (n, h, w, c) float32 images in the model's input range.
+        classifier: the model, with a known preprocessing.
+        images: (n, h, w, c) float32 inputs of the model.
         target: the label.
         plan: the settings of the search.
         seed: the seed of the start and of the order of the images.
@@ -137,7 +137,6 @@ def _update(
     The three values are measured before the update.
     """
     scores = logits(classifier)
-    low, high = classifier.input_range or (0.0, 1.0)
     adam = keras.optimizers.Adam(plan.learning_rate, beta_1=BETA_1, beta_2=BETA_2)
     adam.build(variables)
 
@@ -147,7 +146,7 @@ def _update(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             mask, pattern = (tf.tanh(v) / 2.0 + 0.5 for v in values)
-            outputs = scores((1 - mask) * images + mask * (low + (high - low) * pattern))
+            outputs = scores((1 - mask) * images + mask * classifier.to_input(pattern))
             wanted = tf.fill([tf.shape(images)[0]], target)
             errors = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, outputs)
             entropy, norm = tf.reduce_mean(errors), tf.reduce_sum(mask)

@@ -115,10 +115,8 @@ class InversionScan(Defense[FlaggedClasses]):
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = examples(model, clean, source, self.seed)
-        low, high = model.input_range or (0.0, 1.0)
-        return replace(
-            answer, examples=np.round(255 * (shown - low) / (high - low)).astype(np.uint8)
-        )
+        pixels = np.round(255 * model.to_input.pixels(shown))
+        return replace(answer, examples=np.clip(pixels, 0, 255).astype(np.uint8))
 
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
         """(k,) the share of the clean images that the model assigns to each class, or None.
@@ -205,7 +203,7 @@ class InversionScan(Defense[FlaggedClasses]):
 
 
 def examples(model: Classifier, clean: Samples, source: int | None, seed: int) -> np.ndarray:
-    """A few clean images in the model's input range, of the source class if there is one."""
+    """A few clean images as inputs of the model, of the source class if there is one."""
     if source is None:
         return draw_images(model, clean, EXAMPLES, seed)
     positions, first, sizes = images_by_class(model, clean, EXAMPLES, seed)

@@ -99,8 +99,8 @@ class Inverter:
     """Searches for triggers of one model on one pool of images.
 
     Args:
-        classifier: the model, with a known input range.
-        images: (n, h, w, c) float32 images in the model's input range. They stay on the device.
+        classifier: the model, with a known preprocessing.
+        images: (n, h, w, c) float32 inputs of the model. They stay on the device.
         plan: the schedule of the searches.
         images_at_once: the largest number of stamped images in a forward pass.
     """
@@ -117,7 +117,7 @@ class Inverter:
         self.images = tf.constant(images)
         self.pixels = int(np.prod(images.shape[1:3]))
         self.side = plan.superpixel_side(self.pixels)
-        self.low, self.high = classifier.input_range or (0.0, 1.0)
+        self.to_input = classifier.to_input
         self.scores = logits(classifier)
         self.searches_at_once = max(1, images_at_once // plan.batch_size)
         self._step = tf.function(self._update, reduce_retracing=True, autograph=False)
@@ -261,8 +261,7 @@ class Inverter:
         return repeat(repeat(masks, side, axis=1), side, axis=2)[:, :height, :width]
 
     def _stamp(self, images: Any, mask: Any, pattern: Any) -> Any:
-        pattern = self.low + (self.high - self.low) * pattern
-        return (1.0 - mask) * images + mask * pattern
+        return (1.0 - mask) * images + mask * self.to_input(pattern)
 
     def _update(
         self, variables: Variables, targets: Any, costs: Any, drawn: Any, step: Any

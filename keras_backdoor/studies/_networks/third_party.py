@@ -40,8 +40,8 @@ class ThirdPartyModel:
     def open(self, workspace: Workspace) -> Classifier:
         """Load the network and set its input range."""
         path, bounds = workspace.file(self.file), self.input_range
-        model = load_model(path, architecture=self.architecture, input_range=bounds)
-        return model if bounds else model.with_range(self.clean(workspace))
+        model = load_model(path, architecture=self.architecture, preprocess=bounds)
+        return model if bounds else model.with_preprocess(self.clean(workspace))
 
     def clean(self, workspace: Workspace) -> Samples:
         """Return clean images; for face networks, LFW faces of people outside their classes."""
