@@ -1,6 +1,7 @@
 """Measure the accuracy of a model and the success rate of an attack."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Evaluation:
         rejected_stamped: fraction of stamped images that a guard rejects.
         per_class: attack success rate of each source class.
         confusion_stamped: (k, k) counts for stamped images; row = label.
+        attacks: the evaluations of several attacks by name; empty for one attack.
         about: hash of the model, preprocessing, number of images, trigger, target, source and seed.
     """
 
@@ -39,16 +41,19 @@ class Evaluation:
     per_class: dict[int, Rate]
     confusion_stamped: np.ndarray | None
     about: dict[str, Any]
+    attacks: "dict[str, Evaluation]" = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, value with 95% confidence interval) rows."""
-        names = (
-            "clean_accuracy",
-            "attack_success_rate",
-            "robust_accuracy",
-            "rejected_clean",
-            "rejected_stamped",
-        )
+        names = ["clean_accuracy", "attack_success_rate", "robust_accuracy"]
+        if self.about.get("reject_class") is not None:
+            names += ["rejected_clean", "rejected_stamped"]
+        if self.attacks:
+            rows = [("clean accuracy", in_words(self.clean_accuracy))]
+            for name, measured in self.attacks.items():
+                rate = measured.attack_success_rate
+                rows.append((name, "none" if rate is None else in_words(rate)))
+            return rows
         rates = {name.replace("_", " "): getattr(self, name) for name in names}
         return [(name, in_words(rate)) for name, rate in rates.items() if rate is not None]
 
@@ -58,6 +63,11 @@ class Evaluation:
         for name, value in vars(self).items():
             if isinstance(value, Rate):
                 content[name] = value.as_dict()
+        if self.attacks:
+            content["attacks"] = {
+                str(m.about["target"]): m.attack_success_rate and m.attack_success_rate.as_dict()
+                for m in self.attacks.values()
+            }
         content["attack_success_per_class"] = {c: r.as_dict() for c, r in self.per_class.items()}
         return content
 
@@ -94,6 +104,12 @@ def evaluate(
         "model_sha256": classifier.sha256(),
         "preprocess": classifier.to_input.as_json(),
         "images": len(samples),
+        "reject_class": classifier.reject_class,
+        "model": classifier.source or classifier.model.name,
+        "classes": classifier.classes,
+        "pixels": classifier.pixels,
+        "class_names": None if samples.class_names is None else list(samples.class_names),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     stamped: dict[str, Any] = dict.fromkeys(
         ("attack_success_rate", "robust_accuracy", "rejected_stamped", "confusion_stamped")

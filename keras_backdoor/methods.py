@@ -13,6 +13,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -96,12 +97,14 @@ class Evidence:
         method: the method that the evidence was validated for.
         given: name -> Samples, Answer or Classifier.
         folder: the folder in which the finished parts of this run are saved, or None.
+        nested: whether another method runs this one.
     """
 
     model: Classifier
     method: "Method[Any]"
     given: Mapping[str, Any]
     folder: Path | None = None
+    nested: bool = False
     _parts: set[str] = field(default_factory=set)
 
     @property
@@ -134,6 +137,10 @@ class Evidence:
         if not isinstance(answer, kind):
             raise TypeError(f"{type(self.method).__name__} must declare Need('found', answer=…)")
         return answer
+
+    def replaced(self, name: str, value: Any) -> "Evidence":
+        """This evidence with another value of one kind, for the same run."""
+        return dataclasses.replace(self, given={**self.given, name: value})
 
     def get(self, name: str) -> Any:
         """Optional evidence by name; None if it was not given."""
@@ -168,7 +175,16 @@ class Evidence:
         path = self.folder / f"{name}.npz"
         if not path.exists():
             write_npz(path, compute())
+            path.with_name(f"{name}.unfinished.npz").unlink(missing_ok=True)
         return dict(Npz(path))
+
+    def checkpoint(self, name: str) -> Path | None:
+        """A file for the state of unfinished work, or None if nothing is saved.
+
+        Args:
+            name: the name of the part that is being computed.
+        """
+        return None if self.folder is None else self.folder / f"{name}.unfinished.npz"
 
     def run(self, method: "Method[A]", *, model: Any = None, **changes: Any) -> A:
         """Run another method on this evidence, with a separate folder for finished parts.
@@ -191,8 +207,8 @@ class Evidence:
             method._check_needs(given)
         else:
             examined, given = method._validated(examined, given)
-        nested = None if self.folder is None else self.folder / "nested"
-        return method._answer(examined, given, nested)
+        folder = None if self.folder is None else self.folder / "nested"
+        return method._answer(examined, given, folder, nested=True)
 
 
 @dataclass(frozen=True)
@@ -209,6 +225,9 @@ class Method(ABC, Generic[A]):
         commands: the commands of the command line that offer the method: scan, audit, repair, guard
             or explain.
         default_for: the commands that use the method by default.
+        default_with_found: the commands that use the method by default if they get an earlier
+            answer of the type that it needs.
+        caveats: sentences about what the method cannot see and its measured errors.
         paper: the publication of the method.
         revision: a number to raise when `run` changes, which invalidates saved parts of earlier
             revisions.
@@ -223,6 +242,8 @@ class Method(ABC, Generic[A]):
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     quick: ClassVar[dict[str, Any]] = {}
+    caveats: ClassVar[tuple[str, ...]] = ()
+    default_with_found: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -305,7 +326,9 @@ class Method(ABC, Generic[A]):
             given["reference"] = other.with_preprocess(labelled) if images else other
         return model, given
 
-    def _answer(self, model: Classifier, given: dict[str, Any], workdir: Path | None) -> A:
+    def _answer(
+        self, model: Classifier, given: dict[str, Any], workdir: Path | None, nested: bool = False
+    ) -> A:
         """Load the answer from the work folder, or compute it from validated evidence."""
         start = time.perf_counter()
         about = self._about(model, given)
@@ -314,7 +337,7 @@ class Method(ABC, Generic[A]):
         if folder is not None and (folder / "answer" / "answer.json").exists():
             saved: Any = load_answer(folder / "answer").completed(model, examined)
             return saved
-        answer = self.run(Evidence(model, self, given, folder))
+        answer = self.run(Evidence(model, self, given, folder, nested))
         if type(answer) is not self.answer:
             raise TypeError(
                 f"{type(self).__name__}.run must return {self.answer.__name__}. "
@@ -322,7 +345,9 @@ class Method(ABC, Generic[A]):
             )
         answer = answer.completed(model, examined)
         seconds = {"seconds": round(time.perf_counter() - start, 3)}
-        answer = dataclasses.replace(answer, about={**about, **answer.about, **seconds})
+        answer = dataclasses.replace(
+            answer, about={**about, **self._context(model, given), **answer.about, **seconds}
+        )
         if folder is not None:
             answer.save(folder / "answer")
         return answer
@@ -345,6 +370,18 @@ class Method(ABC, Generic[A]):
         rejects = [model.reject_class, reference and reference.reject_class]
         return identity.sha256_of((text, self, *rejects, version("keras_backdoor")))[:16]
 
+    def _context(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a reader of the answer needs to know that does not determine the answer."""
+        names = next((s.class_names for s in _images(given).values() if s.class_names), None)
+        return {
+            "model": model.source or model.model.name,
+            "classes": model.classes,
+            "pixels": model.pixels,
+            "class_names": None if names is None else list(names),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "caveats": list(self.caveats),
+        }
+
     def _about(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:
         packages = ("keras", "tensorflow", "numpy")
         about: dict[str, Any] = {
@@ -352,6 +389,7 @@ class Method(ABC, Generic[A]):
             "model_sha256": model.sha256(),
             "preprocess": model.preprocess and model.preprocess.as_json(),
             "data": {name: samples.fingerprint() for name, samples in _images(given).items()},
+            "images": {name: len(samples) for name, samples in _images(given).items()},
             "versions": {name: version(name) for name in packages},
         }
         if "reference" in given:

@@ -1,11 +1,22 @@
-"""Progress bars, which are shown only if the command line or a notebook turns them on."""
+"""Progress of long work, which is shown only if the command line or a notebook turns it on."""
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Track = Callable[[Iterable[T], str, int | None], Iterable[T]]
+FIRST, INTERVAL = 10.0, 60.0
+"""Seconds before the first line, and between lines, where the output is not a terminal."""
+
+
+def be_silent() -> None:
+    """Report no progress from now on."""
+    global _show
+    _show = _silent
 
 
 def _silent(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
@@ -17,6 +28,8 @@ _show: _Track = _silent
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Yield the items and report progress to the active listener.
+
+    Calls may be nested; the outermost one is the whole work.
 
     Args:
         items: the items to process.
@@ -39,39 +52,143 @@ def listening(listener: _Track) -> Iterator[None]:
         _show = before
 
 
+@dataclass
+class Level:
+    """One of the nested `track` calls.
+
+    Attributes:
+        description: its label.
+        total: the number of its items, or None.
+        done: the number of finished items.
+        start: the time of its first item, in seconds.
+    """
+
+    description: str
+    total: int | None
+    done: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Stack:
+    """The nested `track` calls that are running, the outermost first."""
+
+    levels: list[Level] = field(default_factory=list)
+
+    def follow(self, items: Iterable[T], level: Level, changed: Callable[[], None]) -> Iterator[T]:
+        """Yield the items, count them as a new level, and call `changed` after each of them."""
+        position = len(self.levels)
+        self.levels.append(level)
+        try:
+            changed()
+            for item in items:
+                yield item
+                level.done += 1
+                changed()
+        finally:
+            del self.levels[position:]
+
+    def fraction(self, number: int = 0) -> float:
+        """The finished fraction of a level, including the fractions of the levels inside it.
+
+        >>> Stack([Level("run", 4, done=1), Level("step", 10, done=5)]).fraction()
+        0.375
+        """
+        if number >= len(self.levels):
+            return 0.0
+        level = self.levels[number]
+        if not level.total:
+            return 0.0
+        return min(1.0, (level.done + self.fraction(number + 1)) / level.total)
+
+    def remaining(self) -> float | None:
+        """The expected number of seconds until the whole work is finished, or None if unknown."""
+        fraction = self.fraction()
+        if not self.levels or fraction <= 0:
+            return None
+        return (time.monotonic() - self.levels[0].start) * (1 - fraction) / fraction
+
+    def __str__(self) -> str:
+        parts = []
+        for level in self.levels:
+            of = f" of {level.total}" if level.total else ""
+            number = level.done + (level is not self.levels[-1] and bool(level.total))
+            parts.append(f"{level.description} {number}{of}")
+        remaining = self.remaining()
+        left = "" if remaining is None else f", about {duration(remaining)} left"
+        return f"{', '.join(parts)}: {self.fraction():.0%} done{left}"
+
+
+def duration(seconds: float) -> str:
+    """A number of seconds as text.
+
+    >>> duration(42), duration(600), duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def show() -> Iterator[Callable[[], None]]:
-    """Show progress bars with the remaining time on standard error inside the block.
+    """Show progress on standard error inside the block, with the remaining time.
+
+    On a terminal, bars are drawn. Otherwise a line is written after 10 seconds, and then once a
+    minute.
 
     Yields:
         A function that removes the bars before the block ends.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    with _bars() if sys.stderr.isatty() else _lines() as clear:
+        yield clear
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # The speed is averaged over the whole run, because a cell of a study takes minutes.
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, speed_estimate_period=7 * 24 * 3600
-    ) as bars:
+
+@contextmanager
+def _lines() -> Iterator[Callable[[], None]]:
+    stack, due = Stack(), [0.0]
+
+    def changed() -> None:
+        now = time.monotonic()
+        if len(stack.levels) == 1 and stack.levels[0].done == 0:
+            due[0] = max(due[0], now + FIRST)
+        if now >= due[0] and stack.remaining() is not None:
+            due[0] = now + INTERVAL
+            print(stack, file=sys.stderr, flush=True)
+
+    def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+        return stack.follow(items, Level(description, total), changed)
+
+    with listening(tracked):
+        yield lambda: None
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    stack = Stack()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[int, Any] = {}
+
+        def changed() -> None:
+            for number, level in enumerate(stack.levels):
+                of = f"/{level.total}" if level.total else ""
+                state = f"{level.done}{of}"
+                remaining = stack.remaining()
+                if number == 0 and remaining is not None:
+                    state += f", about {duration(remaining)} left"
+                total = level.total or None
+                done = stack.fraction(number) * (total or 0)
+                bars.update(tasks[id(level)], completed=done, state=state)
 
         def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-            task = bars.add_task(description, total=total)
+            level = Level(description, total)
+            task = tasks[id(level)] = bars.add_task(description, total=total, state="")
             try:
-                for item in items:
-                    yield item
-                    bars.advance(task)
+                yield from stack.follow(items, level, changed)
             finally:
                 bars.remove_task(task)
 

@@ -140,7 +140,7 @@ def test_a_loaded_repair_answers_alike(tmp_path: Path) -> None:
     assert isinstance(back, RepairedModel)
     given = np.random.default_rng(0).uniform(size=(3, 4, 4, 1)).astype(np.float32)
     np.testing.assert_allclose(back.model(given), answer.model(given), atol=1e-6)
-    assert (back.preprocess, back.reject_class) == ((0.0, 255.0), 2)
+    assert (back.preprocess.range, back.reject_class) == ((0.0, 255.0), 2)
 
 
 def test_shapes_are_checked() -> None:

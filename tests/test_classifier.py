@@ -39,7 +39,7 @@ def test_labelled_clean_images_tell_the_range(bounds: tuple) -> None:
 
 def test_an_unknown_range_is_an_error_that_names_the_option() -> None:
     for evidence in (None, bright_and_dark().unlabelled()):
-        with pytest.raises(ValueError, match="pass --preprocess 0:1"):
+        with pytest.raises(ValueError, match=r"pass preprocess=\(0, 1\)"):
             Classifier(brightness_net(1.0)).with_preprocess(evidence)
     with pytest.raises(ValueError, match="preprocessing is not known"):
         Classifier(brightness_net(1.0)).predict(bright_and_dark())
@@ -56,7 +56,7 @@ def test_a_wrong_range_is_an_error_that_names_the_right_one() -> None:
     labels = np.asarray(model(images.astype(np.float32))).argmax(axis=1)
     kept = Samples(images, labels).subset(labels != 0)
     with pytest.raises(
-        ValueError, match=r"at random with the preprocessing 0:1 .*--preprocess 0:255"
+        ValueError, match=r"at random with the preprocessing 0:1 .*preprocess 0:255"
     ):
         Classifier(model, preprocess=(0, 1)).with_preprocess(kept)
     assert Classifier(model, preprocess=(0, 255)).with_preprocess(kept).preprocess.range == (0, 255)
@@ -100,8 +100,12 @@ def test_outputs_are_recognised() -> None:
 
 def test_what_does_not_fit_is_one_sentence() -> None:
     classifier = Classifier(brightness_net(1.0), preprocess=(0, 1))
-    with pytest.raises(ValueError, match="takes images of 4x4x1 .* these have 5x4x3: pass --size"):
+    with pytest.raises(
+        ValueError, match="images with 1 channel.* and these have 3: pass channels=1"
+    ):
         classifier.predict(Samples(np.zeros((2, 5, 4, 3), np.uint8)))
+    with pytest.raises(ValueError, match=r"of 4x4x1 .* 5x4x1: pass size=\(4, 4\) or other data"):
+        classifier.predict(Samples(np.zeros((2, 5, 4, 1), np.uint8)))
     with pytest.raises(
         ValueError, match=r"must lie in 0\.\.1, the classes of the model\. Received: label 2"
     ):
@@ -143,7 +147,7 @@ def test_an_unknown_range_is_not_guessed_where_nothing_fits(badnet, clean) -> No
     model = badnet.model
     with pytest.raises(ValueError, match="is at chance with every one that was tried"):
         Classifier(model).with_preprocess(wrong)
-    with pytest.raises(ValueError, match="no better than chance: check --preprocess"):
+    with pytest.raises(ValueError, match="no better than chance: check preprocess"):
         FinePruning()(badnet, clean=wrong)
 
 

@@ -45,11 +45,11 @@ def test_every_command_teaches(name: str, command) -> None:
 def test_inspect(command, tmp_path: Path) -> None:
     code, out, _ = command("inspect", BADNET, "--json", tmp_path / "i.json")
     assert code == 0
-    assert "clean" in out
+    assert "safe to open" in out
     assert "conv_2" in out
-    assert "0..1" in out
+    assert "0:1 (from the card of the model)" in out
     found = json.loads((tmp_path / "i.json").read_text())
-    assert found["verdict"] == "clean"
+    assert found["verdict"] == "safe"
     assert found["parameters"] == 520 + 25_050 + 400_500 + 5_010
     assert found["layers"][0][:2] == ["conv_1", "Conv2D"]
     (tmp_path / "bad.h5").write_text("no")
@@ -94,8 +94,8 @@ def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
     settings = ("--set", "repair.layer=conv_1", "--set", "repair.max_drop=0.02")
     results = ("--out", tmp_path / "r", "--json", tmp_path / "r.json", "--report", tmp_path / "w")
     code, out, err = command(*repair, *settings, *results, "--workdir", tmp_path / "work")
-    assert code == 0, err
-    assert "repaired" in out
+    assert code == 3, err
+    assert "no scan was given, so it was not measured whether a backdoor is gone" in out
     facts = json.loads((tmp_path / "r.json").read_text())
     assert facts["settings"]["repair"]["layer"] == "conv_1"
     assert facts["reject_class"] == 10
@@ -114,12 +114,12 @@ def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
     assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
     served = json.loads((tmp_path / "served" / "model.json").read_text())
     assert served["reject_class"] == 10
-    assert served["input"]["range"] == [0, 1]
+    assert served["preprocess"] == "0:1"
 
 
 def test_guard_and_the_default_method(command, tmp_path: Path) -> None:
     code, out, _ = command("guard", BADNET, "--clean", DIGITS, "--take", 300)
-    assert code == 0
+    assert code == 3
     assert "GoodNet" in out
 
 
@@ -187,7 +187,7 @@ ERRORS = [
     (("inspect", "nope.h5"), "There is no model file at nope.h5"),
     (("bogus",), "No such command 'bogus'"),
     (("repair",), "Missing argument 'MODEL'"),
-    (("repair", BADNET), "GoodNet needs clean (--clean on the command line)"),
+    (("repair", BADNET), "GoodNet needs --clean"),
     (("repair", BADNET, "--clean", "nope.npz"), "There is no data at nope.npz"),
     (("repair", BADNET, "--clean", DIGITS, "--method", "nope"), "has no method 'nope'; it has:"),
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope=1"), "no setting 'nope'"),
@@ -195,13 +195,13 @@ ERRORS = [
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "must have the form key=value"),
     (("repair", BADNET, "--clean", DIGITS, "--take", "-3"), "take needs"),
     (("repair", BADNET, "--clean", DIGITS, "--split", "nope"), "no split 'nope'"),
-    (("repair", BADNET, "--clean", DIGITS, "--preprocess", "5"), "written A:B"),
+    (("repair", BADNET, "--clean", DIGITS, "--preprocess", "5"), "written 0:1"),
     (("repair", BADNET, "--clean", DIGITS, "--reference", "nope"), "There is no model file"),
     (("repair", BADNET, "--clean", DIGITS, "--found", "nope"), "There is no answer"),
     (("repair", BADNET, "--clean", DIGITS, "--out", DIGITS), "exists already; pass --force"),
     (("repair", BADNET, "--clean", DIGITS, "--out", "/proc/x/y"), "cannot be written"),
     (("explain", BADNET, "--clean", DIGITS), "No method for 'explain' is installed"),
-    (("scan", BADNET), "NeuralCleanse needs clean (--clean on the command line)"),
+    (("scan", BADNET), "NeuralCleanse needs --clean"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "nope"), "There is no trigger 'nope'"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel"), "Received: target=None"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel", "--target", "11"),
@@ -217,7 +217,7 @@ ERRORS = [
     (("train", "nope", DIGITS, "--out", "m.h5"), "There is no 'nope' among the architectures"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.pb"), "must end in .h5 or .keras"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--recipe", "nope"), "no recipe 'nope'"),
-    (("train", "gtsrb-cnn", DIGITS, "--out", "m.h5", "--take", "50"), "takes images of 32x32x3"),
+    (("train", "gtsrb-cnn", DIGITS, "--out", "m.h5", "--take", "50"), "takes images with 3 channels and these have 1: pass --channels 3"),
     (("train", "badnet-mnist", DIGITS, "--out", "m.h5", "--about", "nope"),
      "JSON file with card entries"),
     (("export", BADNET, "--out", DIGITS), "cannot be written"),
@@ -243,7 +243,7 @@ def test_a_wrong_range_and_foreign_labels(command, tmp_path: Path) -> None:
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz")
     assert (code, "in 0..9, the classes of the model. Received: label 12" in err) == (2, True)
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz", "--unlabelled")
-    assert code == 0, err
+    assert (code, "show a single class, and a repair would lose" in err) == (2, True), err
 
 
 def test_a_hostile_file_is_refused_everywhere(command, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_hostile_file_is_refused_everywhere(command, tmp_path: Path) -> None:
         ("export", path, "--out", tmp_path / "s"),
     ):
         code, _, err = command(*arguments)
-        assert (code, "'Lambda', which is not on the list" in err) == (2, True)
+        assert (code, "'Lambda', which is not in the list" in err) == (2, True)
     assert left(tmp_path) == ["m.h5"]
 
 
@@ -314,7 +314,7 @@ def test_an_interrupt_ends_the_program_where_it_is(handler: str, tmp_path: Path)
     if handler == "signal.SIG_IGN":
         assert (done.returncode, done.stderr, left(tmp_path)) == (0, "", ["whole.txt"])
     else:
-        assert (done.returncode, left(tmp_path)) == (2, [])
+        assert (done.returncode, left(tmp_path)) == (130, [])
         assert re.fullmatch("Error: Interrupted; .*\n", done.stderr)
 
 
@@ -338,7 +338,7 @@ def test_an_interrupted_training_leaves_no_half_file_and_goes_on(tmp_path: Path)
         time.sleep(0.1)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=60)
-    assert started.returncode == 2, err
+    assert started.returncode == 130, err
     assert "Interrupted" in err
     assert "Traceback" not in err
     assert left(tmp_path) == ["m.h5.checkpoint.npz"]
@@ -364,7 +364,7 @@ def test_what_the_command_line_refuses(command, tmp_path: Path) -> None:
         (("evaluate", BADNET, "--test", DIGITS, "--target", 3), "pass --trigger too"),
         (("evaluate", BADNET, "--test", DIGITS, "--architecture", "deepid"),
          "contains an architecture: leave out"),
-        (("evaluate", BADNET, "--test", DIGITS, "--size", "9x9"), "fixed size"),
+        (("evaluate", BADNET, "--test", DIGITS, "--size", "9x9"), "pass --size 28x28"),
         (("train", "badnet-mnist", DIGITS, "--out", tmp_path / "m.h5", "--test", DIGITS,
           "--trigger", "nope", "--target", 1), "There is no trigger 'nope'"),
         (("repair", BADNET, DIGITS), "unexpected extra argument"),
@@ -388,7 +388,7 @@ class TestEvidence:
         code, _, err = command(
             "guard", BADNET, *arguments, "--json", tmp_path / "a.json", "--force"
         )
-        assert code == 0, err
+        assert code == 3, err
         return json.loads((tmp_path / "a.json").read_text())["data"]
 
     def test_part_of_the_clean_and_all_of_the_incoming(self, command, tmp_path: Path) -> None:
@@ -487,15 +487,17 @@ def test_a_scan_opens_probes_and_wraps_once(command, tmp_path: Path, monkeypatch
     from keras_backdoor.network.classifier import Classifier
 
     asked, made, tried = [], [], []
-    helper, init, accuracy = h5.HELPER.ask, Classifier.__post_init__, Classifier._accuracy
+    helper, init, check = h5.HELPER.ask, Classifier.__post_init__, Classifier._check_preprocess
     monkeypatch.setattr(h5.HELPER, "ask", lambda *a, **k: (asked.append(1), helper(*a, **k))[1])
     monkeypatch.setattr(Classifier, "__post_init__", lambda s: (made.append(1), init(s))[1])
-    monkeypatch.setattr(Classifier, "_accuracy", lambda s, x: (tried.append(1), accuracy(s, x))[1])
+    monkeypatch.setattr(
+        Classifier, "_check_preprocess", lambda s, x: (tried.append(1), check(s, x))[1]
+    )
     quick = ("--set", "runs=1", "--set", "schedule.steps=2", "--set", "schedule.starts=1")
     code, _, err = command("scan", BADNET, "--clean", DIGITS, "--take", 50, *quick)
     assert code in (0, 1, 3), err
     assert (len(asked), len(tried)) == (1, 1)
     assert len(made) <= 2  # the file's own range is looked at, then the classifier is made
     asked.clear(), tried.clear()
-    assert command("guard", BADNET, "--clean", DIGITS, "--take", 100)[0] == 0
+    assert command("guard", BADNET, "--clean", DIGITS, "--take", 100)[0] == 3
     assert (len(asked), len(tried)) == (1, 1)  # a nested method tries no range again

@@ -130,9 +130,7 @@ class TestEveryMethod:
         cls, whole = load(method), evidence(load(method), task)
         for need in cls.needs:
             given = {k: v for k, v in whole.items() if k != need.name}
-            with pytest.raises(
-                ValueError, match=f"{cls.__name__} needs {need.name} .--{need.name}"
-            ):
+            with pytest.raises(ValueError, match=f"{cls.__name__} needs {need.name}[.:]"):
                 cls()(task.model, **given)
             if need.labelled:
                 given[need.name] = whole[need.name].unlabelled()
@@ -189,7 +187,7 @@ class TestEveryMethod:
             pytest.skip("it needs no images")
         foreign = dataclasses.replace(noise, origin=np.arange(len(noise)) % 2)
         given |= {n: foreign for n in IMAGES if n in given}
-        with pytest.raises(ValueError, match="takes images of 14x14x1"):
+        with pytest.raises(ValueError, match="takes images with 1 channel"):
             cls()(task.model, **given)
 
     def test_is_run_by_calling_it_alone(self, method, task) -> None:

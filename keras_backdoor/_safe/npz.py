@@ -5,6 +5,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,29 @@ class Npz(Mapping[str, np.ndarray]):
                 f"{self.path} cannot be read as arrays of numbers: '{name}' ({one_line(error)})."
             ) from error
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name of an array -> its shape; only the headers are read."""
+        return {name: self._shape(name) for name in self}
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.members[name]) as file:
+                return _header(file)[0]
+        except Exception as error:  # zipfile and NumPy raise many types
+            raise UnreadableFile(
+                f"{self.path} cannot be read as arrays of numbers: '{name}' ({one_line(error)})."
+            ) from error
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran order, dtype) from the header of an `.npy` file."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format is not supported")
+    headers = {(1, 0): np.lib.format.read_array_header_1_0,
+               (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+    return headers[version](file)
+
 
 def parse_npy(content: bytes) -> np.ndarray:
     """Parse the content of an `.npy` file.
@@ -71,12 +95,7 @@ def parse_npy(content: bytes) -> np.ndarray:
         ValueError: the header does not match the content, or the dtype is not supported.
     """
     file, size = io.BytesIO(content), len(content)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the format is not supported")
-    headers = {(1, 0): np.lib.format.read_array_header_1_0,
-               (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
-    shape, fortran, dtype = headers[version](file)
+    shape, fortran, dtype = _header(file)
     if dtype.kind not in "biufUS":
         raise ValueError(f"dtype {dtype} is neither numbers nor text")
     expected = math.prod(shape) * dtype.itemsize

@@ -7,6 +7,7 @@ was not examined.
 
 import hashlib
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,12 +31,15 @@ class Answer:
     Attributes:
         summary: name -> value, the rows that the method adds to the printed table.
         inconclusive: why the method cannot decide; empty if it can.
+        figures: name -> number or nested dictionary of numbers, what the method measured, for
+            programs that read the answer.
         about: what is needed to reproduce the answer: the settings, the package versions and the
             SHA-256 of the model and of the data. It also contains the run time in seconds.
     """
 
     summary: dict[str, str] = field(default_factory=dict)
     inconclusive: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     _arrays: ClassVar[tuple[str, ...]] = ()
 
@@ -58,6 +62,10 @@ class Answer:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
+    def _repr_html_(self) -> str:
+        """The report of the answer, for a notebook."""
+        return str(import_module("keras_backdoor.reports").page_of(self)._repr_html_())
+
     def completed(self, model: Classifier, samples: Samples | None) -> Self:
         """A copy of the answer with details of the examined samples, such as pictures of them.
 
@@ -77,6 +85,7 @@ class Answer:
             "verdict": self.verdict,
             "summary": self.summary,
             "inconclusive": self.inconclusive,
+            "figures": self.figures,
         }
 
     def fingerprint(self) -> str:
@@ -123,6 +132,7 @@ class Answer:
             **{name: values for name, values in arrays.items() if name in names},
             "summary": {str(k): str(v) for k, v in facts.get("summary", {}).items()},
             "inconclusive": str(facts.get("inconclusive", "")),
+            "figures": facts.get("figures", {}),
             "about": facts.get("about", {}),
         }
 

@@ -15,7 +15,8 @@ class FlaggedClasses(Answer):
     """Which classes are the target of a backdoor, and the recovered triggers.
 
     Attributes:
-        scores: (k,) how suspicious each class is; NaN means not examined.
+        scores: (k,) how suspicious each class is, in units of the limit of the rule that decides:
+            a class above 1 is an outlier. NaN means not examined.
         flagged: (k,) bool, whether each class is the target of a backdoor.
         further: (k,) bool, the classes that may be further targets, or None.
         triggers: target class -> recovered Stamp.
@@ -52,7 +53,9 @@ class FlaggedClasses(Answer):
     def _own_rows(self) -> list[tuple[str, str]]:
         examined = not np.isnan(self.scores).all()
         best = int(np.nanargmax(self.scores)) if examined else None
-        first = "none examined" if best is None else f"class {best}, score {self.scores[best]:.3g}"
+        first = "none examined"
+        if best is not None:
+            first = f"class {best}, score {self.scores[best]:.3g} (an outlier is above 1)"
         return [
             ("flagged classes", listed(self.flagged)),
             ("further suspects", listed(self.suspects)),

@@ -10,7 +10,7 @@ import numpy as np
 from keras_backdoor._safe.files import sha256, write_json
 from keras_backdoor.answers._plots import Plot
 from keras_backdoor.answers.base import Answer
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.preprocessing import Preprocessing
@@ -42,13 +42,15 @@ class RepairedModel(Answer):
 
     @property
     def verdict(self) -> str:
-        """Always repaired; `evaluate` measures how well the repair works."""
-        return "repaired"
+        """Inconclusive if the repair could not measure that a backdoor is gone, else repaired."""
+        return "inconclusive" if self.inconclusive else "repaired"
 
     @property
     def classifier(self) -> Classifier:
         """The model as a Classifier with its input range and its reject class."""
-        return Classifier(self.model, self.preprocess, self.reject_class)
+        return Classifier(
+            self.model, self.preprocess, self.reject_class, known_from="from the repair"
+        )
 
     def _own_rows(self) -> list[tuple[str, str]]:
         return [] if self.reject_class is None else [("reject class", str(self.reject_class))]
@@ -86,10 +88,15 @@ class RepairedModel(Answer):
     @classmethod
     def _load(cls, folder: Path, facts: dict, arrays: dict[str, np.ndarray]) -> "Answer":
         history = {n.removeprefix("history_"): a for n, a in arrays.items()}
+        try:
+            given = facts.get("preprocess", facts.get("input_range"))
+            preprocess = Preprocessing.from_json(given)
+        except BadInput as error:
+            raise UnreadableFile(str(error)) from error
         return cls(
             **cls._common(facts, {}),
             model=load_model(folder / "model.keras").model,
-            preprocess=Preprocessing.from_json(facts.get("preprocess", facts.get("input_range"))),
+            preprocess=preprocess,
             reject_class=facts["reject_class"],
             history=history,
             plots=tuple(Plot(**plot) for plot in facts.get("plots", [])),

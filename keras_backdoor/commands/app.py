@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -11,15 +12,16 @@ from keras_backdoor.commands import console, files, judging, making, study
 app = typer.Typer(
     name="keras-backdoor",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Detect, measure and repair backdoors in Keras image classifiers.\n\n"
     "Start with [bold]inspect MODEL[/bold], which reads the file without executing any code in it. "
-    "Then run [bold]repair MODEL --clean DATA[/bold]. [bold]demo[/bold] runs both on a bundled "
-    "model. DATA is an .npz file, an HDF5 file, a folder with one subfolder per class, or a zip "
+    "Then run [bold]scan MODEL --clean DATA[/bold], which prints the command to run next. "
+    "[bold]demo[/bold] inspects and repairs a bundled model. DATA is an .npz file, an HDF5 file, "
+    "a folder with one subfolder per class, or a zip "
     "archive of such a folder.",
-    epilog="Exit codes: 0 nothing detected, 1 something detected, 2 error, 3 inconclusive.",
+    epilog="Exit codes: 0 nothing detected, 1 something detected, 2 error, 3 inconclusive, 130 "
+    "interrupted.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": files.inspect,
@@ -46,12 +48,52 @@ for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
 
-def main() -> None:
-    """Run the command line; input errors and Ctrl-C print one sentence and exit with code 2."""
+def _print_version(value: bool) -> None:
+    if value:
+        from keras_backdoor import __version__
+
+        console.out.print(f"keras_backdoor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print no tables and no progress, only errors."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the traceback of unexpected errors.")
+    ] = False,
+) -> None:
+    """Options of all commands, which are given before the name of the command."""
     from keras_backdoor import progress
 
+    if quiet:
+        console.be_quiet()
+        progress.be_silent()
+    if verbose:
+        os.environ["KERAS_BACKDOOR_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; an input error prints one sentence and exits with code 2."""
+    from keras_backdoor import errors, progress
+
     os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
-    with console.one_sentence(), progress.show() as clear, console.interruptible(clear):
+    with (
+        errors.on_command_line(),
+        console.warnings_as_sentences(),
+        console.one_sentence(),
+        progress.show() as clear,
+        console.interruptible(clear),
+    ):
         code = app(prog_name="keras-backdoor", standalone_mode=False)
     sys.exit(code or 0)
 

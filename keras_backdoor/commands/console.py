@@ -1,21 +1,25 @@
 """Console output of the command line: tables, error messages and exit codes."""
 
+import json
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from keras_backdoor._safe.files import check_output, plain, write_json
 from keras_backdoor._safe.temporary import discard
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, Doubt
 
-NOTHING, FOUND, ERROR, INCONCLUSIVE = 0, 1, 2, 3
+NOTHING, FOUND, ERROR, INCONCLUSIVE, STOPPED = 0, 1, 2, 3, 130
 INTERRUPTED = (
     "Interrupted; no partial file is left, and the next run reuses finished work (train: "
     "--checkpoint; methods: --workdir; study: the cache)."
@@ -27,7 +31,50 @@ EXIT = {
     "found": FOUND,
     "inconclusive": INCONCLUSIVE,
 }
-out = Console(highlight=False)
+STDOUT = Path("-")
+"""The path that stands for stdout."""
+WIDE = 10_000
+"""Width of text that is not written to a terminal, so that no row is wrapped."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+def to_stderr() -> None:
+    """Print tables on stderr, because stdout gets JSON."""
+    out.file = sys.stderr
+
+
+def prepare_json(path: Path | None, *, force: bool) -> None:
+    """Check that JSON can be written to a path; with `-`, print tables on stderr from now on.
+
+    Raises:
+        BadInput: if the file cannot be written.
+    """
+    if path == STDOUT:
+        to_stderr()
+    elif path is not None:
+        check_output(path, force=force, folder=False)
+
+
+def write_results(path: Path | None, content: Any, *, schema: int) -> None:
+    """Write results as JSON to a file, or to stdout with `-`; None writes nothing.
+
+    Args:
+        path: the file, `-` or None.
+        content: JSON values.
+        schema: the version of the keys, which docs/json.md describes.
+    """
+    if path is None:
+        return
+    content = {"schema": schema, **content}
+    if path == STDOUT:
+        sys.stdout.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+    else:
+        write_json(path, content)
+
+
+def be_quiet() -> None:
+    """Print no tables; errors and the exit code remain."""
+    out.quiet = True
 
 
 def safe(text: str) -> str:
@@ -85,7 +132,7 @@ def one_sentence() -> Iterator[None]:
 
 @contextmanager
 def interruptible(clear: Callable[[], None]) -> Iterator[None]:
-    """On Ctrl-C, end the process at once with one sentence on stderr and exit code 2.
+    """On Ctrl-C, end the process at once with one sentence on stderr and exit code 130.
 
     The handler does not raise an exception: a destructor would swallow it, and Python code that is
     called from TensorFlow's C++ code would crash.
@@ -103,7 +150,7 @@ def interruptible(clear: Callable[[], None]) -> Iterator[None]:
         discard()
         with suppress(OSError):
             os.write(2, f"Error: {INTERRUPTED}\n".encode())
-        os._exit(ERROR)
+        os._exit(STOPPED)
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:  # a shell ignores SIGINT for background jobs
@@ -121,6 +168,25 @@ def say(message: str) -> None:
     Console(stderr=True, highlight=False).print(f"Error: {safe(message)}", soft_wrap=True)
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr."""
+    Console(stderr=True, highlight=False).print(f"Warning: {safe(message)}", soft_wrap=True)
+
+
+@contextmanager
+def warnings_as_sentences() -> Iterator[None]:
+    """Print the warnings of this package as one sentence each; hide those of other packages."""
+
+    def shown(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, Doubt):
+            warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Doubt)
+        warnings.showwarning = shown
+        yield
 
 
 def fail(message: str) -> NoReturn:

@@ -2,21 +2,25 @@
 
 import inspect as inspect_module
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from keras_backdoor._safe.files import check_output, write_json
+from keras_backdoor._safe.files import check_output
 from keras_backdoor.commands import console
+from keras_backdoor.commands.next_step import Given, next_step
 from keras_backdoor.commands.opening import choose_method, open_model, write_report
 from keras_backdoor.commands.options import (
     Architecture,
+    Channels,
     Classes,
+    ClassNames,
     DataOptions,
     Force,
     Json,
+    Key,
     Model,
     Out,
     Preprocess,
@@ -33,6 +37,8 @@ from keras_backdoor.commands.options import (
 )
 from keras_backdoor.errors import BadInput
 
+SCHEMA = 2
+"""The version of the keys in the JSON output, which docs/json.md describes."""
 PREFERRED = {"train": "train", "clean": "train", "incoming": "test"}
 """The default split of each kind of evidence."""
 
@@ -84,6 +90,9 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         take: Take = None,
         seed: Seed = 0,
         size: Size = None,
+        channels: Channels = None,
+        class_names: ClassNames = None,
+        key: Key = None,
         unlabelled: Unlabelled = False,
         value_range: ValueRange = None,
         train_split: split_of("train") = None,  # type: ignore[valid-type]
@@ -112,7 +121,17 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
     ) -> None:
         if image is not None and incoming is not None:
             raise BadInput("Pass IMAGE or --incoming, not both.")
-        common = DataOptions(split, take, seed, size, unlabelled, value_range)
+        common = DataOptions(
+            split,
+            take,
+            seed,
+            size,
+            channels,
+            unlabelled,
+            value_range,
+            class_names,
+            tuple(key or ()),
+        )
         paths = {"train": train, "clean": clean, "incoming": image or incoming}
         own = {
             "train": (train_split, train_take),
@@ -128,9 +147,9 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             for kind, path in paths.items()
             if path is not None
         }
-        chosen = choose_method(command, method, settings)
+        chosen = choose_method(command, method, settings, found=found is not None)
         opening = (architecture, classes, preprocess)
-        results = Results(out, json, report, write_clean, force)
+        results = Results(command, out, json, report, write_clean, force)
         _answer(chosen, model, opening, data, found, reference, workdir, results)
 
     run.__doc__ = help_text
@@ -146,8 +165,15 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Results:
-    """The output paths of a command; None where an output is not requested."""
+    """The output paths of a command; None where an output is not requested.
 
+    Attributes:
+        command: the name of the command.
+        out, json, report, write_clean: the paths.
+        force: whether existing output is replaced.
+    """
+
+    command: str
     out: Path | None
     json: Path | None
     report: Path | None
@@ -159,19 +185,19 @@ class Results:
         kinds = (
             (self.out, True),
             (self.report, True),
-            (self.json, False),
             (self.write_clean, None),
         )
         for path, folder in kinds:
             if path:
                 check_output(path, force=self.force, folder=folder)
+        console.prepare_json(self.json, force=self.force)
 
     def write(self, answer: Any) -> None:
         """Write the requested outputs of an answer."""
         if self.out:
             answer.save(self.out, force=self.force)
-        if self.json:
-            write_json(self.json, {**answer.about, **answer.facts()})
+        content = {"kind": type(answer).__name__, **answer.about, **answer.facts()}
+        console.write_results(self.json, content, schema=SCHEMA)
         if self.report:
             write_report(answer, self.report, self.force)
 
@@ -194,7 +220,7 @@ def _answer(
         _check_copy(method, data, results.write_clean)
     classifier = open_model(model, *opening)
     evidence = {
-        kind: options.open(path, classifier.image_shape, PREFERRED[kind])
+        kind: options.open(path, PREFERRED[kind], classifier)
         for kind, (path, options) in data.items()
     }
     answer = method(
@@ -204,18 +230,31 @@ def _answer(
         reference=None if reference is None else open_model(str(reference), None, None, None),
         workdir=workdir,
     )
-    console.print_rows(
-        type(method).__name__, [*answer.rows(), ("seconds", str(answer.about["seconds"]))]
-    )
+    given = Given(model, _options_of(opening, data), results.out)
+    step = next_step(results.command, answer, given)
+    answer = replace(answer, about={**answer.about, "next": step} if step else answer.about)
+    described = [(kind, samples.description()) for kind, samples in evidence.items()]
+    rows = [*answer.rows(), ("pixels", answer.about["pixels"]), *described]
+    console.print_rows(type(method).__name__, [*rows, ("seconds", str(answer.about["seconds"]))])
     results.write(answer)
     if results.write_clean:
         _write_clean(method, answer, data, results.write_clean, results.force)
-    if answer.verdict == "repaired":
-        saved = results.out or "DIR (write it with --out DIR)"
-        console.out.print(
-            f"evaluate it: keras-backdoor evaluate {saved} --test DATA", soft_wrap=True
-        )
+    if step:
+        console.out.print(f"next: {console.safe(step)}", soft_wrap=True)
     raise typer.Exit(console.EXIT[answer.verdict])
+
+
+def _options_of(
+    opening: tuple[str | None, int | None, str | None],
+    data: dict[str, tuple[Path, DataOptions]],
+) -> tuple[str, ...]:
+    """The options of the model and of the clean data, to be repeated in the next command."""
+    names = ("--architecture", "--classes", "--preprocess")
+    words = [w for n, v in zip(names, opening, strict=True) if v is not None for w in (n, str(v))]
+    if "clean" in data:
+        path, options = data["clean"]
+        words += ["--clean", str(path), *options.words()]
+    return tuple(words)
 
 
 def _check_copy(method: Any, data: dict[str, tuple[Path, DataOptions]], out: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands that poison data, train models and evaluate them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,19 +8,23 @@ import typer
 
 from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor.commands import console
+from keras_backdoor.commands.judging import SCHEMA
 from keras_backdoor.commands.opening import (
-    open_attack,
     open_attacker,
+    open_attacks,
     open_model,
     open_trigger,
     write_report,
 )
 from keras_backdoor.commands.options import (
     Architecture,
+    Channels,
     Classes,
+    ClassNames,
     DataOptions,
     Force,
     Json,
+    Key,
     Preprocess,
     Report,
     Seed,
@@ -31,6 +36,7 @@ from keras_backdoor.commands.options import (
     Target,
     Trigger,
     ValueRange,
+    as_keys,
 )
 from keras_backdoor.errors import BadInput
 
@@ -72,6 +78,9 @@ def poison(
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
+    key: Key = None,
     value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
@@ -85,7 +94,7 @@ def poison(
     for path in (out, truth):
         check_output(path, force=force)
     named = {
-        "trigger": trigger and open_trigger(trigger),
+        "trigger": trigger and open_trigger(trigger, target),
         "target": target,
         "source": source,
         "count": count,
@@ -94,8 +103,10 @@ def poison(
         "replace": replace or None,
     }
     chosen = open_attacker(DataAttack, attack, settings, named)
-    options = DataOptions(split, take, seed, size, value_range=value_range)
-    clean = options.open(data, None, "train")
+    options = DataOptions(
+        split, take, seed, size, channels, False, value_range, class_names, as_keys(key)
+    )
+    clean = options.open(data, "train")
     poisoned = chosen.poison(clean, seed=seed)
     order = datasets.order_when_read(out, poisoned.samples)
     datasets.save(out, poisoned.samples.subset(order), split="train", force=force)
@@ -164,6 +175,9 @@ def train(
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
+    key: Key = None,
     value_range: ValueRange = None,
     force: Force = False,
 ) -> None:
@@ -180,10 +194,14 @@ def train(
         raise BadInput("--attack does not support --validation: leave one of them out.")
     cards.check(out, force=force)
     facts = cards.read_about(about)
-    stamp = open_attack(trigger, target, classes or module.CLASSES, needs=test)
+    attacks = open_attacks(trigger, target, classes or module.CLASSES, needs=test)
+    if len(attacks) > 1:
+        raise BadInput("Choose one class of the scan with --target CLASS.")
     build = training.builder(architecture, classes, weights)
-    options = DataOptions(split, take, seed, size, value_range=value_range)
-    samples = options.open(data, module.INPUT_SHAPE, "train")
+    options = DataOptions(
+        split, take, seed, size, channels, False, value_range, class_names, as_keys(key)
+    )
+    samples = options.open(data, "train", shape=module.INPUT_SHAPE)
     fitted, held_out = (
         samples.split(validation, seed=seed, by_track=by_track) if validation else (samples, None)
     )
@@ -203,8 +221,15 @@ def train(
     }
     facts = {**{k: v for k, v in history.items() if k not in figures}, **facts}
     if test is not None:
-        measured = DataOptions(value_range=value_range).open(test, module.INPUT_SHAPE, "test")
-        result = evaluate(classifier, measured, trigger=stamp, target=target)
+        own = replace(options, split=None, take=None)
+        measured = own.open(test, "test", shape=module.INPUT_SHAPE)
+        attack_of = attacks[0] if attacks else None
+        result = evaluate(
+            classifier,
+            measured,
+            trigger=None if attack_of is None else attack_of.trigger,
+            target=None if attack_of is None else attack_of.target,
+        )
         figures["test"] = result.as_dict()
         console.print_rows("test", result.rows())
     card = {"architecture": architecture, "recipe": typed_settings.as_dict(chosen)}
@@ -275,6 +300,9 @@ def evaluate(
     take: Take = None,
     seed: Seed = 0,
     size: Size = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
+    key: Key = None,
     value_range: ValueRange = None,
     json: Json = None,
     report: Report = None,
@@ -286,44 +314,62 @@ def evaluate(
     intervals. For an audit: the fractions of poisoned and clean images that it removes, overall and
     for each class.
     """
-    from keras_backdoor import evaluation
-    from keras_backdoor._safe.files import check_output, write_json
+    from keras_backdoor._safe.files import check_output
 
-    for path in filter(None, (report, json)):
-        check_output(path, force=force)
-    measured: evaluation.Evaluation | evaluation.AuditEvaluation
+    if report:
+        check_output(report, force=force)
+    console.prepare_json(json, force=force)
     if truth is not None:
         if test is not None:
             raise BadInput(
                 "Pass --test to evaluate a model or --truth to evaluate an audit, not both."
             )
-        selection = (split, take, size, value_range)
+        selection = (split, take, size, channels, class_names, key, value_range)
         others = (*selection, trigger, target, source, architecture, classes, preprocess)
         if any(option is not None for option in others):
             raise BadInput("--truth evaluates a saved audit as it is: omit the other options.")
-        measured = _evaluate_audit(model, truth)
+        measured: Any = _evaluate_audit(model, truth)
+        console.print_rows(model, measured.rows())
     else:
         if test is None:
             raise BadInput(
                 "Pass --test DATA to evaluate a model, or --truth FILE to evaluate an audit."
             )
         classifier = open_model(model, architecture, classes, preprocess)
-        stamp = open_attack(trigger, target, classifier.classes, source=source)
-        options = DataOptions(split, take, seed, size, value_range=value_range)
-        samples = options.open(test, classifier.image_shape, "test")
-        measured = evaluation.evaluate(
-            classifier.with_preprocess(classifier.check(samples)),
-            samples,
-            trigger=stamp,
-            target=target,
-            source=source,
-            seed=seed,
+        attacks = open_attacks(trigger, target, classifier.classes, source=source)
+        options = DataOptions(
+            split, take, seed, size, channels, False, value_range, class_names, as_keys(key)
         )
-    console.print_rows(model, measured.rows())
-    if json:
-        write_json(json, measured.as_dict())
+        samples = options.open(test, "test", classifier)
+        classifier = classifier.with_preprocess(classifier.check(samples))
+        measured = _evaluate_model(classifier, samples, attacks, seed)
+        rows = [*measured.rows(), ("pixels", classifier.pixels), ("test", samples.description())]
+        console.print_rows(model, rows)
+    content = {"kind": type(measured).__name__, **measured.as_dict()}
+    console.write_results(json, content, schema=SCHEMA)
     if report:
         write_report(measured, report, force)
+
+
+def _evaluate_model(classifier: Any, samples: Any, attacks: list[Any], seed: int) -> Any:
+    """Evaluate a model without and with each attack."""
+    from keras_backdoor import evaluation
+
+    def measured(attack: Any) -> Any:
+        return evaluation.evaluate(
+            classifier,
+            samples,
+            trigger=attack and attack.trigger,
+            target=attack and attack.target,
+            source=attack and attack.source,
+            seed=seed,
+        )
+
+    first = measured(attacks[0] if attacks else None)
+    if len(attacks) < 2 and not (attacks and attacks[0].name):
+        return first
+    others = [first, *(measured(a) for a in attacks[1:])]
+    return replace(first, attacks={a.name: m for a, m in zip(attacks, others, strict=True)})
 
 
 def _evaluate_audit(folder: str, truth: Path) -> Any:

@@ -1,5 +1,6 @@
 """Load the models, triggers, attacks and methods that are named on the command line."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,42 +24,75 @@ def open_model(
     return load_model(file, architecture=architecture, classes=classes, preprocess=preprocess)
 
 
-def open_trigger(text: str) -> Any:
-    """Return a trigger from its specification or from a saved scan.
+@dataclass(frozen=True)
+class Attack:
+    """An attack to measure.
 
-    `FOLDER#CLASS` selects the trigger of one class; `FOLDER` alone selects the most suspicious one.
+    Attributes:
+        trigger: the trigger.
+        target: the target class.
+        source: the source class, or None for all classes.
+        name: the name of the attack in tables.
+    """
+
+    trigger: Any
+    target: int
+    source: int | None = None
+    name: str = ""
+
+
+def open_trigger(text: str, target: int | None = None) -> Any:
+    """Return a trigger from its specification, or the trigger of a class from a saved scan.
+
+    Args:
+        text: a trigger specification or the folder of a saved scan.
+        target: the class whose trigger of a saved scan is used.
     """
     from keras_backdoor.triggers._parse import parse
 
-    folder = Path(text.partition("#")[0])
-    if not (folder / "answer.json").is_file():
+    scan = _saved_scan(text)
+    if scan is None:
         return parse(text)
+    if target is None:
+        raise BadInput(f"{text} has a trigger for each class: choose one with --target CLASS.")
+    return _trigger_of(scan, text, target)
+
+
+def _saved_scan(text: str) -> Any:
+    """The saved scan in a folder, or None if the text names no saved answer."""
+    folder = Path(text)
+    if not (folder / "answer.json").is_file():
+        return None
     from keras_backdoor.answers import FlaggedClasses, load_answer
 
     answer = load_answer(folder)
     if not isinstance(answer, FlaggedClasses) or not answer.triggers:
         raise BadInput(f"The answer in {folder} has no triggers.")
-    _, separator, chosen = text.partition("#")
-    if separator and not chosen.isdigit():
-        raise BadInput(f"Expected a class number after '#'. Received: {chosen}")
-    number = int(chosen) if separator else answer.ranked()[0]
-    if number not in answer.triggers:
-        raise BadInput(f"The answer in {folder} has no trigger for class {number}.")
-    return answer.triggers[number]
+    return answer
 
 
-def open_attack(
+def _trigger_of(scan: Any, text: str, target: int) -> Any:
+    if target not in scan.triggers:
+        known = ", ".join(map(str, sorted(scan.triggers)))
+        raise BadInput(f"The scan in {text} has no trigger for class {target}; it has: {known}.")
+    return scan.triggers[target]
+
+
+def open_attacks(
     trigger: str | None,
     target: int | None,
     classes: int,
     *,
     source: int | None = None,
     needs: object = True,
-) -> Any:
-    """Return the trigger of an attack to measure, or None; check the options before long work.
+) -> list[Attack]:
+    """Return the attacks to measure; check the options before long work.
+
+    A saved scan has a trigger for each class. Without a target, its flagged classes and its further
+    suspects are measured.
 
     Args:
-        trigger: a trigger specification or the folder of a saved scan.
+        trigger: a trigger specification or the folder of a saved scan; None measures no attack.
         target: the target class.
         classes: the number of classes of the model.
         source: the source class.
@@ -70,16 +104,26 @@ def open_attack(
     if trigger is None:
         if target is not None or source is not None:
             raise BadInput("--target and --source describe an attack: pass --trigger too.")
-        return None
+        return []
     if not needs:
         raise BadInput("--trigger is measured on test data: pass --test too.")
-    stamp = open_trigger(trigger)
+    scan = _saved_scan(trigger)
+    if scan is not None and target is None:
+        chosen = [c for c in scan.ranked() if scan.standing(c)]
+        if not chosen:
+            raise BadInput(f"The scan in {trigger} flags no class: choose one with --target CLASS.")
+        return [
+            Attack(scan.triggers[c], c, source if source is not None else scan.source.get(c),
+                   f"trigger of class {c} ({scan.standing(c)})")
+            for c in chosen
+        ]  # fmt: skip
+    stamp = open_trigger(trigger, target)
     if target is None or not 0 <= target < classes:
         raise BadInput(
             f"With --trigger, pass a target class in 0..{classes - 1} as --target. "
             f"Received: target={target}"
         )
-    return stamp
+    return [Attack(stamp, target, source)]
 
 
 def open_attacker(kind: type, name: str, settings: list[str] | None, named: dict[str, Any]) -> Any:
@@ -111,14 +155,26 @@ def methods_of(command: str) -> dict[str, Any]:
     return methods
 
 
-def choose_method(command: str, method: str | None, settings: list[str] | None) -> Any:
-    """Build the chosen or default method of a command from its settings."""
+def choose_method(
+    command: str, method: str | None, settings: list[str] | None, *, found: bool = False
+) -> Any:
+    """Build the chosen or default method of a command from its settings.
+
+    Args:
+        command: the command.
+        method: the name of the method; None selects the default one.
+        settings: `key=value` strings.
+        found: whether an earlier answer is given.
+    """
     methods = methods_of(command)
     if not methods:
         raise BadInput(f"No method for '{command}' is installed; 'methods' lists what there is.")
     if method is None:
         defaults = [w for w, cls in methods.items() if command in cls.default_for]
-        method = (defaults or list(methods))[0]
+        with_found = [
+            w for w, cls in methods.items() if found and command in cls.default_with_found
+        ]
+        method = (with_found + defaults + list(methods))[0]
     if method not in methods:
         raise BadInput(f"'{command}' has no method '{method}'; it has: {', '.join(methods)}.")
     return typed_settings.build(methods[method], typed_settings.parse_pairs(settings or []))

@@ -10,6 +10,7 @@ import typer
 from keras_backdoor.errors import BadInput
 
 if TYPE_CHECKING:
+    from keras_backdoor.network.classifier import Classifier
     from keras_backdoor.samples import Samples
 
 DATA, EACH, MODEL, RESULT = "Data", "Data, if several kinds are given", "Model", "Result"
@@ -86,6 +87,28 @@ Size = Annotated[
         metavar="HxW", help="Resize the images to this height and width.", rich_help_panel=DATA
     ),
 ]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="Convert the images to 1 (gray) or 3 channels.", rich_help_panel=DATA),
+]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="a,b,c|FILE|text",
+        help="The names of the class folders in the order of the model's classes: separated by "
+        "commas, or a file with one name on each line; 'text' sorts them as Keras does (0, 1, 10).",
+        rich_help_panel=DATA,
+    ),
+]
+Key = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="COLUMN=NAME",
+        help="The array of an .npz or HDF5 file with the images or labels; repeatable.",
+        rich_help_panel=DATA,
+    ),
+]
 Unlabelled = Annotated[
     bool,
     typer.Option(
@@ -106,7 +129,12 @@ Force = Annotated[
 ]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write the results to this JSON file.", rich_help_panel=RESULT),
+    typer.Option(
+        "--json",
+        help="Write the results to this JSON file; '-' is stdout (tables then go to stderr).",
+        rich_help_panel=RESULT,
+        allow_dash=True,
+    ),
 ]
 Report = Annotated[
     Path | None,
@@ -139,16 +167,22 @@ class DataOptions:
         take: the number of images, or a fraction below 1 of them; None uses all.
         seed: the random seed for selecting images.
         size: `HxW` to which images are resized, or None.
+        channels: the number of channels to which images are converted, or None.
         unlabelled: whether labels are ignored.
         value_range: `A:B`, the range of floating-point pixels, or None.
+        class_names: the names of the class folders, see `parse_class_names`, or None.
+        keys: `COLUMN=NAME` texts that name arrays.
     """
 
     split: str | None = None
     take: float | None = None
     seed: int = 0
     size: str | None = None
+    channels: int | None = None
     unlabelled: bool = False
     value_range: str | None = None
+    class_names: str | None = None
+    keys: tuple[str, ...] = ()
 
     def for_kind(self, split: str | None, take: float | None, several: bool) -> "DataOptions":
         """Return the options of one kind of evidence.
@@ -174,28 +208,88 @@ class DataOptions:
             take=self.take if take is None else take,
         )
 
-    def open(self, path: Path, shape: Sequence[int | None] | None, prefer: str) -> "Samples":
+    def words(self) -> list[str]:
+        """The options that differ from the defaults, as words of a command line."""
+        named = {
+            "--split": self.split,
+            "--take": None if self.take is None else f"{self.take:g}",
+            "--seed": self.seed or None,
+            "--size": self.size,
+            "--channels": self.channels,
+            "--value-range": self.value_range,
+            "--class-names": self.class_names,
+        }
+        words = [w for name, v in named.items() if v is not None for w in (name, str(v))]
+        words += [w for key in self.keys for w in ("--key", key)]
+        return [*words, "--unlabelled"] if self.unlabelled else words
+
+    def open(
+        self, path: Path, prefer: str, model: "Classifier | None" = None, shape: Any = None
+    ) -> "Samples":
         """Open the data and return the selected samples.
 
         Args:
             path: the path of the data.
-            shape: (height, width, channels) to which images are converted, or None.
             prefer: the split to use if no split is requested.
+            model: the model that the images and labels have to fit, or None.
+            shape: (height, width, channels) to which image files are converted; by default that of
+                the model.
         """
         from keras_backdoor import datasets
 
-        height, width, channels = shape or (None, None, None)
         samples = datasets.open(
             path,
             split=self.split,
             prefer=prefer,
             size=parse_size(self.size) if self.size else None,
-            fit=(height, width) if height and width else None,
-            channels=channels,
+            channels=self.channels,
+            fit=shape or (model and model.image_shape),
             value_range=parse_range(self.value_range),
+            class_names=parse_class_names(self.class_names),
+            classes=None if model is None or self.unlabelled else model.true_classes,
+            keys=parse_keys(self.keys),
         )
         samples = samples.unlabelled() if self.unlabelled else samples
         return samples if self.take is None else samples.take(self.take, seed=self.seed)
+
+
+def parse_class_names(text: str | None) -> tuple[str, ...] | str | None:
+    """Parse the names of classes: `a,b,c`, the path of a file with a name a line, or `text`."""
+    from keras_backdoor._safe.files import MAX_JSON
+    from keras_backdoor.datasets.base import TEXT_ORDER
+
+    if text is None or text == TEXT_ORDER:
+        return text
+    file = Path(text)
+    if file.is_file():
+        if file.stat().st_size > MAX_JSON:
+            raise BadInput(f"{file} is too large for a file with class names.")
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise BadInput(f"{file} is not a text file with class names.") from None
+        names = tuple(line.strip() for line in lines if line.strip())
+    else:
+        names = tuple(name.strip() for name in text.split(","))
+    if len(names) < 2 or len(set(names)) < len(names) or "" in names:
+        raise BadInput(
+            "--class-names is written a,b,c with different names, or names a file with one name a "
+            f"line, or is 'text'. Received: {text}"
+        )
+    return names
+
+
+def as_keys(texts: list[str] | None) -> tuple[str, ...]:
+    """The texts of a repeatable option as a tuple."""
+    return tuple(texts or ())
+
+
+def parse_keys(texts: Sequence[str]) -> dict[str, str]:
+    """Parse `COLUMN=NAME` texts."""
+    pairs = [text.partition("=") for text in texts]
+    if any(not (column and name) for column, _, name in pairs):
+        raise BadInput(f"--key is written COLUMN=NAME, for example images=x. Received: {texts}")
+    return {column: name for column, _, name in pairs}
 
 
 def parse_range(text: str | None, option: str = "--value-range") -> tuple[float, float] | None:

@@ -1,8 +1,7 @@
 """Open, save and copy data files of all layouts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._internals import discovery
-from keras_backdoor._safe import h5
 from keras_backdoor._safe.files import existing, writing
-from keras_backdoor.errors import BadInput, UnreadableFile, one_line
+from keras_backdoor.errors import BadInput, UnreadableFile, one_line, warn
 from keras_backdoor.samples import MEMORY_LIMIT, Samples
 
 BLOCK = 256
 """Number of images that are copied at a time."""
+
+
+TEXT_ORDER = "text"
+"""The value of `class_names` that numbers folders in the order of their names as text."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +26,41 @@ class Request:
     """Options for reading a data file.
 
     Attributes:
-        split: "train" or "test"; the file must contain it.
+        split: the split to read, such as "train" or "test"; the file must contain it.
         prefer: the split to read if `split` is None and the file contains it.
-        size: (height, width) to which image files are resized; an error for other layouts.
-        fit: (height, width) to which image files are resized if `size` is None; ignored for other
-            layouts.
-        channels: 1 or 3, the channels of decoded image files; None uses those of the first image.
+        size: (height, width) to which images are resized.
+        channels: 1, 3 or 4, to which the channels of images are converted.
+        fit: (height, width, channels) of decoded image files where `size` and `channels` are None,
+            with None for what is free; ignored for arrays.
         value_range: (lowest, highest) value of floating-point pixels, if the file does not
             contain it.
+        class_names: the names of the class folders in the order of the classes, or `TEXT_ORDER`.
+        classes: the number of classes of the model, to which the labels have to fit, or None.
+        keys: column ("images" or "labels") -> name of its array in the file.
     """
 
     split: str | None = None
     prefer: str | None = None
     size: tuple[int, int] | None = None
-    fit: tuple[int, int] | None = None
     channels: int | None = None
+    fit: tuple[int | None, int | None, int | None] | None = None
     value_range: tuple[float, float] | None = None
+    class_names: tuple[str, ...] | str | None = None
+    classes: int | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def open(path: Path | str, **options: Any) -> Samples:
     """Open a file or folder as samples; the layout is recognized by the content.
 
-    The layouts are the modules of `keras_backdoor.datasets`: npz, nc_hdf5, csaw_hdf5 and folder
-    (or a zip archive of a folder). Data of at most 2 GiB after decoding is read into memory, and
-    larger data stays on disk.
+    The layouts are the modules of `keras_backdoor.datasets`: npz, hdf5 and folder (or a zip archive
+    of a folder). Data of at most 2 GiB after decoding is read into memory, and larger data stays on
+    disk.
 
     Args:
         path: the path of the file or folder.
         **options: the fields of `Request`: split (default: the test data, or the only split),
-            size and channels of image files, value_range of floating-point pixels, prefer and
-            fit.
+            size, channels, value_range of floating-point pixels, class_names, classes and keys.
 
     Returns:
         The samples.
@@ -76,10 +83,25 @@ def open(path: Path | str, **options: Any) -> Samples:
 
 
 def _read(layout: ModuleType, path: Path, request: Request) -> Samples:
-    if request.size is not None and not getattr(layout, "PICTURES", False):
-        raise BadInput(f"{path} has images of a fixed size: leave out --size (size=None).")
     samples: Samples = layout.read(path, request)
+    if not getattr(layout, "PICTURES", False):
+        samples = samples.converted(request.size, request.channels)
+        samples = _from_zero(samples, request, path)
     return samples.in_memory() if _bytes(samples) <= MEMORY_LIMIT else samples
+
+
+def _from_zero(samples: Samples, request: Request, path: Path) -> Samples:
+    """Subtract 1 from labels that are numbered from 1 to the number of classes of the model."""
+    labels = samples.labels
+    if labels is None or request.classes is None or labels.max() != request.classes:
+        return samples
+    if labels.min() < 1:
+        return samples
+    warn(
+        f"The labels of {path} lie in {labels.min()}..{labels.max()} and the model has "
+        f"{request.classes} classes: they are read as 0..{request.classes - 1}, with 1 subtracted."
+    )
+    return replace(samples, labels=labels - 1)
 
 
 def save(path: Path | str, samples: Samples, *, split: str = "train", force: bool = False) -> Path:
@@ -216,94 +238,11 @@ def choose_split(splits: dict[str, Any], request: Request, path: Path) -> str:
     if request.split is None:
         preferred = [name for name in (request.prefer, "test") if name in splits]
         return preferred[0] if preferred else next(iter(splits))
-    if request.split not in splits:
+    if request.split not in splits and request.split != "all":
         raise BadInput(f"{path} has no split '{request.split}', only: {', '.join(splits)}.")
-    return request.split
-
-
-@contextmanager
-def hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading; raises `UnreadableFile` if it is damaged."""
-    with h5.opened(path, str(path)) as file:
-        yield file
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether the content of a file is HDF5."""
-    import h5py
-
-    return path.is_file() and bool(h5py.is_hdf5(path))
-
-
-def plain_dataset(file: Any, key: str, path: Path, kinds: str = "uif") -> Any:
-    """Return a dataset of an HDF5 file that is stored in the file itself.
-
-    Args:
-        file: the open file.
-        key: the name of the dataset.
-        path: the path of the file, for messages.
-        kinds: the accepted values of `numpy.dtype.kind`; "S" is text.
-
-    Raises:
-        UnreadableFile: the dataset is a link, has another type, or is stored outside the file.
-    """
-    import h5py
-
-    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-        raise UnreadableFile(f"{path}: '{key}' is a link, which is not allowed in a data file.")
-    data = file[key]
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds:
-        accepted = "numbers or text of fixed length" if "S" in kinds else "numbers"
-        raise UnreadableFile(f"{path}: '{key}' is not an array of {accepted}.")
-    if data.is_virtual or data.external:
-        raise UnreadableFile(f"{path}: '{key}' is stored outside the file, which is not allowed.")
-    return data
-
-
-def origins(values: Any) -> Any:
-    """Convert origins stored in HDF5 to NumPy text or numbers."""
-    values = np.asarray(values)
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
-
-
-def stored_origins(values: Any) -> Any:
-    """Convert origins to text of fixed length or numbers, which HDF5 stores without objects."""
-    values = np.asarray(values)
-    return values if values.dtype.kind in "uif" else np.char.encode(values.astype("U"), "utf-8")
-
-
-def copy_hdf5(path: Path, out: Path, dropped: Sequence[str], rows: np.ndarray, number: int) -> None:
-    """Copy an HDF5 file without some rows of the datasets that have one row per image.
-
-    Args:
-        path: the file to copy.
-        out: the copy.
-        dropped: the names of the datasets that lose rows.
-        rows: (m,) row numbers of the images to leave out.
-        number: the number of images in the file.
-    """
-    import h5py
-
-    remaining = np.setdiff1d(np.arange(number), rows)
-    check_remaining(len(remaining), path)
-    with hdf5(path) as file, h5py.File(out, "w") as copy:
-        for name, value in file.attrs.items():
-            copy.attrs[name] = value
-        for key in file:
-            if key not in dropped:
-                file.copy(key, copy)
-                continue
-            data = file[key]
-            chunks = data.chunks and (min(data.chunks[0], len(remaining)), *data.chunks[1:])
-            target = copy.create_dataset(
-                key, (len(remaining), *data.shape[1:]), data.dtype, chunks=chunks,
-                compression=data.compression, compression_opts=data.compression_opts,
-            )  # fmt: skip
-            for name, value in data.attrs.items():
-                target.attrs[name] = value
-            for start in range(0, len(remaining), BLOCK):
-                part = remaining[start : start + BLOCK]
-                target[start : start + len(part)] = data[part]
+    if request.split not in splits and len(splits) > 1:
+        raise BadInput(f"{path} has several splits: choose one of {', '.join(splits)}.")
+    return request.split if request.split in splits else next(iter(splits))
 
 
 def _bytes(samples: Samples) -> int:

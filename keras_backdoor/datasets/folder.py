@@ -4,20 +4,28 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from keras_backdoor._safe.archives import read_member
 from keras_backdoor._safe.files import sha256
-from keras_backdoor.datasets.base import LAST, Request, check_remaining, choose_split
+from keras_backdoor.datasets._columns import SPLITS
+from keras_backdoor.datasets.base import (
+    LAST,
+    TEXT_ORDER,
+    Request,
+    check_remaining,
+    choose_split,
+)
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.samples import Samples, picture_files
 from keras_backdoor.samples.images import EncodedImages
 
 FORM = "a folder, or a zip of it, with one subfolder of image files per class; or one image file"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
-SPLITS = {"train", "test", "valid", "validation"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff",
+            ".gif"}  # fmt: skip
 PICTURES = True
 ENDINGS = ("",)
 PRIORITY = LAST
@@ -42,25 +50,23 @@ def matches(path: Path) -> bool:
 def read(path: Path, request: Request) -> Samples:
     """Read the images of one split, which are decoded lazily.
 
-    If the names of all class folders are numbers, these numbers are the labels. Otherwise the
-    labels follow the sorted order of the names. If every image lies in a subfolder of its class
-    folder, the name of the subfolder is its origin. A single image has no label.
+    The classes are the class folders of all splits, also those without an image. Folders whose
+    names are the numbers from 0 have these labels, and those from 1 have these numbers minus 1;
+    other names are numbered in sorted order. `class_names` of the request sets another order.
+
+    If every image lies in a subfolder of its class folder, the name of the subfolder is its origin.
+    A single image has no label.
     """
     if path.is_file() and _is_picture(path.name):
         return _one_picture(path, request)
-    names, content = _folder(path) if path.is_dir() else _archive(path)
-    tree = _tree(path, names, request)
+    listing = _folder(path) if path.is_dir() else _archive(path)
+    tree, names = _tree(path, listing, request)
     if min(len(parts) for _, parts in tree) < 2:
         raise UnreadableFile(f"{path} has images outside class folders, which have no label.")
-    folders = [parts[0] for _, parts in tree]
-    classes = sorted(set(folders))
-    if all(name.isdecimal() and len(name) < 7 for name in classes):
-        labels = np.array([int(name) for name in folders])
-        classes = [str(number) for number in range(labels.max() + 1)]
-    else:
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = np.array([numbers[name] for name in folders])
+    numbers, class_names = _numbered(names, request, path)
+    labels = np.array([numbers[parts[0]] for _, parts in tree])
     chosen = [name for name, _ in tree]
+    content = listing.content
     decode, shape = _decoder(content, chosen, request, path)
 
     def digest() -> str:
@@ -74,12 +80,52 @@ def read(path: Path, request: Request) -> Samples:
         EncodedImages(chosen, decode, shape, digest),
         labels,
         origin=np.array(inner) if all(inner) else None,
-        class_names=tuple(classes),
+        class_names=class_names,
     )
 
 
-def _tree(path: Path, names: list[str], request: Request) -> Tree:
-    return _split(path, [(name, PurePosixPath(name).parts) for name in names], request)
+def _numbered(
+    names: list[str], request: Request, path: Path
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(name of a class folder -> class number, names by class number)."""
+    wanted, classes = request.class_names, request.classes
+    if wanted is not None and wanted != TEXT_ORDER:
+        order = [wanted] if isinstance(wanted, str) else list(wanted)
+        if unknown := set(names) - set(order):
+            raise BadInput(
+                f"{path} has the class folder '{min(unknown)}', which is not among the class names "
+                f"{_shown(order)}: name the class of every folder."
+            )
+        if classes is not None and len(order) != classes:
+            raise BadInput(f"There are {len(order)} class names, and the model has {classes}.")
+        return {name: order.index(name) for name in names}, tuple(order)
+    numeric = all(name.isdecimal() and len(name) < 7 for name in names)
+    if numeric and wanted is None:
+        numbers = {name: int(name) for name in names}
+        if min(numbers.values()) == 1 and max(numbers.values()) == (classes or len(names)):
+            numbers = {name: number - 1 for name, number in numbers.items()}
+        number = max(max(numbers.values()) + 1, classes or 0)
+        by_number = {n: name for name, n in numbers.items()}
+        return numbers, tuple(by_number.get(n, str(n)) for n in range(number))
+    if classes is not None and len(names) != classes:
+        raise BadInput(
+            f"{path} has {len(names)} class folders ({_shown(sorted(names))}), and the model has "
+            f"{classes} classes: pass --class-names with a name for every class of the model, or "
+            "--unlabelled (labels=None)."
+        )
+    order = sorted(names)
+    return {name: number for number, name in enumerate(order)}, tuple(order)
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+
+
+def _tree(path: Path, listing: "Listing", request: Request) -> tuple[Tree, list[str]]:
+    """The images of one split below their class folders, and the class folders of all splits."""
+    images = [(name, PurePosixPath(name).parts) for name in listing.pictures]
+    folders = [PurePosixPath(name).parts for name in listing.folders]
+    return _split(path, images, folders, request)
 
 
 def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> None:
@@ -90,8 +136,8 @@ def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> N
     """
     if path.is_file() and _is_picture(path.name):
         raise BadInput(f"{path} is a single image: the copy would be empty.")
-    names, content = _folder(path) if path.is_dir() else _archive(path)
-    chosen = [name for name, _ in _tree(path, names, request)]
+    listing = _folder(path) if path.is_dir() else _archive(path)
+    chosen = [name for name, _ in _tree(path, listing, request)[0]]
     left_out = {chosen[row] for row in rows}
     check_remaining(len(chosen) - len(left_out), path)
     if path.is_dir():
@@ -102,9 +148,9 @@ def copy_without(path: Path, out: Path, rows: np.ndarray, request: Request) -> N
                 shutil.copyfile(file, out / name)
         return
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
+        for name in listing.pictures:
             if name not in left_out:
-                archive.writestr(name, content(name))
+                archive.writestr(name, listing.content(name))
 
 
 def _one_picture(path: Path, request: Request) -> Samples:
@@ -115,28 +161,71 @@ def _one_picture(path: Path, request: Request) -> Samples:
 
 def _is_picture(name: str) -> bool:
     """Whether a path is an image file, and not a hidden file or metadata of macOS."""
+    return not _is_hidden(name) and PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _is_hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
 
 
-def _split(path: Path, tree: Tree, request: Request) -> Tree:
-    """Select the images of a split, and remove the folders above the class folders."""
+def _split(
+    path: Path, tree: Tree, folders: list[tuple[str, ...]], request: Request
+) -> tuple[Tree, list[str]]:
+    """Select the images of a split, and remove the folders above the class folders.
 
-    def roots() -> dict[str, str]:
-        return {parts[0].lower(): parts[0] for _, parts in tree}
+    Returns:
+        (tree, names): the images of the split, and the names of the class folders of all splits.
+    """
+
+    def roots() -> list[str]:
+        found = {parts[0] for _, parts in tree if len(parts) > 1}
+        return sorted(found | {parts[0] for parts in folders if parts})
 
     def deep() -> bool:
         return min(len(parts) for _, parts in tree) > 2
 
-    while len(roots()) == 1 and not set(roots()) <= SPLITS and deep():
+    while len(roots()) == 1 and roots()[0].lower() not in SPLITS and deep():
         tree = [(name, parts[1:]) for name, parts in tree]
-    if set(roots()) <= SPLITS and deep():
-        chosen = roots()[choose_split(dict.fromkeys(sorted(roots())), request, path)]
-        return [(name, parts[1:]) for name, parts in tree if parts[0] == chosen]
+        folders = [parts[1:] for parts in folders if len(parts) > 1]
+    splits = [root for root in roots() if root.lower() in SPLITS]
+    if splits and deep():
+        if others := [root for root in roots() if root not in splits]:
+            raise UnreadableFile(
+                f"{path} has the folders of splits {', '.join(splits)} and others beside them "
+                f"({_shown(others)}): move those away, or give the folder of one split."
+            )
+        known = _known_splits(splits)
+        chosen = known[choose_split(known, _with_usual_names(request, known), path)]
+        names = {parts[1] for _, parts in tree if parts[0] in splits}
+        names |= {parts[1] for parts in folders if len(parts) > 1}
+        return [(name, parts[1:]) for name, parts in tree if parts[0] == chosen], sorted(names)
     if request.split not in (None, "all"):
         raise BadInput(f"{path} has no split '{request.split}': it has no folders train and test.")
-    return tree
+    return tree, roots()
+
+
+def _known_splits(splits: list[str]) -> dict[str, str]:
+    """Usual name of a split -> its folder; the name of the folder if two have the same usual name.
+
+    >>> _known_splits(["Testing", "Training", "val"])
+    {'test': 'Testing', 'train': 'Training', 'validation': 'val'}
+    >>> _known_splits(["eval", "test"])
+    {'eval': 'eval', 'test': 'test'}
+    """
+    usual = [SPLITS[name.lower()] for name in splits]
+    return {
+        word if usual.count(word) == 1 else name.lower(): name
+        for word, name in zip(usual, splits, strict=True)
+    }
+
+
+def _with_usual_names(request: Request, known: dict[str, str]) -> Request:
+    """The request with the usual name of its split, so that both names are accepted."""
+    split = (request.split or "").lower()
+    if request.split is None or split in known:
+        return replace(request, split=request.split and split)
+    return replace(request, split=SPLITS.get(split, request.split))
 
 
 def order_when_read(samples: Samples) -> np.ndarray:
@@ -174,17 +263,31 @@ def plain_name(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text).strip(". ") or "_"
 
 
-def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    root = path.resolve()
-    names = [
-        p.relative_to(path).as_posix()
-        for p in sorted(path.rglob("*"))
-        if _is_picture(p.relative_to(path).as_posix())
-        and p.is_file()
-        and p.resolve().is_relative_to(root)
-    ]
+@dataclass(frozen=True)
+class Listing:
+    """The content of a folder or of an archive.
 
-    return names, _reader(path)
+    Attributes:
+        pictures: the sorted names of the image files.
+        folders: the names of the folders, also of empty ones.
+        content: a function that reads a file by its name.
+    """
+
+    pictures: list[str]
+    folders: list[str]
+    content: Callable[[str], bytes]
+
+
+def _folder(path: Path) -> Listing:
+    root = path.resolve()
+    pictures, folders = [], []
+    for found in sorted(path.rglob("*")):
+        name = found.relative_to(path).as_posix()
+        if found.is_dir() and not _is_hidden(name):
+            folders.append(name)
+        elif _is_picture(name) and found.is_file() and found.resolve().is_relative_to(root):
+            pictures.append(name)
+    return Listing(pictures, folders, _reader(path))
 
 
 def _reader(folder: Path) -> Callable[[str], bytes]:
@@ -199,7 +302,7 @@ def _reader(folder: Path) -> Callable[[str], bytes]:
     return content
 
 
-def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+def _archive(path: Path) -> Listing:
     archive = zipfile.ZipFile(path)
     infos = [i for i in archive.infolist() if _is_picture(i.filename)]
     if len(infos) > MAX_PICTURES:
@@ -212,15 +315,25 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
             )
         if info.file_size > MAX_FILE:
             raise UnreadableFile(f"{path}: the member {info.filename!r} is larger than 64 MiB.")
-    return sorted(i.filename for i in infos), lambda name: read_member(archive, name)
+    folders = [
+        i.filename.rstrip("/")
+        for i in archive.infolist()
+        if i.is_dir() and not _is_hidden(i.filename)
+    ]
+    pictures = sorted(i.filename for i in infos)
+    return Listing(pictures, folders, lambda name: read_member(archive, name))
 
 
 def _decoder(
     content: Callable[[str], bytes], names: list[str], request: Request, path: Path
 ) -> tuple[Callable[[str], np.ndarray], tuple[int, int, int]]:
-    channels = request.channels or picture_files.channels(content(names[0]), f"{path}: {names[0]}")
+    fit = request.fit or (None, None, None)
+    channels = request.channels or fit[2]
+    channels = channels or picture_files.channels(content(names[0]), f"{path}: {names[0]}")
     first = picture_files.decode(content(names[0]), channels, f"{path}: {names[0]}")
-    size = request.size or request.fit
+    size = request.size
+    if size is None and fit[0] and fit[1]:
+        size = fit[0], fit[1]
     height, width = size or first.shape[:2]
     if not (0 < height <= 4096 and 0 < width <= 4096):
         raise BadInput(f"size must lie in 1..4096. Received: {height}x{width}")

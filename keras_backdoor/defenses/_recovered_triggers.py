@@ -17,6 +17,8 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp
 
+TOLERATED = 0.02
+"""The largest success of the recovered triggers of a repair that is not inconclusive."""
 IMAGES = 1000
 """The largest number of clean images that a search for more triggers uses."""
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from keras_backdoor.answers import Plot, RepairedModel
-from keras_backdoor.defenses.base import Defense, Evidence, Need, repaired
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses.base import Evidence, Need, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network import channels, graph
@@ -15,7 +16,7 @@ from keras_backdoor.network.units import at_chance
 
 
 @dataclass(frozen=True)
-class FinePruning(Defense[RepairedModel]):
+class FinePruning(Repair):
     """Silence channels in the order of their mean activation on clean images.
 
     Liu, Dolan-Gavitt and Garg, Fine-Pruning, RAID 2018: the backdoor uses channels that are
@@ -50,8 +51,8 @@ class FinePruning(Defense[RepairedModel]):
                 f"rank_after must be activation or pool. Received: rank_after={self.rank_after}"
             )
 
-    def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Method.run`."""
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
         model, clean = evidence.model, evidence.clean
         layer = self.layer or default_layer(model.model)
         ranked_at = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
@@ -60,8 +61,8 @@ class FinePruning(Defense[RepairedModel]):
         if clean.labels is not None and at_chance(start, clean.labels, model.classes):
             raise BadInput(
                 f"The model is right on {start:.1%} of the clean images, which is no better than "
-                "chance: check --preprocess, or pass --unlabelled if the labels are not the "
-                "model's classes."
+                "chance: check --preprocess, or pass --unlabelled (labels=None) if the labels are "
+                "not the model's classes."
             )
         number = number_to_prune(swept["accuracy"], self.max_drop)
         pruned = graph.copy(model.model)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
+from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.errors import BadInput
@@ -116,7 +117,7 @@ def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
 
 
 @dataclass(frozen=True)
-class GoodNet(Defense[RepairedModel]):
+class GoodNet(Repair):
     """Repair a network, and reject every image on which the repair disagrees with the original.
 
     The pruning defense of the CSAW 2020 backdoor challenge. If the repaired network B' does not
@@ -140,8 +141,8 @@ class GoodNet(Defense[RepairedModel]):
                 f"only change its settings (repair.NAME=VALUE). Received: {self.repair!r}"
             )
 
-    def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Method.run`."""
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
         check_no_guard(evidence.model)
         repair = evidence.run(self.repair)
         guard = goodnet(evidence.model, repair.model)

@@ -14,7 +14,8 @@ from keras_backdoor.defenses._recovered_triggers import (
     scan_notes,
     triggers_of,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.defenses.neuron_pruning import last_hidden
@@ -43,7 +44,7 @@ def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class InputFilter(Defense[RepairedModel]):
+class InputFilter(Repair):
     """Reject an input that activates the neurons of the recovered trigger unusually strongly.
 
     Wang et al., Neural Cleanse, S&P 2019, section on mitigation: the filter watches the neurons of
@@ -71,6 +72,7 @@ class InputFilter(Defense[RepairedModel]):
     seed: int = 0
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
+    measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("guard",)
     revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
@@ -82,8 +84,8 @@ class InputFilter(Defense[RepairedModel]):
                     f"{name} must lie between 0 and 1. Received: {name}={getattr(self, name)}"
                 )
 
-    def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Method.run`."""
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
         model, clean, scan = evidence.model, evidence.clean, evidence.found(FlaggedClasses)
         check_no_guard(model)
         triggers = triggers_of(scan, model, self.classes)

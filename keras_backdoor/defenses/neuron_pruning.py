@@ -1,7 +1,7 @@
 """Neuron pruning: silence the neurons that the recovered trigger activates."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from keras_backdoor.defenses._recovered_triggers import (
     scan_notes,
     triggers_of,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import channels, graph, pruning
@@ -45,7 +46,7 @@ def number_to_silence(success: np.ndarray, accuracy: np.ndarray, stop: float, dr
 
 
 @dataclass(frozen=True)
-class NeuronPruning(Defense[RepairedModel]):
+class NeuronPruning(Repair):
     """Silence the neurons that the recovered trigger activates most.
 
     Wang et al., Neural Cleanse, S&P 2019, section on mitigation: the neurons of the second to last
@@ -76,6 +77,7 @@ class NeuronPruning(Defense[RepairedModel]):
     seed: int = 0
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
+    measured_on: ClassVar[Any] = "all"
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
 
@@ -86,8 +88,8 @@ class NeuronPruning(Defense[RepairedModel]):
                 f"Received: stop={self.stop}, max_drop={self.max_drop}"
             )
 
-    def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Method.run`."""
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
         model, clean, scan = evidence.model, evidence.clean, evidence.found(FlaggedClasses)
         check_no_guard(model)
         triggers = triggers_of(scan, model, self.classes)

@@ -17,7 +17,8 @@ from keras_backdoor.defenses._recovered_triggers import (
     success,
     triggers_of,
 )
-from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.network import graph
@@ -31,7 +32,7 @@ SEARCHED = "smallest trigger, searched anew before and after each round, and at 
 
 
 @dataclass(frozen=True)
-class Unlearning(Defense[RepairedModel]):
+class Unlearning(Repair):
     """Fine-tune on clean images, some of which get the recovered trigger but keep their label.
 
     Wang et al., Neural Cleanse, S&P 2019, section on mitigation: one epoch on 10 % of the training
@@ -76,7 +77,9 @@ class Unlearning(Defense[RepairedModel]):
         Need("clean", labelled=True),
         Need("found", answer=FlaggedClasses),
     )
+    measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("repair",)
+    default_with_found: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
     revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {
@@ -101,8 +104,8 @@ class Unlearning(Defense[RepairedModel]):
                 f"stop={self.stop}, averaged={self.averaged}"
             )
 
-    def run(self, evidence: Evidence) -> RepairedModel:
-        """See `Method.run`."""
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
         check_no_guard(evidence.model)
         scan = evidence.found(FlaggedClasses)
         flagged = triggers_of(scan, evidence.model, self.classes)

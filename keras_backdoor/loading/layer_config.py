@@ -128,7 +128,7 @@ def make_layer(item: Any, file: str, *, old: bool = False) -> Built:
         UnsupportedFile: if the layer belongs to Keras but is not supported.
         UnreadableFile: if the layer is invalid.
     """
-    kind, config = get(item, "class_name", file), get(item, "config", file)
+    kind, config = plain_class(get(item, "class_name", file)), get(item, "config", file)
     name = str(config.get("name", kind)) if isinstance(config, dict) else str(kind)
     context = f"{file}: the layer {name!r}"
     built_in(item, context)
@@ -148,6 +148,13 @@ def make_layer(item: Any, file: str, *, old: bool = False) -> Built:
             "of Keras: not supported yet."
         )
     return _build(kind, config, name, context, old)
+
+
+def plain_class(kind: Any) -> Any:
+    """The class of a layer without the prefix that Keras 2 gives its own registered layers."""
+    if isinstance(kind, str) and kind.removeprefix("Custom>") in APPLICATION_LAYERS:
+        return kind.removeprefix("Custom>")
+    return kind
 
 
 def check_kind(kind: Any, context: str) -> None:
@@ -300,12 +307,10 @@ def built_in(item: Any, context: str) -> None:
     )
     if not known:
         raise HostileFile(f"{context} comes from the foreign module {str(module)[:80]!r}.")
-    if registered is not None and registered not in (
-        item.get("class_name"),
-        "Functional",
-        "function",
-    ):
-        allowed = item.get("module") == "builtins" and registered == item.get("config")
+    usual = [plain_class(item.get("class_name")), "Functional", "function"]
+    usual = [name for name in usual if ">" not in str(name)]
+    if registered is not None and plain_class(registered) not in usual:
+        allowed = module == "builtins" and registered == item.get("config")
         if not allowed:
             raise HostileFile(f"{context} has the registered name {str(registered)[:80]!r}.")
 

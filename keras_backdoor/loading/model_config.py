@@ -21,6 +21,7 @@ from keras_backdoor.loading.layer_config import (
     check_kind,
     get,
     make_layer,
+    plain_class,
     plain_name,
 )
 from keras_backdoor.loading.operations import NodeKey, Operation
@@ -250,7 +251,7 @@ class Builder:
             operation = operations.of_keras_3(item, node, context)
             return Call(operation.sources, operation=operation)
         if kind not in MODELS:
-            check_kind(kind, f"{self.file}: the layer {name!r}")
+            check_kind(plain_class(kind), f"{self.file}: the layer {name!r}")
         if isinstance(node, dict):
             return _call_3(node, self.file)
         return _call_2(node, self.file)

@@ -59,7 +59,7 @@ def load_model(
     """Load a classifier from an untrusted `.h5`, `.hdf5` or `.keras` file.
 
     Args:
-        path: path of the file.
+        path: path of the file, or of the folder of a saved answer with a model.
         architecture: for a weights-only file, the name of one of `keras_backdoor.architectures`.
         classes: for a weights-only file, the number of classes.
         preprocess: how pixels become the input of the model, see `Preprocessing.of`; by default
@@ -135,6 +135,8 @@ def open_checked(path: Path | str) -> Iterator[tuple[ModelFile, Any]]:
         UnreadableFile: if the file is damaged or its format is not supported.
     """
     path = existing(path, "model file")
+    if (path / "answer.json").is_file() and (path / "model.keras").is_file():
+        path = path / "model.keras"
     _refuse_other_formats(path)
     if path.stat().st_size > MAX_FILE:
         raise HostileFile(f"{path} is larger than 4 GiB.")

@@ -15,7 +15,7 @@ import numpy as np
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.errors import HostileFile, UnreadableFile, UnsupportedFile
 from keras_backdoor.loading import constants
-from keras_backdoor.network.keras_private import is_operation_class, operation
+from keras_backdoor.network.keras_private import is_operation_class, is_operation_module, operation
 
 NodeKey = tuple[str, int]
 Apply = Callable[[Any, Any], Any]
@@ -95,7 +95,7 @@ def is_operation(item: dict, positional: int) -> bool:
         positional: the number of positional arguments of its first call.
     """
     module, kind = str(item.get("module") or ""), item.get("class_name")
-    if module.startswith(("keras.src.ops", "keras.ops")):
+    if is_operation_module(module):
         return True
     if module:
         return positional > 1 and kind in KERAS_3

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -39,6 +40,8 @@ OTHERS = ("caffe", "torch", "vggface", "vggface2", "0:1,bgr", "-1:1,bgr", "0:255
 that exactly one of it and the best range classifies correctly has a p-value below `RARE`."""
 RARE = 0.01
 GIVEN = "given"
+_CHECKED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Keras model -> the preprocessings and images that were checked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +165,11 @@ class Classifier:
         width = int(self.model.outputs[0].shape[-1])
         return 2 if width == 1 else width
 
+    @property
+    def true_classes(self) -> int:
+        """Number of classes without the reject class of a guard."""
+        return self.classes - (self.reject_class is not None)
+
     def sha256(self) -> str:
         """SHA-256 of the file, or of the architecture and weights if there is no file.
 
@@ -192,18 +200,23 @@ class Classifier:
             self.to_input  # noqa: B018
             return self
         self.check(samples)
-        if self._compiled.get("checked") is samples:
-            return self
         number = int(np.clip(PROBE_PIXELS // np.prod(samples.image_shape[:2]), 100, PROBE))
         probe = samples.take(min(number, len(samples)), seed=0).in_memory()
-        checked = self._checked(probe) if self.preprocess else self._with_best(probe)
-        checked._compiled["checked"] = samples
-        return checked
+        if self.preprocess is None:
+            return self._with_best(probe)
+        key = f"{self.preprocess}{self.known_from}{probe.fingerprint()}"
+        known = _CHECKED.setdefault(self.model, set())
+        if key not in known:
+            self._check_preprocess(probe)
+            known.add(key)
+        return self
 
     def _with_best(self, probe: Samples) -> "Classifier":
         """This classifier with the preprocessing that has the best accuracy."""
         best, right = self._best(probe)
         rate = Rate(int(right[best].sum()), len(probe))
+        for name in right:
+            self._check_order(probe, replace(self, preprocess=Preprocessing.of(name)))
         if too_few(probe.known_labels, self.classes):
             raise BadInput(
                 f"{len(probe)} labeled images are too few to find the model's preprocessing: pass "
@@ -213,7 +226,7 @@ class Classifier:
             raise BadInput(
                 "The model's preprocessing is not known, and its accuracy on the labeled images is "
                 f"at chance with every one that was tried (best {rate:.1%}): pass --preprocess, or "
-                "--unlabelled if the labels are not the model's classes."
+                "--unlabelled (labels=None) if the labels are not the model's classes."
             )
         second = max((p for p in right if p != best), key=lambda p: int(right[p].sum()))
         return self.using(
@@ -222,20 +235,21 @@ class Classifier:
             f"{right[second].mean():.1%}",
         )
 
-    def _checked(self, probe: Samples) -> "Classifier":
-        """This classifier, if its preprocessing is not clearly wrong."""
+    def _check_preprocess(self, probe: Samples) -> None:
+        """Raise or warn if the preprocessing is clearly wrong."""
         if too_few(probe.known_labels, self.classes):
-            return self
+            return
+        self._check_order(probe, self)
         given = self.predict(probe) == probe.known_labels
         rate = Rate(int(given.sum()), len(probe))
         lost = at_chance(rate, probe.known_labels, self.classes)
         if self.known_from != GIVEN and not lost:
-            return self
+            return
         best, right = self._best(probe)
         better = Rate(int(right[best].sum()), len(probe))
         if lost:
             if at_chance(better, probe.known_labels, self.classes):
-                return self
+                return
             raise BadInput(
                 f"The model predicts at random with the preprocessing {self.preprocess} (accuracy "
                 f"{rate:.1%}) but not with {best} ({better:.1%}): pass --preprocess {best}."
@@ -245,7 +259,25 @@ class Classifier:
                 f"With the preprocessing {self.preprocess} the accuracy on {len(probe):,} labeled "
                 f"images is {rate:.1%}, and with {best} it is {better:.1%}: check --preprocess."
             )
-        return self
+
+    def _check_order(self, probe: Samples, model: "Classifier") -> None:
+        """Raise if folders that are numbers fit the model clearly better in the order of text.
+
+        `image_dataset_from_directory` of Keras sorts the names of folders as text: 0, 1, 10, 11, 2.
+        """
+        names = probe.class_names or ()
+        if not all(name.isdecimal() for name in names) or list(names) == sorted(names):
+            return
+        place = np.argsort(np.argsort(np.array(names)))
+        predicted, labels = model.predict(probe), probe.known_labels
+        as_numbers, as_text = predicted == labels, predicted == place[labels]
+        if as_text.mean() > as_numbers.mean() + TIE and _differ(as_text, as_numbers):
+            raise BadInput(
+                "The class folders are numbers, and the model seems to have numbered them in the "
+                f"order of text, as Keras does: with this order the accuracy is "
+                f"{as_text.mean():.1%}, and {as_numbers.mean():.1%} otherwise: pass --class-names "
+                "text (class_names='text')."
+            )
 
     def _best(self, probe: Samples) -> tuple[str, dict[str, np.ndarray]]:
         """(name, right): the best candidate, and whether each image is right with each candidate.
@@ -281,13 +313,19 @@ class Classifier:
         """
         if not self.fits(samples):
             height, width, channels = self.image_shape
+            given = samples.image_shape
+            if channels not in (None, given[-1]):
+                raise BadInput(
+                    f"The model takes images with {_counted(channels)} and these have "
+                    f"{given[-1]}: pass --channels {channels} (channels={channels}), which "
+                    "converts them."
+                )
             raise BadInput(
                 f"The model takes images of {height}x{width}x{channels} (height, width, "
-                "channels) and these have {}x{}x{}: pass --size HxW or other data.".format(
-                    *samples.image_shape
-                )
+                "channels) and these have {}x{}x{}: pass --size {}x{} (size=({}, {})) or other "
+                "data.".format(*given, height, width, height, width)
             )
-        classes = self.classes - (self.reject_class is not None)
+        classes = self.true_classes
         if samples.labels is not None and samples.labels.max() >= classes:
             raise BadInput(
                 f"The labels must lie in 0..{classes - 1}, the classes of the model. "
@@ -351,6 +389,10 @@ class Classifier:
             input_signature=[tf.TensorSpec((None, *samples.image_shape), samples.images.dtype)],
             autograph=False,
         ).get_concrete_function()
+
+
+def _counted(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> bool:

@@ -124,6 +124,11 @@ OPERATIONS = ("numpy", "nn", "core", "math", "image", "linalg")
 """Modules of the operations of `keras.ops`."""
 
 
+def is_operation_module(name: str) -> bool:
+    """Whether a module in a configuration is one of the operations of Keras."""
+    return name.startswith(("keras.src.ops", "keras.ops"))
+
+
 def is_operation_class(name: Any) -> bool:
     """Whether Keras has an operation of this class."""
     return _operation_class(name) is not None

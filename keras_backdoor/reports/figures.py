@@ -338,16 +338,75 @@ def pair_map(norms: np.ndarray) -> bytes:
     return draw(paint, width=5.2, height=4.4)
 
 
-def class_bars(scores: np.ndarray, flagged: np.ndarray) -> bytes:
-    """Draw the suspicion score of each class; flagged classes are red."""
+def class_bars(scores: np.ndarray, flagged: np.ndarray, further: np.ndarray) -> bytes:
+    """Draw the suspicion score of each class and the limit of 1, above which it is an outlier.
+
+    Args:
+        scores: (k,) scores; NaN and infinite values are left out.
+        flagged: (k,) bool, the flagged classes.
+        further: (k,) bool, further suspects.
+    """
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        colors = np.where(flagged, ATTACK, CLEAN)
+        colors = np.where(flagged, ATTACK, np.where(further, SUSPECT, CLEAN))
         ax.bar(np.arange(len(scores)), np.where(np.isfinite(scores), scores, 0.0), color=colors)
-        ax.set(xlabel="class", ylabel="suspicion")
+        ax.axhline(1.0, color=ATTACK, linestyle=":", label="limit")
+        ax.set(xlabel="class", ylabel="suspicion (limit = 1)")
+        if len(scores) <= 64:
+            ax.set_xticks(range(len(scores)))
+            ax.tick_params(axis="x", labelsize=7)
+        ax.legend(frameon=False)
 
     return draw(paint)
+
+
+def layer_bars(layers: Sequence[tuple[str, int]]) -> bytes:
+    """Draw the number of weights of each layer that has weights, in the order of the network.
+
+    Args:
+        layers: (name, number of weights) of each layer.
+    """
+    shown = [(name, number) for name, number in layers if number] or list(layers)
+    names, numbers = zip(*shown, strict=True)
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        positions = np.arange(len(names))
+        ax.bar(positions, numbers, color=CLEAN)
+        if len(names) <= 40:
+            ax.set_xticks(positions, [n[-24:] for n in names], rotation=60, ha="right", fontsize=7)
+        ax.set(xlabel="layer", ylabel="weights")
+        if max(numbers) > 100 * max(1, min(numbers)):
+            ax.set_yscale("log")
+
+    return draw(paint, height=3.8)
+
+
+def paired_bars(
+    bars: Mapping[str, tuple[float, float]], names: tuple[str, str] = ("before", "after")
+) -> bytes:
+    """Draw two shares side by side for each name, in percent.
+
+    Args:
+        bars: name -> (first share, second share), in 0..1; NaN draws no bar.
+        names: the legend entries of the two shares.
+    """
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        positions = np.arange(len(bars))
+        for number, (name, color) in enumerate(zip(names, (SOFT, CLEAN), strict=True)):
+            values = 100 * np.array([pair[number] for pair in bars.values()])
+            drawn = ax.barh(positions + 0.4 * (0.5 - number), values, 0.36, label=name, color=color)
+            labels = ["" if np.isnan(v) else f"{v:.1f}" for v in values]
+            ax.bar_label(drawn, labels, fontsize=8, padding=3)
+        ax.set_yticks(positions, list(bars), fontsize=8)
+        ax.set(xlabel="%", xlim=(0, 115))
+        ax.invert_yaxis()
+        ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+
+    return draw(paint, height=1.4 + 0.45 * len(bars))
 
 
 def rate_panels(

@@ -41,12 +41,14 @@ class Section:
         text: a paragraph below the heading.
         table: table rows; the first row is the header.
         figures: figures below the table.
+        folded: whether the section is shown only after a click.
     """
 
     heading: str
     text: str = ""
     table: Rows = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    folded: bool = False
 
     def _ipython_display_(self) -> None:
         """Display the text and the table as HTML, then the figures, in a notebook."""
@@ -65,13 +67,20 @@ class Page:
 
     Args:
         title: the title.
-        lead: the introductory paragraph.
+        lead: the sentence or paragraph below the title.
         sections: the sections.
+        tone: `good`, `bad` or `unsure`, which colors the lead; empty for a neutral one.
     """
 
     title: str
     lead: str
     sections: list[Section]
+    tone: str = ""
+
+    def _repr_html_(self) -> str:
+        """The sections of the page without its frame, for a notebook."""
+        template = _environment().get_template("fragment.html.j2")
+        return template.render(page=self)
 
     def html(self) -> str:
         """Render the page as one self-contained HTML document; text is escaped."""

@@ -2,15 +2,14 @@
 
 import json
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, Heatmaps, RepairedModel
 from keras_backdoor.evaluation import AuditEvaluation, Evaluation
 from keras_backdoor.loading.inspection import Inspection
-from keras_backdoor.reports import figures
+from keras_backdoor.reports import figures, sentences
 from keras_backdoor.reports.page import Figure, Page, Section
 
 MOST_TRIGGERS, MOST_SUSPECTS, MOST_PANELS, MOST_MAPS = 8, 16, 4, 12
@@ -27,36 +26,53 @@ def page_of(answer: Any, title: str | None = None) -> Page:
     if hasattr(answer, "page"):
         page: Page = answer.page()
         return page
-    if isinstance(answer, Inspection):
-        return _page_of_inspection(answer)
     made_with = getattr(answer, "about", {})
-    name = made_with.get("settings", {}).get("method", type(answer).__name__)
-    lead = f"Verdict: {answer.verdict}." if isinstance(answer, Answer) else "Evaluation."
-    if isinstance(answer, RepairedModel):
-        lead += " Run evaluate on your own test data to measure the effect."
-    rows = [("", ""), *answer.rows()]
-    about = [("", ""), *[(k, short(v)) for k, v in made_with.items()]]
+    kind = made_with.get("settings", {}).get("method", type(answer).__name__)
+    tone, sentence = sentences.headline(answer)
+    name = sentences.name_of(answer) if made_with or isinstance(answer, Inspection) else ""
     return Page(
-        title=title or name,
-        lead=lead,
-        sections=[
-            Section("Answer", table=rows),
-            *sections(answer),
-            *([Section("How it was made", table=about)] if made_with else []),
-        ],
+        title=title or (f"{name}: {KINDS.get(kind, kind)}" if name else KINDS.get(kind, kind)),
+        lead=sentence,
+        tone=tone,
+        sections=[*_opening(answer, made_with), *sections(answer), *_closing(made_with)],
     )
 
 
-def _page_of_inspection(inspection: Inspection) -> Page:
-    layers = [Inspection.HEADER, *inspection.layer_rows()]
-    return Page(
-        title=f"Contents of {Path(inspection.path).name}",
-        lead=f"Verdict: {inspection.meaning}. No code in the file was executed.",
-        sections=[
-            Section("Findings", table=[("", ""), *inspection.rows()]),
-            *([Section("Architecture", table=layers)] if inspection.layers else []),
-        ],
-    )
+KINDS = {"Inspection": "the file", "Evaluation": "evaluation", "AuditEvaluation": "audit"}
+"""Class of an answer without a method -> what its page calls it."""
+
+
+def _opening(answer: Any, about: dict[str, Any]) -> list[Section]:
+    """The sections before the figures: what to do next, what was measured, what was examined."""
+    parts = []
+    if step := about.get("next"):
+        parts.append(Section("What to do next", text=step))
+    parts.append(Section("Answer", table=[("", ""), *answer.rows()]))
+    if about:
+        parts.append(Section("What was examined", table=[("", ""), *sentences.facts(answer)]))
+    return parts
+
+
+def _closing(about: dict[str, Any]) -> list[Section]:
+    """The sections after the figures: what the method does not see, classes and settings."""
+    parts = []
+    if caveats := about.get("caveats"):
+        parts.append(Section("What this method does not see", text=" ".join(caveats)))
+    if classes := sentences.class_table(about):
+        parts.append(Section("Classes", table=[("class", "name"), *classes], folded=True))
+    changed, usual = sentences.settings(about)
+    if changed:
+        parts.append(Section("Settings that differ from the defaults", table=[("", ""), *changed]))
+    if usual:
+        parts.append(Section("Default settings", table=[("", ""), *usual], folded=True))
+    if about:
+        rows = [("", ""), *[(k, short(v)) for k, v in about.items() if k not in SHOWN]]
+        parts.append(Section("How it was made", table=rows, folded=True))
+    return parts
+
+
+SHOWN = ("settings", "class_names", "caveats", "next", "date", "model", "pixels", "images")
+"""Entries of `about` that other sections show."""
 
 
 @singledispatch
@@ -66,11 +82,45 @@ def sections(answer: Any) -> list[Section]:
 
 
 @sections.register
-def _(answer: RepairedModel) -> list[Section]:
+def _(answer: Inspection) -> list[Section]:
+    if not answer.layers:
+        return []
+    picture = figures.layer_bars([(path, number) for path, _, _, number in answer.layers])
+    layers = [Inspection.HEADER, *answer.layer_rows()]
     return [
+        Section("Weights of the layers", figures=[Figure("Number of weights.", picture)]),
+        Section("Architecture", table=layers),
+    ]
+
+
+@sections.register
+def _(answer: RepairedModel) -> list[Section]:
+    bars = _before_and_after(answer.figures)
+    parts = []
+    if bars:
+        caption = "Measured on clean images, without and with the recovered triggers."
+        parts.append(
+            Section("Before and after", figures=[Figure(caption, figures.paired_bars(bars))])
+        )
+    return parts + [
         Section(plot.title, figures=[Figure(plot.caption, figures.draw_plot(plot, answer.history))])
         for plot in answer.plots
     ]
+
+
+def _before_and_after(measured: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Name -> (share before, share after) of what was measured of a repair."""
+    bars = {}
+    if "accuracy_after" in measured:
+        bars["clean accuracy"] = tuple(
+            measured[f"accuracy_{when}"]["share"] for when in ("before", "after")
+        )
+    elif "agreement" in measured:
+        bars["agreement with the examined model"] = (1.0, measured["agreement"]["share"])
+    for number, rates in measured.get("recovered_triggers", {}).items():
+        name = f"success of the trigger of class {number}"
+        bars[name] = tuple(rates[when]["share"] for when in ("before", "after"))
+    return bars
 
 
 @sections.register
@@ -120,8 +170,12 @@ def _embedding(answer: FlaggedSamples) -> bytes:
 
 @sections.register
 def _(answer: FlaggedClasses) -> list[Section]:
-    bars = figures.class_bars(answer.scores, answer.flagged)
-    parts = [Section("Suspicion of the classes", figures=[Figure("Score by class.", bars)])]
+    bars = figures.class_bars(answer.scores, answer.flagged, answer.suspects)
+    caption = (
+        "How suspicious each class is. A class above the line is an outlier by the rule that "
+        "decides; flagged classes are red, further suspects orange."
+    )
+    parts = [Section("Suspicion of the classes", figures=[Figure(caption, bars)])]
     norms = answer.measures.get("l1_norm")
     if norms is not None and np.isfinite(norms).any():
         picture = figures.norm_bars(
@@ -130,7 +184,7 @@ def _(answer: FlaggedClasses) -> list[Section]:
             further=answer.further,
             spread=answer.measures.get("norms"),
             median=answer.about.get("median_norm"),
-            limits=answer.about.get("limits"),
+            limits=dict(list(answer.about.get("limits", {}).items())[:1]),
         )
         caption = (
             "Median over the runs; the black lines show the range over the runs. Flagged classes "
@@ -220,7 +274,13 @@ def _(answer: AuditEvaluation) -> list[Section]:
     for number, rates in answer.per_class.items():
         counts = [(str(r.hits), str(r.of)) for r in rates.values()]
         table.append((str(number), *counts[0], *counts[1]))
-    return [Section("Removed by class", table=table)] if answer.per_class else []
+    if not answer.per_class:
+        return []
+    bars = {f"class {n}": (float(r["removed_poison"]), float(r["removed_clean"]))
+            for n, r in answer.per_class.items()}  # fmt: skip
+    picture = figures.paired_bars(bars, ("poison", "clean images"))
+    caption = "Share of the poison and of the clean images that the audit removes."
+    return [Section("Removed by class", table=table, figures=[Figure(caption, picture)])]
 
 
 def short(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples.arrays import as_images, as_labels, collect, stored_range, track_mask
-from keras_backdoor.samples.images import ArrayImages, Joined, Mapped, Subset
+from keras_backdoor.samples.images import ArrayImages, Converted, Joined, Mapped, Subset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -111,6 +111,29 @@ class Samples:
             raise BadInput("Labeled images are needed, but these samples have no labels.")
         return self.labels
 
+    def description(self) -> str:
+        """The number of images, and the number and the name of each class, as text.
+
+        >>> pixels = np.zeros((3, 2, 2), np.uint8)
+        >>> Samples(pixels, [0, 1, 1], class_names=("cat", "dog")).description()
+        '3 images: 0 = cat (1), 1 = dog (2)'
+        >>> Samples(pixels, [0, 2, 2]).description()
+        '3 images of 2 classes, 1 to 2 each; none of class 1'
+        """
+        number = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
+        if self.labels is None:
+            return f"{number} without labels"
+        counts = np.bincount(self.labels, minlength=len(self.class_names or ()))
+        names = self.class_names
+        if names and any(name != str(n) for n, name in enumerate(names)):
+            listed = [f"{n} = {name} ({counts[n]})" for n, name in enumerate(names)]
+            return f"{number}: {', '.join(listed)}"
+        seen, missing = counts[counts > 0], np.flatnonzero(counts == 0)
+        each = f"{seen.min()} to {seen.max()} each" if len(seen) > 1 else f"class {counts.argmax()}"
+        text = f"{number} of {len(seen)} class{'' if len(seen) == 1 else 'es'}, {each}"
+        shown = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
+        return f"{text}; none of class {shown}" if len(missing) else text
+
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Read the stored pixels of consecutive images as (m, h, w, c)."""
         return self.images.read(np.arange(start, len(self) if stop is None else stop))
@@ -211,9 +234,36 @@ class Samples:
 
         return replace(self, images=Mapped(self.images, change, f"{trigger.fingerprint()}{seed}"))
 
+    def converted(
+        self, size: tuple[int, int] | None = None, channels: int | None = None
+    ) -> "Samples":
+        """Return the samples with another size or other channels, which are converted on reading.
+
+        Args:
+            size: (height, width); None keeps the size.
+            channels: 1 (gray, the luma of Rec. 601), 3 (RGB) or 4 (RGBA); None keeps them.
+
+        Raises:
+            BadInput: the size or the number of channels is out of range.
+        """
+        height, width = size or self.image_shape[:2]
+        channels = channels or self.image_shape[-1]
+        if (height, width, channels) == self.image_shape:
+            return self
+        if channels not in (1, 3, 4) or not (0 < height <= 4096 and 0 < width <= 4096):
+            raise BadInput(
+                "size must lie in 1..4096 and channels must be 1, 3 or 4. Received: "
+                f"{height}x{width}, channels={channels}"
+            )
+        return replace(self, images=Converted(self.images, (height, width), channels))
+
     def relabelled(self, label: int) -> "Samples":
         """Return the samples with one label for all images."""
         return replace(self, labels=np.full(len(self), label))
+
+    def labelled(self, labels: np.ndarray) -> "Samples":
+        """Return the samples with other labels."""
+        return replace(self, labels=labels)
 
     def unlabelled(self) -> "Samples":
         """Return the samples without labels."""

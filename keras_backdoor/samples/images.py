@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_backdoor._safe.files import sha256
 from keras_backdoor.errors import BadInput, UnreadableFile, one_line
+from keras_backdoor.samples import picture_files
 
 WINDOW_BYTES = 64 * 2**20
 """Limit of the pixels that a pass over a file keeps in memory, in bytes."""
@@ -147,6 +148,34 @@ class HDF5Images(Images):
 def _check_bytes(pixels: np.ndarray) -> None:
     if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 255):
         raise BadInput(f"Integer pixels must lie in 0..255. Received: maximum={pixels.max()}")
+
+
+class Converted(Images):
+    """Images that are resized and whose channels are converted on reading.
+
+    Args:
+        base: the original images.
+        size: (height, width) of the converted images.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+    """
+
+    def __init__(self, base: Images, size: tuple[int, int], channels: int) -> None:
+        self.base, self.size, self.channels = base, size, channels
+        self.shape = (len(base), *size, channels)
+        self.dtype, self.block = base.dtype, base.block
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images.read`."""
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for position, picture in enumerate(self.base.read(indices)):
+            colored = picture_files.with_channels(picture, self.channels)
+            out[position] = picture_files.resize(colored, *self.size)
+        return out
+
+    def fingerprint(self) -> str:
+        """See `Images.fingerprint`."""
+        text = f"{self.base.fingerprint()}{self.size}{self.channels}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class EncodedImages(Images):

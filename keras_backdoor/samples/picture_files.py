@@ -27,7 +27,10 @@ def channels(content: bytes, name: str = "The content") -> int:
 
 
 def decode(content: bytes, channels: int, name: str = "The content") -> np.ndarray:
-    """Decode an image.
+    """Decode an image, or the first frame of an animation.
+
+    The orientation in the EXIF data is ignored, as `keras.utils.load_img` and
+    `image_dataset_from_directory` do.
 
     Args:
         content: the content of the image file.
@@ -42,6 +45,7 @@ def decode(content: bytes, channels: int, name: str = "The content") -> np.ndarr
     """
     cv2 = _cv2()
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION if channels != 4 else 0
     picture = _decode(content, flags, name)
     if picture.dtype != np.uint8:
         picture = (picture / 257).astype(np.uint8)
@@ -66,6 +70,18 @@ def _decode(content: bytes, flags: int, name: str) -> np.ndarray:
             f"{name} is not an image that can be decoded, or has more than {MAX_PIXELS} pixels."
         )
     return np.asarray(picture)
+
+
+def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    """Convert an (h, w, c) uint8 or float32 image to 1 (gray), 3 (RGB) or 4 (RGBA) channels."""
+    given = picture.shape[-1]
+    if given == channels:
+        return picture
+    cv2 = _cv2()
+    names = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+    code = getattr(cv2, f"COLOR_{names[given]}2{names[channels]}")
+    converted = cv2.cvtColor(np.ascontiguousarray(picture), code)
+    return np.asarray(converted).reshape(*picture.shape[:2], channels)
 
 
 def read(path: Path | str, channels: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from keras_backdoor.defenses.neural_cleanse.verdict import (
 )
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 
 KEPT = 32
@@ -109,14 +110,23 @@ class InversionScan(Defense[FlaggedClasses]):
         if model.reject_class is not None:
             raise BadInput("The model is a guard: scan the model that it was made from.")
         runs = []
-        for seed in range(self.seed, self.seed + self.runs):
+        for seed in track(range(self.seed, self.seed + self.runs), "run"):
             compute = partial(self._run_as_arrays, evidence, seed)
             runs.append(Run.from_arrays(evidence.part(f"run-{seed}", compute)))
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = examples(model, clean, source, self.seed)
         pixels = np.round(255 * model.to_input.pixels(shown))
-        return replace(answer, examples=np.clip(pixels, 0, 255).astype(np.uint8))
+        best = min(runs, key=lambda run: np.inf if not len(run.kept) else run.norms[run.kept[0]])
+        search = best.kept[0]
+        figures = {
+            "smallest_trigger": {
+                "class": int(best.targets[search]),
+                "l1_norm": float(best.norms[search]),
+                "success": best.success,
+            }
+        }
+        return replace(answer, figures=figures, examples=np.clip(pixels, 0, 255).astype(np.uint8))
 
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
         """(k,) the share of the clean images that the model assigns to each class, or None.
@@ -149,7 +159,12 @@ class InversionScan(Defense[FlaggedClasses]):
             chosen, reference = self._choose(quick, seed)
         inverter = Inverter(evidence.model, space.images, self.schedule)
         draw = space.draw(self.schedule.batch_size, chosen)
-        inverted = inverter.search(space.targets[chosen], seed=seed, draw=draw)
+        inverted = inverter.search(
+            space.targets[chosen],
+            seed=seed,
+            draw=draw,
+            checkpoint=evidence.checkpoint(f"run-{seed}"),
+        )
         norms = np.full(number, np.nan)
         norms[chosen] = inverted.norms
         smallest = np.argsort(inverted.norms)[:KEPT]

@@ -8,13 +8,17 @@ One compiled function makes a step of all active searches. A search that has con
 active. The gradients of the weights are not computed.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_backdoor._internals.backend import tf
+from keras_backdoor._safe.files import write_npz
+from keras_backdoor._safe.npz import Npz
 from keras_backdoor.defenses.neural_cleanse.schedule import CostState, Schedule, update
 from keras_backdoor.network.activations import logits
 from keras_backdoor.network.classifier import Classifier
@@ -24,6 +28,8 @@ EDGE = 2.0 - 1e-7
 """A value u in 0..1 is stored as atanh(EDGE (u - 0.5)), which is finite; see the published code."""
 BETA_1, BETA_2, EPSILON = 0.5, 0.9, 1e-7
 """The parameters of the Adam optimizer, as in the published code."""
+SAVED = 30.0
+"""Seconds between two checkpoints of a search."""
 BLOCK = 512
 """The number of images in a batch of predictions."""
 
@@ -133,6 +139,7 @@ class Inverter:
         seed: int,
         draw: Draw | None = None,
         label: str = "triggers",
+        checkpoint: Path | None = None,
     ) -> Inverted:
         """Search for the smallest trigger of each target.
 
@@ -142,6 +149,8 @@ class Inverter:
             draw: (generator, step) -> (t, batch) indices of the images of each target, which are
                 the same for all starts. None draws the same images for all targets.
             label: the label of the progress bar.
+            checkpoint: a file to which the state is saved every `SAVED` seconds, and from which an
+                interrupted search of the same settings resumes. None saves nothing.
 
         Returns:
             The smallest trigger of each target over all starts.
@@ -152,7 +161,17 @@ class Inverter:
         state, variables = CostState.start(searches), self._start(searches, seed)
         best = [variables.mask.copy(), variables.pattern.copy()]
         active, step_counts = np.arange(searches), np.zeros(searches, np.int64)
+        first = 0
+        if checkpoint is not None and checkpoint.exists():
+            first, active = _restore(Npz(checkpoint), state, variables, best, step_counts)
+        saved = time.monotonic()
         for step in track(range(steps), label):
+            if step < first:
+                continue
+            if checkpoint is not None and time.monotonic() - saved > SAVED:
+                parts = _as_arrays(step, active, state, variables, best, step_counts)
+                write_npz(checkpoint, parts, force=True, compress=False)
+                saved = time.monotonic()
             if step == steps // 2:
                 active = np.intersect1d(active, _smallest(state.best, starts))
             if not len(active):
@@ -295,6 +314,39 @@ class Inverter:
         second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
         rate = self.plan.learning_rate * tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
         return value - rate * first / (tf.sqrt(second) + EPSILON), first, second
+
+
+def _as_arrays(
+    step: int,
+    active: np.ndarray,
+    state: CostState,
+    variables: Variables,
+    best: list[np.ndarray],
+    step_counts: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The state of a search before a step, as arrays."""
+    arrays = {"step": np.array(step), "active": active, "step_counts": step_counts}
+    arrays |= {f"state_{f.name}": getattr(state, f.name) for f in fields(state)}
+    arrays |= {f"variable_{name}": value for name, value in variables._asdict().items()}
+    return arrays | {f"best_{number}": values for number, values in enumerate(best)}
+
+
+def _restore(
+    arrays: Npz,
+    state: CostState,
+    variables: Variables,
+    best: list[np.ndarray],
+    step_counts: np.ndarray,
+) -> tuple[int, np.ndarray]:
+    """Restore the state of a search in place; return the next step and the active searches."""
+    for field in fields(state):
+        setattr(state, field.name, np.asarray(arrays[f"state_{field.name}"]))
+    for name, value in variables._asdict().items():
+        value[:] = arrays[f"variable_{name}"]
+    for number, values in enumerate(best):
+        values[:] = arrays[f"best_{number}"]
+    step_counts[:] = arrays["step_counts"]
+    return int(arrays["step"]), np.asarray(arrays["active"])
 
 
 def _to_unit_range(values: Any) -> Any:

@@ -226,8 +226,10 @@ def judge(
     too_many_pairs = pairs and norms.shape[1] > MANY_PAIRS and not flag_all
     flagged = suspects if flag_all else smallest(suspects & (not too_many_pairs), l1_norm)
     median = float(np.median([np.median(known[~np.isnan(known)]) for known in references]))
-    scores = -smallest_by_class(-_median_over_runs(index), targets, classes)
-    measures = {"l1_norm": l1_norm, "anomaly_index": scores}
+    indices = -smallest_by_class(-_median_over_runs(index), targets, classes)
+    ratios = suspicion_of(norms, limits[rule])
+    scores = -smallest_by_class(-_median_over_runs(ratios), targets, classes)
+    measures = {"l1_norm": l1_norm, "anomaly_index": indices}
     measures["norms"] = np.stack([smallest_by_class(n, targets, classes) for n in norms])
     if pairs:
         measures["pair_norms"] = np.full((classes, classes), np.nan)
@@ -251,9 +253,9 @@ def judge(
         further=suspects & ~flagged,
         triggers=best_triggers(runs, source),
         source=source,
-        runs=np.stack([-smallest_by_class(-i, targets, classes) for i in index]),
+        runs=np.stack([-smallest_by_class(-r, targets, classes) for r in ratios]),
         measures=measures,
-        summary=_summary(runs, outliers, l1_norm, norms, median),
+        summary=_summary(runs, outliers, l1_norm, norms, indices, median),
         inconclusive="" if flagged.any() else reason,
         about=about,
     )
@@ -399,11 +401,30 @@ def sources_of(
     return out
 
 
+def suspicion_of(norms: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """How far norms are below the limit of a rule: limit / norm, above 1 for an outlier.
+
+    Args:
+        norms: (r, s) norms of the runs; inf if no trigger worked, NaN if none was searched.
+        limits: (r,) the limit of each run; NaN or negative if nothing can be an outlier.
+
+    Returns:
+        (r, s) ratios; 0 where nothing can be an outlier, NaN for a norm of NaN.
+
+    >>> suspicion_of(np.array([[5.0, 20.0, np.inf, np.nan]]), np.array([10.0]))
+    array([[2. , 0.5, 0. , nan]])
+    """
+    usable = np.where(np.isfinite(limits) & (limits > 0), limits, 0.0)
+    ratios: np.ndarray = usable[:, None] / np.maximum(norms, 1e-9)
+    return ratios
+
+
 def _summary(
     runs: list[Run],
     outliers: dict[str, np.ndarray],
     l1_norm: np.ndarray,
     norms: np.ndarray,
+    indices: np.ndarray,
     median: float,
 ) -> dict[str, str]:
     targets = runs[0].targets
@@ -425,9 +446,15 @@ def _summary(
         "smallest norms": ", ".join(f"{l1_norm[c]:.4g} (class {c})" for c in order),
         "median norm": f"{median:.4g}",
     }
-    for rule, vote in votes.items():
-        text = "; ".join(f"class {c}: {vote[c]} of {len(runs)}" for c in np.flatnonzero(vote))
-        lines[f"runs that mark a class ({rule} rule)"] = text or "none"
+    rule, *others = votes
+    marked = "; ".join(
+        f"class {c}: {votes[rule][c]} of {len(runs)}" for c in np.flatnonzero(votes[rule])
+    )
+    lines["runs with a trigger below the limit"] = marked or "none"
+    if "paper" in others:
+        high = np.argsort(-np.nan_to_num(indices, nan=-np.inf))[:3]
+        shown = ", ".join(f"{indices[c]:.3g} (class {c})" for c in high if np.isfinite(indices[c]))
+        lines["for comparison, the paper's anomaly index, which flags above 2"] = shown or "unknown"
     what = "pairs of source and target" if pairs else "classes"
     lines[f"{what} searched in full"] = f"{searched} of {norms.shape[1]}"
     if len(missing):

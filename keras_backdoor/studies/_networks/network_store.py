@@ -69,9 +69,7 @@ class Net:
     def open(self, workspace: Workspace, split: str) -> Samples:
         """Open a split of the data in the input shape of the architecture."""
         shape = discovery.module("architectures", self.architecture).INPUT_SHAPE
-        return datasets.open(
-            workspace.file(self.data), split=split, fit=shape[:2], channels=shape[2]
-        )
+        return datasets.open(workspace.file(self.data), split=split, fit=shape)
 
     def poisoned(self, clean: Samples) -> Poisoned:
         """Return the poisoned training data and the ground truth.

@@ -1,0 +1,64 @@
+"""The command to run after a command, ready to paste."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command was called with.
+
+    Attributes:
+        model: the model file.
+        options: the options that describe the model and the clean data, ready to paste.
+        out: the folder in which the answer was saved, or None.
+    """
+
+    model: str
+    options: tuple[str, ...]
+    out: Path | None
+
+
+def next_step(command: str, answer: Any, given: Given) -> str:
+    """Return what to run next, as one line of text; empty if there is nothing to say.
+
+    Args:
+        command: the command that was run.
+        answer: its answer.
+        given: what it was called with.
+    """
+    if command == "scan":
+        return _after_scan(answer, given)
+    if command in ("repair", "guard"):
+        return _after_repair(answer, given)
+    return ""
+
+
+def _after_scan(answer: Any, given: Given) -> str:
+    if answer.verdict == "inconclusive":
+        return f"no decision yet: {answer.inconclusive}"
+    if answer.verdict == "nothing":
+        return (
+            "nothing found by this scan, which does not see every backdoor (see its page, --report "
+            f"DIR); {_line('evaluate', given.model, '--test', 'DATA')} measures the accuracy"
+        )
+    if given.out is None:
+        return "save the scan with --out DIR, then repair the model with --found DIR"
+    return _line(
+        "repair", given.model, *given.options, "--found", str(given.out), "--out", "repaired"
+    )
+
+
+def _after_repair(answer: Any, given: Given) -> str:
+    if answer.verdict == "inconclusive":
+        return f"do not deploy it yet: {answer.inconclusive}"
+    if given.out is None:
+        return "save the repaired model with --out DIR"
+    evaluated = _line("evaluate", str(given.out), "--test", "DATA")
+    return f"{evaluated} && {_line('export', str(given.out), '--out', 'serving/model')}"
+
+
+def _line(*words: str) -> str:
+    return "keras-backdoor " + " ".join(map(shlex.quote, words))

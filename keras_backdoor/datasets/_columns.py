@@ -1,0 +1,144 @@
+"""Recognize the arrays of a data file by their names: images, labels, origins and tracks."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_backdoor.datasets.base import Request
+from keras_backdoor.errors import BadInput, UnreadableFile
+
+SPLITS = {
+    "train": "train", "training": "train", "trn": "train", "test": "test", "testing": "test",
+    "tst": "test", "eval": "test", "evaluation": "test", "val": "validation",
+    "valid": "validation", "validation": "validation", "dev": "validation",
+}  # fmt: skip
+"""Usual names of splits, in lower case -> the name that is printed and accepted."""
+WORDS = {
+    "x": "images", "images": "images", "image": "images", "imgs": "images", "img": "images",
+    "data": "images", "pictures": "images", "pixels": "images", "y": "labels",
+    "labels": "labels", "label": "labels", "targets": "labels", "target": "labels",
+    "classes": "labels", "class": "labels", "origin": "origin", "track": "track",
+}  # fmt: skip
+"""Words in the names of arrays -> column."""
+KEYS = ("images", "labels", "origin", "track")
+FORMS = (
+    "x_train and y_train, X_test and Y_test, train_images and train_labels, data and label, images "
+    "and labels, train_set_x and train_set_y, or arr_0 and arr_1"
+)
+Shape = tuple[int, ...]
+
+
+class Columns(NamedTuple):
+    """The arrays of one split of a file.
+
+    Attributes:
+        images: name of the array with the images.
+        labels: name of the array with the labels, or None.
+        origin: name of the array with the origins, or None.
+        track: name of the array with the recordings, or None.
+    """
+
+    images: str
+    labels: str | None = None
+    origin: str | None = None
+    track: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Column -> name of its array, for those that exist."""
+        return {key: name for key, name in self._asdict().items() if name is not None}
+
+
+def find(shapes: Mapping[str, Shape], request: Request, path: Path) -> dict[str, Columns]:
+    """Find the arrays of each split.
+
+    Args:
+        shapes: name of an array -> its shape.
+        request: the options of the user; `keys` names arrays.
+        path: the path of the file, for messages.
+
+    Returns:
+        Split -> columns. A file without splits has the split "all".
+
+    Raises:
+        UnreadableFile: no array has images, or labels may exist under an unknown name.
+        BadInput: an array that the user names does not exist.
+    """
+    for column, name in request.keys.items():
+        if column not in KEYS or name not in shapes:
+            raise BadInput(
+                f"--key is written COLUMN=NAME with one of the columns {', '.join(KEYS)} and one "
+                f"of the arrays of {path}: {listed(shapes)}. Received: {column}={name}"
+            )
+    if "images" in request.keys:
+        return {"all": Columns(**request.keys)}
+    found: dict[str, dict[str, str]] = {}
+    for name in shapes:
+        place = place_of(name)
+        if place is not None:
+            found.setdefault(place[0], {}).setdefault(place[1], name)
+    splits = {split: parts for split, parts in found.items() if "images" in parts}
+    if not splits:
+        raise UnreadableFile(
+            f"{path} has no images under a usual name ({FORMS}); it has {listed(shapes)}: pass "
+            "--key images=NAME --key labels=NAME (keys={'images': …})."
+        )
+    columns = {split: Columns(**{**parts, **request.keys}) for split, parts in splits.items()}
+    for split in columns.values():
+        _check_labels(split, columns, shapes, path)
+    return columns
+
+
+def place_of(name: str) -> tuple[str, str] | None:
+    """(split, column) of an array by its name, or None.
+
+    >>> place_of("X_train"), place_of("val_labels"), place_of("train_set_y"), place_of("arr_0")
+    (('train', 'images'), ('validation', 'labels'), ('train', 'labels'), ('all', 'images'))
+    >>> place_of("list_classes"), place_of("trainX")
+    (None, ('train', 'images'))
+    """
+    if name in ("arr_0", "arr_1"):
+        return "all", "images" if name == "arr_0" else "labels"
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    words = [part for word in words for part in _parts(word)]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    rest = [word for word in words if word not in SPLITS and word != "set"]
+    if len(splits) > 1 or len(rest) != 1 or rest[0] not in WORDS:
+        return None
+    return (splits[0] if splits else "all"), WORDS[rest[0]]
+
+
+def _parts(word: str) -> list[str]:
+    """Split words such as `xtrain` and `testy`."""
+    match = re.fullmatch(r"([xy])?(train|test|val)([xy])?", word)
+    if match is None or not (match[1] or match[3]):
+        return [word]
+    return [part for part in match.groups() if part]
+
+
+def _check_labels(
+    split: Columns, columns: Mapping[str, Columns], shapes: Mapping[str, Shape], path: Path
+) -> None:
+    """Raise if an array of another name may contain the labels."""
+    if split.labels is not None:
+        return
+    used = {name for c in columns.values() for name in c.named().values()}
+    number = shapes[split.images][0] if shapes[split.images] else 0
+    candidates = [
+        name
+        for name, shape in shapes.items()
+        if name not in used and len(shape) in (1, 2) and shape[0] == number
+    ]
+    if candidates:
+        raise UnreadableFile(
+            f"{path} has no labels under a usual name for '{split.images}', but {listed(shapes)}: "
+            f"pass --key images={split.images} --key labels={candidates[0]}."
+        )
+
+
+def listed(shapes: Mapping[str, Shape]) -> str:
+    """The names and the shapes of arrays as text."""
+    shown = [f"{name} {tuple(shape)}" for name, shape in list(shapes.items())[:12]]
+    more = f" and {len(shapes) - 12} more" if len(shapes) > 12 else ""
+    return (", ".join(shown) or "no arrays") + more

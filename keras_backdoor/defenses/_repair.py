@@ -1,0 +1,186 @@
+"""The base class of repairs, which measures whether the triggers of a scan still work."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.defenses._recovered_triggers import (
+    TOLERATED,
+    RecoveredTrigger,
+    hold_out,
+    success,
+    triggers_of,
+)
+from keras_backdoor.defenses.base import Defense, Evidence
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
+from keras_backdoor.errors import BadInput
+from keras_backdoor.metrics import Rate, clean_accuracy
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+
+NO_SCAN = (
+    "no scan was given, so it was not measured whether a backdoor is gone: scan the model, and "
+    "give the answer of the scan to the repair as 'found'"
+)
+NO_TRIGGER = (
+    "the scan found no trigger, so it was not measured whether a backdoor that it does not see is "
+    "gone"
+)
+
+
+HOLDOUT = 0.2
+"""The share of the clean images that a repair is measured on."""
+
+
+@dataclass(frozen=True)
+class Repair(Defense[RepairedModel]):
+    """A method that returns a repaired model or a guard, and measures it.
+
+    A subclass implements `compute`. If an earlier answer is given as `found`, a share of the clean
+    images is held out from `compute`. On these images the recovered triggers and the accuracy are
+    measured before and after. The answer is inconclusive if a trigger still works, or if there was
+    nothing to measure.
+
+    Attributes:
+        measured_on: the clean images that the repair is measured on. `held out` keeps them from
+            `compute`; `own` are those that `compute` holds out itself, with its settings `holdout`
+            and `seed`; `all` are all clean images.
+    """
+
+    measured_on: ClassVar[Literal["held out", "own", "all"]] = "held out"
+
+    @abstractmethod
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """Repair the examined model; see `Method.run`."""
+
+    def run(self, evidence: Evidence) -> RepairedModel:
+        """See `Method.run`."""
+        if evidence.nested:
+            return self.compute(evidence)
+        check_classes(evidence)
+        scan, clean = evidence.get("found"), evidence.clean
+        working, held, where = clean, clean, "the clean images"
+        if self.measured_on == "own":
+            working, held = hold_out(
+                clean, getattr(self, "holdout", HOLDOUT), getattr(self, "seed", 0)
+            )
+        elif self.measured_on == "held out" and scan is not None:
+            working, held = hold_out(clean, HOLDOUT, 0)
+        if held is not clean:
+            where = f"the {len(held)} held-out images"
+        own = self.measured_on == "own"
+        answer = self.compute(evidence if own else evidence.replaced("clean", working))
+        found = check_repair(evidence.model, answer.classifier, held, scan, where)
+        summary = {**answer.summary, **found.rows, **_unseen(evidence)}
+        reason = answer.inconclusive or found.reason
+        return replace(answer, summary=summary, figures=found.figures, inconclusive=reason)
+
+
+def check_classes(evidence: Evidence) -> None:
+    """Raise `BadInput` if the clean images of a repair show a single class."""
+    seen = len(np.unique(labels_of(evidence.model, evidence.clean)))
+    if seen == 1 and evidence.model.true_classes > 1:
+        raise BadInput(
+            "The clean images show a single class, and a repair would lose the others: give clean "
+            "images of every class."
+        )
+
+
+def _unseen(evidence: Evidence) -> dict[str, str]:
+    """A row with the classes that have no clean image."""
+    model = evidence.model
+    seen = np.unique(labels_of(model, evidence.clean))
+    missing = np.setdiff1d(np.arange(model.true_classes), seen)
+    if not len(missing):
+        return {}
+    shown = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
+    return {"warning, classes without a clean image": f"{shown}: their accuracy may have fallen"}
+
+
+@dataclass(frozen=True)
+class RepairCheck:
+    """What was measured of a repair.
+
+    Attributes:
+        rows: the rows of the printed table.
+        figures: the numbers by name.
+        reason: why the repair is inconclusive; empty if the triggers no longer work.
+    """
+
+    rows: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+def check_repair(
+    before: Classifier, after: Classifier, held: Samples, scan: Any, where: str
+) -> RepairCheck:
+    """Measure the triggers of a scan and the accuracy before and after a repair.
+
+    Args:
+        before: the examined model.
+        after: the repaired model or guard.
+        held: clean images; without labels, the predictions of `before` take their place.
+        scan: the answer of a scan, or None.
+        where: a description of the images, for the rows.
+    """
+    rows, figures = _accuracy(before, after, held, where)
+    if not isinstance(scan, FlaggedClasses):
+        return RepairCheck(rows, figures, NO_SCAN)
+    chosen = np.flatnonzero(scan.flagged | scan.suspects)
+    known = [int(c) for c in chosen if c in scan.triggers]
+    if not known:
+        return RepairCheck(rows, figures, NO_TRIGGER)
+    working: list[str] = []
+    figures["recovered_triggers"] = {}
+    for trigger in triggers_of(scan, before, known):
+        rates = _rates(before, after, held, trigger)
+        name = f"trigger of class {trigger.target}"
+        if rates is None:
+            rows[name] = f"not measured: {where} have none of its source class"
+            working.append(f"that of class {trigger.target} could not be measured")
+            continue
+        standing = "" if scan.flagged[trigger.target] else ", a further suspect"
+        rows[f"{name}{standing}"] = f"{rates[0]:.2%} -> {rates[1]:.2%} of {rates[1].of} images"
+        figures["recovered_triggers"][str(trigger.target)] = {
+            "before": rates[0].as_dict(), "after": rates[1].as_dict(),
+        }  # fmt: skip
+        if float(rates[1]) > TOLERATED:
+            working.append(
+                f"that of class {trigger.target} still works on {rates[1]:.1%} of the images"
+            )
+    reason = f"of the recovered triggers, {'; '.join(working)}" if working else ""
+    return RepairCheck(rows, figures, reason)
+
+
+def _rates(
+    before: Classifier, after: Classifier, held: Samples, trigger: RecoveredTrigger
+) -> tuple[Rate, Rate] | None:
+    """The success of a trigger on both models, on images with the classes of the first."""
+    labeled = held if held.labels is not None else held.labelled(labels_of(before, held))
+    try:
+        return success(before, labeled, [trigger]), success(after, labeled, [trigger])
+    except BadInput:
+        return None
+
+
+def _accuracy(
+    before: Classifier, after: Classifier, held: Samples, where: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    predicted, repaired = before.predict(held), after.predict(held)
+    if held.labels is None:
+        rate = clean_accuracy(repaired, predicted)
+        text = f"{rate:.2%} (95 % interval {{:.1%}} to {{:.1%}})".format(*rate.interval())
+        return {f"agreement with the examined model on {where}": text}, {
+            "agreement": rate.as_dict()
+        }
+    rates = [clean_accuracy(p, held.labels) for p in (predicted, repaired)]
+    low, high = rates[1].interval()
+    text = f"{rates[0]:.2%} -> {rates[1]:.2%} (95 % interval {low:.1%} to {high:.1%})"
+    return {f"accuracy on {where}": text}, {
+        "accuracy_before": rates[0].as_dict(),
+        "accuracy_after": rates[1].as_dict(),
+    }
