@@ -165,16 +165,20 @@ def test_a_saved_scan_is_a_trigger(command, tmp_path: Path) -> None:
         scores=scores, flagged=scores > 2, triggers={7: Stamp(mask, pattern), 3: blank}
     )
     found.save(tmp_path / "scan")
-    test = ("evaluate", BADNET, "--test", DIGITS, "--target", 7, "--take", 500)
-    for trigger, share in ((tmp_path / "scan", 1.0), (f"{tmp_path / 'scan'}#3", 0.0)):
-        code, _, err = command(
-            *test, "--trigger", trigger, "--json", tmp_path / "e.json", "--force"
-        )
+    test = ("evaluate", BADNET, "--test", DIGITS, "--take", 500, "--trigger", tmp_path / "scan")
+    for target, share in ((7, 1.0), (3, 0.0)):
+        code, _, err = command(*test, "--target", target, "--json", tmp_path / "e.json", "--force")
         assert code == 0, err
         measured = json.loads((tmp_path / "e.json").read_text())
         assert measured["attack_success_rate"]["share"] == pytest.approx(share, abs=0.02)
-    code, _, err = command(*test, "--trigger", f"{tmp_path / 'scan'}#5")
-    assert (code, "no trigger for class 5" in err) == (2, True)
+    code, _, err = command(*test, "--target", 5)
+    assert (code, "no trigger for class 5; it has: 3, 7" in err) == (2, True)
+    code, out, err = command(*test, "--json", "-")
+    assert code == 0, err
+    assert "trigger of class 7 (flagged)" in err
+    measured = json.loads(out)
+    assert list(measured["attacks"]) == ["7"]
+    assert measured["attacks"]["7"]["share"] == pytest.approx(1.0, abs=0.02)
 
 
 def test_exit_codes_follow_the_verdict() -> None:
@@ -243,7 +247,10 @@ def test_a_wrong_range_and_foreign_labels(command, tmp_path: Path) -> None:
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz")
     assert (code, "in 0..9, the classes of the model. Received: label 12" in err) == (2, True)
     code, _, err = command("repair", BADNET, "--clean", tmp_path / "far.npz", "--unlabelled")
-    assert (code, "show a single class, and a repair would lose" in err) == (2, True), err
+    assert (code, "of 1 class are too few for a repair, which would lose the" in err) == (
+        2,
+        True,
+    ), err
 
 
 def test_a_hostile_file_is_refused_everywhere(command, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class TestBadFiles:
     def test_without_the_expected_keys(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "k.npz", xray=np.zeros(3))
         self.check(
-            tmp_path / "k.npz", "no images under a usual name .* it has xray \\(3,\\): pass --key"
+            tmp_path / "k.npz", "no images under a usual name .* it has xray \\(3,\\): pass key"
         )
         with h5py.File(tmp_path / "k.h5", "w") as file:
             file["other"] = np.zeros(3)
@@ -179,7 +179,7 @@ class TestBadFiles:
     def test_pictures(self, tmp_path: Path) -> None:
         picture(tmp_path / "f" / "a" / "1.png")
         picture(tmp_path / "f" / "a" / "2.png", (9, 9))
-        self.check(tmp_path / "f", "images of different sizes.*--size HxW")
+        self.check(tmp_path / "f", "images of different sizes.*pass size=\\(height, width\\)")
         (tmp_path / "f" / "a" / "2.png").write_bytes(b"not a picture")
         self.check(tmp_path / "f", "not an image that can be decoded", size=(4, 4))
         self.check(tmp_path / "f", "size must lie in", size=(0, 4))
@@ -403,3 +403,140 @@ def test_a_copy_of_a_folder_keeps_its_other_files(tmp_path: Path, noise: Samples
     datasets.copy_without(tmp_path / "a", tmp_path / "b", [0, 1])
     assert (tmp_path / "b" / "train" / "notes.csv").read_text() == "who took the pictures"
     assert len(datasets.open(tmp_path / "b")) == len(noise) - 2
+
+
+class TestNames:
+    """Names of splits, classes and arrays as people have them."""
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("train", "val", "test"),
+            ("Training", "Validation", "Testing"),
+            ("TRAIN", "valid", "eval"),
+        ],
+    )
+    def test_splits_by_their_usual_names(self, names: tuple, tmp_path: Path) -> None:
+        for split, number in zip(names, (3, 2, 1), strict=True):
+            for label in ("cat", "dog"):
+                for image in range(number):
+                    picture(tmp_path / split / label / f"{image}.png")
+        for split, number in (("train", 6), ("validation", 4), ("test", 2), (names[0], 6)):
+            samples = datasets.open(tmp_path, split=split)
+            assert len(samples) == number
+            assert samples.class_names == ("cat", "dog")
+        with pytest.raises(ValueError, match="no split 'other', only: "):
+            datasets.open(tmp_path, split="other")
+
+    def test_classes_are_numbered_over_all_splits(self, tmp_path: Path) -> None:
+        for name in (
+            "train/a/1.png",
+            "train/b/1.png",
+            "train/c/1.png",
+            "test/a/1.png",
+            "test/c/1.png",
+        ):
+            picture(tmp_path / name)
+        (tmp_path / "test" / "b").mkdir()
+        (tmp_path / "test" / "aa").mkdir()
+        test = datasets.open(tmp_path, split="test")
+        assert test.class_names == ("a", "aa", "b", "c")
+        assert test.labels.tolist() == [0, 3]
+        assert test.description() == "2 images: 0 = a (1), 1 = aa (0), 2 = b (0), 3 = c (1)"
+
+    def test_folders_of_splits_beside_others(self, tmp_path: Path) -> None:
+        for name in ("train/a/1.png", "test/a/1.png", "extra/a/1.png"):
+            picture(tmp_path / name)
+        with pytest.raises(
+            ValueError, match="folders of splits test, train and others beside them"
+        ):
+            datasets.open(tmp_path)
+
+    def test_orders_of_class_folders(self, tmp_path: Path) -> None:
+        for number in range(12):
+            picture(tmp_path / "n" / str(number) / "1.png")
+            picture(tmp_path / "from1" / str(number + 1) / "1.png")
+        assert sorted(datasets.open(tmp_path / "n").labels) == list(range(12))
+        assert sorted(datasets.open(tmp_path / "from1", classes=12).labels) == list(range(12))
+        text = datasets.open(tmp_path / "n", class_names="text")
+        assert text.class_names[:5] == ("0", "1", "10", "11", "2")
+        own = datasets.open(tmp_path / "n", class_names=tuple(map(str, range(11, -1, -1))))
+        assert own.class_names[0] == "11"
+        with pytest.raises(
+            ValueError, match="class folder '0', which is not among the class names"
+        ):
+            datasets.open(tmp_path / "n", class_names=("1", "2"))
+
+    def test_a_number_of_folders_that_does_not_fit_the_model(self, tmp_path: Path) -> None:
+        for name in ("cat", "dog", "hen"):
+            picture(tmp_path / name / "1.png")
+        with pytest.raises(
+            ValueError, match=r"3 class folders \(cat, dog, hen\), and the model has 10"
+        ):
+            datasets.open(tmp_path, classes=10)
+
+    @pytest.mark.parametrize(
+        ("images", "labels"),
+        [("x", "y"), ("X", "Y"), ("images", "labels"), ("train_images", "train_labels"),
+         ("train_set_x", "train_set_y"), ("X_train", "Y_train"), ("arr_0", "arr_1"),
+         ("data", "label"), ("Images", "Targets"), ("trainX", "trainY")],
+    )  # fmt: skip
+    def test_usual_names_of_arrays(self, images: str, labels: str, tmp_path, noise) -> None:
+        np.savez(tmp_path / "a.npz", **{images: noise.read(), labels: noise.labels})
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file[images], file[labels] = noise.read(), noise.labels
+        for name in ("a.npz", "a.h5"):
+            assert by_content(datasets.open(tmp_path / name)) == by_content(noise)
+
+    def test_labels_are_never_dropped_silently(self, tmp_path, noise) -> None:
+        np.savez(tmp_path / "a.npz", images=noise.read(), species=noise.labels)
+        with pytest.raises(ValueError, match=r"no labels under a usual name .*species \(40,\)"):
+            datasets.open(tmp_path / "a.npz")
+        samples = datasets.open(tmp_path / "a.npz", keys={"images": "images", "labels": "species"})
+        assert by_content(samples) == by_content(noise)
+        with pytest.raises(ValueError, match="Received: labels=nope"):
+            datasets.open(tmp_path / "a.npz", keys={"labels": "nope"})
+        np.savez(tmp_path / "b.npz", images=noise.read())
+        assert datasets.open(tmp_path / "b.npz").labels is None
+
+    def test_labels_from_1_are_recognized_and_said(self, tmp_path, noise) -> None:
+        np.savez(tmp_path / "a.npz", x=noise.read(), y=noise.labels + 1)
+        with pytest.warns(UserWarning, match=r"lie in 1\.\.4 and the model has 4 classes"):
+            samples = datasets.open(tmp_path / "a.npz", classes=4)
+        np.testing.assert_array_equal(samples.labels, noise.labels)
+        assert datasets.open(tmp_path / "a.npz", classes=5).labels.min() == 1
+
+    def test_a_model_file_is_no_data(self) -> None:
+        from keras_backdoor import bundled
+
+        with pytest.raises(ValueError, match="is a model file, not data"):
+            datasets.open(bundled.path("models/mnist_badnet.h5"))
+
+
+def test_orientation_and_animations_are_read_as_keras_reads_them(tmp_path: Path) -> None:
+    import struct
+
+    import cv2
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    plain = cv2.imencode(".jpg", pixels)[1].tobytes()
+    tiff = b"MM\x00*\x00\x00\x00\x08" + struct.pack(">HHHIHH", 1, 0x0112, 3, 1, 6, 0) + bytes(4)
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\x00\x00" + tiff
+    turned = plain[:2] + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (12, 8)
+    for channels in (1, 3):
+        given = picture_files.decode(turned, channels)
+        assert given.shape == (8, 12, channels)
+        expected = tf.io.decode_jpeg(
+            turned, channels=channels, dct_method="INTEGER_ACCURATE"
+        ).numpy()
+        np.testing.assert_allclose(given.astype(int), expected.astype(int), atol=3)
+    frames = np.repeat(np.indices((8, 8)).sum(0)[..., None] % 2 * 255, 3, axis=-1).astype(np.uint8)
+    path = tmp_path / "a" / "1.gif"
+    path.parent.mkdir()
+    path.write_bytes(cv2.imencode(".gif", frames)[1].tobytes())
+    picture(tmp_path / "b" / "1.png", (8, 8))
+    samples = datasets.open(tmp_path)
+    expected = tf.io.decode_image(path.read_bytes(), expand_animations=False).numpy()
+    np.testing.assert_array_equal(samples.read()[0], expected)

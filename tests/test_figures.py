@@ -60,7 +60,8 @@ def test_a_median_that_is_infinite_is_not_drawn(axes) -> None:
 
 
 def test_scores_that_are_not_numbers_have_no_bar(axes) -> None:
-    figures.class_bars(np.array([1.0, np.nan, -np.inf, 2.0]), np.array([False] * 3 + [True]))
+    flagged = np.array([False] * 3 + [True])
+    figures.class_bars(np.array([1.0, np.nan, -np.inf, 2.0]), flagged, ~flagged)
     assert heights(axes[0]) == [1.0, 0.0, 0.0, 2.0]
 
 

@@ -244,8 +244,6 @@ def test_bad_words_are_one_sentence(text: str, message: str) -> None:
     [
         (Patch(size=40), IMAGES, "outside the image"),
         (Checkerboard(size=40), IMAGES, "outside the image"),
-        (Patch(color="mauve"), IMAGES, "color must be one of"),
-        (Patch(color=(2, 0, 0)), IMAGES, "must lie in 0..1"),
         (Patch(), np.zeros((3, 3)), "needs \\(n, h, w, c\\)"),
         (Glasses(row=30), IMAGES, "does not lie inside"),
         (Stamp(np.ones((4, 4, 1)), np.ones((4, 4, 1))), IMAGES, "needs images of"),
@@ -355,3 +353,20 @@ def test_whole_images_and_drawn_places_have_no_support(text: str) -> None:
 def test_the_support_of_a_patch_is_its_square() -> None:
     support = parse("yellow-square").support(32, 32)
     assert {tuple(p) for p in np.argwhere(support).tolist()} == square(15, 17)
+
+
+@pytest.mark.parametrize("name", ["patch", "pattern", "single-pixel", "glasses"])
+@pytest.mark.parametrize(
+    ("color", "message"),
+    [("mauve", "color must be #rrggbb"), ("#12345", "color must be #rrggbb"),
+     ("2:0:0", "must lie in 0..1")],
+)  # fmt: skip
+def test_a_wrong_color_is_refused_at_once(name: str, color: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(f"{name}:color={color}")
+
+
+def test_colors_by_name_and_by_number() -> None:
+    for color in ("#ffff00", "Yellow", "1:1:0"):
+        stamped = parse(f"patch:size=1,row=0,column=0,color={color}").apply(np.zeros((1, 2, 2, 3)))
+        assert stamped[0, 0, 0].tolist() == [1, 1, 0]

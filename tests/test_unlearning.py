@@ -447,7 +447,8 @@ def test_scan_then_unlearn_on_the_command_line(command, task, tmp_path) -> None:
     )  # fmt: skip
     assert code == 0, err
     page = (tmp_path / "page" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == 2
+    assert "Repaired: the recovered triggers work on" in page
     code, out, err = command(
         "evaluate", repaired, "--test", test, "--trigger", "patch:size=3,row=1,column=1",
         "--target", 2, "--json", tmp_path / "e.json",

@@ -1,6 +1,7 @@
 """Parse `key=value` settings of frozen dataclasses, using the types of the fields."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         head, _, tail = key.replace("-", "_").partition(".")
         if head not in known:
             raise BadInput(
-                f"{cls.__name__} has no setting '{head}'; its settings: {', '.join(known)}."
+                f"{cls.__name__} has no setting '{head}'{_meant(cls, key)}; its settings: "
+                f"{', '.join(known)}."
             )
         if tail:
             nested.setdefault(head, {})[tail] = value
@@ -70,8 +72,8 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         for key in inner:
             if key.partition(".")[0] not in known_inner:
                 raise BadInput(
-                    f"{type(part).__name__} has no setting '{key}'; its settings: "
-                    f"{', '.join(known_inner)}."
+                    f"{type(part).__name__} has no setting '{key}'{_meant(cls, key)}; its "
+                    f"settings: {', '.join(known_inner)}."
                 )
         changed = {k: convert(v, known_inner[k], f"{head}.{k}") for k, v in inner.items()}
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
@@ -86,6 +88,25 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
     if missing:
         raise BadInput(f"{cls.__name__} needs a value for {', '.join(missing)}.")
     return cls(**plain)
+
+
+def _meant(cls: Any, key: str) -> str:
+    """The most similar settings, also nested ones, as a question; empty if there are none."""
+    names = _all_names(cls)
+    last = key.replace("-", "_").rpartition(".")[2]
+    same = [name for name in names if name.rpartition(".")[2] == last]
+    found = same or difflib.get_close_matches(key.replace("-", "_"), names, n=2, cutoff=0.7)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def _all_names(cls: Any, prefix: str = "") -> list[str]:
+    names = []
+    for name in fields(cls):
+        names.append(f"{prefix}{name}")
+        part = _default(cls, name)
+        if dataclasses.is_dataclass(part):
+            names += _all_names(type(part), f"{prefix}{name}.")
+    return names
 
 
 def convert(value: Any, kind: Any, name: str) -> Any:

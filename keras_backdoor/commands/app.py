@@ -87,6 +87,7 @@ def main() -> None:
     from keras_backdoor import errors, progress
 
     os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
+    console.start()
     with (
         errors.on_command_line(),
         console.warnings_as_sentences(),

@@ -38,6 +38,12 @@ WIDE = 10_000
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
+def start() -> None:
+    """Print tables on stdout; called before a command runs."""
+    out.file = None  # type: ignore[assignment]
+    out.quiet = False
+
+
 def to_stderr() -> None:
     """Print tables on stderr, because stdout gets JSON."""
     out.file = sys.stderr

@@ -179,7 +179,10 @@ def scan_notes(
     treated = {t.target for t in triggers}
     if left := [c for c in np.flatnonzero(scan.suspects).tolist() if c not in treated]:
         every = ":".join(map(str, sorted(treated | set(left))))
-        lines["further suspects, not treated"] = f"{', '.join(map(str, left))} (classes={every})"
+        lines["further suspects, not treated"] = (
+            f"{', '.join(map(str, left))}; to treat them too, repeat the command with --set "
+            f"classes={every}"
+        )
     scanned = scan.about.get("model_sha256")
     if scanned and scanned != evidence.model.sha256():
         lines["note"] = "the scan is of a model with other weights"

@@ -33,6 +33,9 @@ NO_TRIGGER = (
 
 HOLDOUT = 0.2
 """The share of the clean images that a repair is measured on."""
+FEWEST, ENOUGH, SEEN = 10, 30, 1 / 3
+"""The number of clean images below which a repair is refused, and below which it is inconclusive;
+the share of the classes that the clean images have to show."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Repair(Defense[RepairedModel]):
         """See `Method.run`."""
         if evidence.nested:
             return self.compute(evidence)
-        check_classes(evidence)
+        warnings, lacking = check_clean(evidence)
         scan, clean = evidence.get("found"), evidence.clean
         working, held, where = clean, clean, "the clean images"
         if self.measured_on == "own":
@@ -74,30 +77,42 @@ class Repair(Defense[RepairedModel]):
         own = self.measured_on == "own"
         answer = self.compute(evidence if own else evidence.replaced("clean", working))
         found = check_repair(evidence.model, answer.classifier, held, scan, where)
-        summary = {**answer.summary, **found.rows, **_unseen(evidence)}
-        reason = answer.inconclusive or found.reason
+        summary = {**answer.summary, **found.rows, **warnings}
+        reason = answer.inconclusive or lacking or found.reason
         return replace(answer, summary=summary, figures=found.figures, inconclusive=reason)
 
 
-def check_classes(evidence: Evidence) -> None:
-    """Raise `BadInput` if the clean images of a repair show a single class."""
-    seen = len(np.unique(labels_of(evidence.model, evidence.clean)))
-    if seen == 1 and evidence.model.true_classes > 1:
+def check_clean(evidence: Evidence) -> tuple[dict[str, str], str]:
+    """Check that the clean images of a repair are enough.
+
+    The limits were chosen on the development zoo (`results/images_needed.json`).
+
+    Returns:
+        (rows, reason): a row with the classes that have no clean image, if there are any, and why
+        the repair is inconclusive, or an empty string.
+
+    Raises:
+        BadInput: there are fewer than `FEWEST` images, or they show a single class.
+    """
+    model, clean = evidence.model, evidence.clean
+    seen, classes = np.unique(labels_of(model, clean)), model.true_classes
+    if len(clean) < FEWEST or len(seen) < min(2, classes):
         raise BadInput(
-            "The clean images show a single class, and a repair would lose the others: give clean "
-            "images of every class."
+            f"{len(clean)} clean image{'' if len(clean) == 1 else 's'} of {len(seen)} "
+            f"class{'' if len(seen) == 1 else 'es'} are too few for a repair, which would lose the "
+            f"other classes: give at least {ENOUGH} images, with some of every class."
         )
-
-
-def _unseen(evidence: Evidence) -> dict[str, str]:
-    """A row with the classes that have no clean image."""
-    model = evidence.model
-    seen = np.unique(labels_of(model, evidence.clean))
-    missing = np.setdiff1d(np.arange(model.true_classes), seen)
-    if not len(missing):
-        return {}
-    shown = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
-    return {"warning, classes without a clean image": f"{shown}: their accuracy may have fallen"}
+    missing = np.setdiff1d(np.arange(classes), seen)
+    rows = {}
+    if len(missing):
+        shown = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
+        rows["warning, classes without a clean image"] = f"{shown}: they may have been lost"
+    if len(clean) < ENOUGH or len(seen) < SEEN * classes:
+        return rows, (
+            f"{len(clean)} clean images of {len(seen)} of {classes} classes are too few to tell "
+            "what the repair has lost"
+        )
+    return rows, ""
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,11 @@ RENAMED = {("LeakyReLU", "alpha"): "negative_slope"}
 IDLE = frozenset(
     {"batch_size", "dynamic", "fused", "implementation", "lora_alpha", "lora_rank",
      "optional", "quantization_config", "ragged", "renorm_momentum", "sparse",
-     "synchronized", "virtual_batch_size"}
+     "rng_type", "synchronized", "virtual_batch_size"}
 )  # fmt: skip
 """Settings of other Keras versions that do not affect the predictions of a trained network."""
+NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, 1.0, "", "linear", [], {}, [1, 1])
+"""Values with which an unknown setting has no effect, such as `groups: 1`."""
 OLD_HARD_SIGMOID = (0.2, 0.5)
 """hard_sigmoid(x) = min(1, max(0, 0.2 x + 0.5)) in Keras 1 and 2; Keras 3 has x / 6 + 0.5."""
 
@@ -195,7 +197,9 @@ def _build(kind: str, config: dict, name: str, context: str, old: bool) -> Built
         for key, value in renamed.items()
         if key in known and key not in DROPPED
     }
-    unknown = [k for k, v in renamed.items() if k not in known | DROPPED | IDLE and v]
+    unknown = [
+        k for k, v in renamed.items() if k not in known | DROPPED | IDLE and v not in NEUTRAL
+    ]
     if kind == "BatchNormalization" and isinstance(settings.get("axis"), list):
         settings["axis"] = settings["axis"][0]
     try:

@@ -33,7 +33,7 @@ def own_preprocessing(model: Any) -> Preprocessing | None:
             scale = scale * np.ravel(layer.scale)
             offset = offset * np.ravel(layer.scale) + np.ravel(layer.offset)
             number += 1
-        elif kind != "GetItem":
+        elif kind not in ("Flip", "GetItem", "Identity", "Take"):
             break
     if not number or (np.allclose(scale, 1) and np.allclose(offset, 0)):
         return None

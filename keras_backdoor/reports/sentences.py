@@ -115,7 +115,7 @@ def class_table(about: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def settings(about: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(changed, default): the settings that differ from the defaults of the method, and the rest."""
+    """(changed, default): settings that differ from the defaults of the method, and the rest."""
     given = dict(about.get("settings", {}))
     method = given.pop("method", None)
     usual = _flat(_defaults(method))

@@ -1,6 +1,7 @@
 """The base classes of triggers."""
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +18,19 @@ COLORS = {
     "green": (0.0, 1.0, 0.0),
     "red": (1.0, 0.0, 0.0),
     "blue": (0.0, 0.0, 1.0),
+    "cyan": (0.0, 1.0, 1.0),
+    "magenta": (1.0, 0.0, 1.0),
+    "orange": (1.0, 165 / 255, 0.0),
+    "pink": (1.0, 192 / 255, 203 / 255),
+    "purple": (128 / 255, 0.0, 128 / 255),
+    "brown": (165 / 255, 42 / 255, 42 / 255),
+    "lime": (0.0, 1.0, 0.0),
+    "navy": (0.0, 0.0, 128 / 255),
+    "teal": (0.0, 128 / 255, 128 / 255),
+    "gray": (128 / 255, 128 / 255, 128 / 255),
+    "silver": (192 / 255, 192 / 255, 192 / 255),
 }
+"""Colors by name. Those beyond the first six are the colors of CSS; `green` is pure green here."""
 
 
 class Trigger(ABC):
@@ -195,6 +208,10 @@ class Stamp(Trigger):
 class Stamped(Trigger):
     """A trigger that is a `Stamp` for every given image size."""
 
+    def __post_init__(self) -> None:
+        if hasattr(self, "color"):
+            color_values(self.color)
+
     @abstractmethod
     def stamp_for(self, height: int, width: int) -> Stamp:
         """Return the stamp for images of this height and width in pixels."""
@@ -209,12 +226,26 @@ class Stamped(Trigger):
 
 
 def color_values(color: Any) -> np.ndarray:
-    """Convert a color name, a gray value or (red, green, blue) to (3,) float32 in 0..1."""
+    """Convert a name, `#rrggbb`, a gray value or (red, green, blue) to (3,) float32 in 0..1.
+
+    >>> color_values("#ff0080").round(3).tolist()
+    [1.0, 0.0, 0.5019999742507935]
+    """
     if isinstance(color, str):
-        if color not in COLORS:
-            raise BadInput(f"color must be one of {', '.join(COLORS)}. Received: color={color}")
-        return np.array(COLORS[color], np.float32)
-    values = np.broadcast_to(np.asarray(color, np.float32), 3)
+        if re.fullmatch("#[0-9a-fA-F]{6}", color):
+            return np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
+        if color.lower() not in COLORS:
+            raise BadInput(
+                f"color must be #rrggbb, three numbers in 0..1, or one of {', '.join(COLORS)}. "
+                f"Received: color={color}"
+            )
+        return np.array(COLORS[color.lower()], np.float32)
+    try:
+        values = np.broadcast_to(np.asarray(color, np.float32), 3)
+    except (TypeError, ValueError):
+        raise BadInput(
+            f"color must be a name, #rrggbb, or three numbers in 0..1. Received: color={color}"
+        ) from None
     if not np.all((values >= 0) & (values <= 1)):
         raise BadInput(f"color must lie in 0..1. Received: color={color}")
     return values

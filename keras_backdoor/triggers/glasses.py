@@ -23,7 +23,7 @@ class Glasses(Stamped):
         column: the left column of the picture.
         width: the width of the picture in pixels; None keeps the size of an image file, and draws
             sunglasses as wide as the image.
-        color: the color of drawn sunglasses: a name, a gray value or (r, g, b) in 0..1.
+        color: the color of drawn sunglasses: a name, #rrggbb, a gray value or (r, g, b) in 0..1.
     """
 
     picture: Path | None = None

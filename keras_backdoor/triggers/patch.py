@@ -19,7 +19,7 @@ class Patch(Stamped):
         size: the side length of the square in pixels.
         row: the top row of the square; negative values count from the bottom edge.
         column: the left column of the square; negative values count from the right edge.
-        color: a name (white, black, yellow, green, red, blue), a gray value, or (r, g, b) in 0..1.
+        color: a name, #rrggbb, a gray value, or (r, g, b) in 0..1.
         opacity: the opacity in 0..1; 1 covers the image.
 
     >>> int(Patch(size=2, row=-3, column=-3).apply(np.zeros((1, 8, 8, 1), np.uint8)).sum() / 255)
@@ -33,6 +33,7 @@ class Patch(Stamped):
     opacity: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size < 1:
             raise BadInput(f"size must be 1 or more. Received: size={self.size}")
 

@@ -18,7 +18,7 @@ class Pattern(Stamped):
     Args:
         pixels: (row, column) pairs, on the command line `15.15/15.17/16.16/17.15`; negative
             values count from the bottom or right edge.
-        color: a name, a gray value or (r, g, b) in 0..1.
+        color: a name, #rrggbb, a gray value or (r, g, b) in 0..1.
 
     >>> Pattern(((0, 0), (1, 1))).apply(np.zeros((1, 2, 2, 1)))[0, :, :, 0]
     array([[1., 0.],

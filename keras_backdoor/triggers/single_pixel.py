@@ -17,7 +17,7 @@ class SinglePixel(Stamped):
     Args:
         row: the row of the pixel; negative values count from the bottom edge.
         column: the column of the pixel; negative values count from the right edge.
-        color: a name, a gray value or (r, g, b) in 0..1.
+        color: a name, #rrggbb, a gray value or (r, g, b) in 0..1.
     """
 
     row: int = -2

@@ -32,6 +32,11 @@ KEPT = 32
 """The number of triggers that a run stores, those with the smallest norms."""
 EXAMPLES = 5
 """The number of clean images that are stored in the answer to show the triggers on."""
+MIN_IMAGES, MIN_CLASSES = 30, 3
+"""The smallest numbers of clean images and of predicted classes for a verdict.
+
+On the development zoo (`results/images_needed.json`), scans with fewer images, or with images of
+one class, miss the target or flag another class."""
 MANY = 100
 """The smallest number of targets (or pairs) for which `auto` selects the low-cost mode."""
 
@@ -114,6 +119,8 @@ class InversionScan(Defense[FlaggedClasses]):
             compute = partial(self._run_as_arrays, evidence, seed)
             runs.append(Run.from_arrays(evidence.part(f"run-{seed}", compute)))
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
+        if lacking := too_little(model, clean):
+            answer = replace(answer, inconclusive=lacking)
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = examples(model, clean, source, self.seed)
         pixels = np.round(255 * model.to_input.pixels(shown))
@@ -215,6 +222,19 @@ class InversionScan(Defense[FlaggedClasses]):
         candidates = np.lexsort((rng.random(number), quick))[: self.candidates]
         others = rng.choice(number, self.others, replace=False)
         return np.union1d(candidates, others), np.isin(np.arange(number), others)
+
+
+def too_little(model: Classifier, clean: Samples) -> str:
+    """Why the clean images are too few for a verdict; empty if they are not."""
+    number, seen = len(clean), len(np.unique(model.predict(clean.take(min(1000, len(clean))))))
+    wanted = min(MIN_CLASSES, model.true_classes)
+    if number >= MIN_IMAGES and seen >= wanted:
+        return ""
+    return (
+        f"{number} clean image{'' if number == 1 else 's'} of {seen} "
+        f"class{'' if seen == 1 else 'es'} (as the model sees them) are too few: a scan needs "
+        f"{MIN_IMAGES} images of {MIN_CLASSES} classes"
+    )
 
 
 def examples(model: Classifier, clean: Samples, source: int | None, seed: int) -> np.ndarray:

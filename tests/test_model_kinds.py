@@ -1,0 +1,142 @@
+"""Every method on each kind of model that people have in Python."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_methods import METHODS, evidence, load, quick, weights_hash
+
+from keras_backdoor._internals.backend import keras
+from keras_backdoor.answers import RepairedModel
+from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier
+
+L = keras.layers
+
+
+class Subclassed(keras.Model):
+    """A subclassed model around the layers of another one."""
+
+    def __init__(self, inner: keras.Model) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, images: Any) -> Any:
+        return self.inner(images)
+
+
+def with_policy(model: keras.Model, policy: str) -> keras.Model:
+    """A copy whose layers compute with another data type."""
+
+    def clone(layer: Any) -> Any:
+        settings = layer.get_config()
+        if type(layer).__name__ != "InputLayer":
+            settings["dtype"] = policy
+        return type(layer).from_config(settings)
+
+    copied = keras.models.clone_model(model, clone_function=clone)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def with_structure(model: keras.Model) -> keras.Model:
+    image = keras.Input(model.input_shape[1:], name="image")
+    return keras.Model({"image": image}, {"scores": model(image)})
+
+
+def of_bytes(model: keras.Model) -> keras.Model:
+    """A model that takes uint8 pixels in 0..255."""
+    image = keras.Input(model.input_shape[1:], dtype="uint8")
+    return keras.Model(image, model(L.Rescaling(1 / 255)(image)))
+
+
+def called(model: keras.Model) -> keras.Model:
+    wrapped = Subclassed(model)
+    wrapped(np.zeros((1, *model.input_shape[1:]), np.float32))
+    return wrapped
+
+
+def always_dropping(model: keras.Model) -> keras.Model:
+    image = keras.Input(model.input_shape[1:])
+    return keras.Model(image, model(L.Dropout(0.5)(image, training=True)))
+
+
+KINDS: dict[str, tuple[Callable[[keras.Model], keras.Model], Any]] = {
+    "subclassed": (called, (0, 1)),
+    "dictionaries": (with_structure, (0, 1)),
+    "mixed_float16": (lambda m: with_policy(m, "mixed_float16"), (0, 1)),
+    "bfloat16": (lambda m: with_policy(m, "bfloat16"), (0, 1)),
+    "float64": (lambda m: with_policy(m, "float64"), (0, 1)),
+    "uint8 input": (of_bytes, None),
+    "dropout always on": (always_dropping, (0, 1)),
+}
+
+
+PLAIN: dict[tuple[str, str], str] = {}
+"""Method -> its verdict on the plain model."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_answers_like_the_plain_model(kind: str, task) -> None:
+    make, preprocess = KINDS[kind]
+    model = make(task.model.model)
+    classifier = Classifier(model, preprocess)
+    agree = (classifier.predict(task.test) == task.model.predict(task.test)).mean()
+    assert agree >= (0.97 if "float16" in kind else 1.0)
+    assert classifier.model.outputs[0].dtype == "float32"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m[1])
+@pytest.mark.filterwarnings("ignore")
+def test_every_method_runs_on_it(method: tuple[str, str], kind: str, task) -> None:
+    make, preprocess = KINDS[kind]
+    model, cls = make(task.model.model), load(method)
+    before = weights_hash(model)
+    answer = quick(cls)(model, **evidence(cls, task), preprocess=preprocess)
+    if method not in PLAIN:
+        PLAIN[method] = quick(cls)(task.model, **evidence(cls, task)).verdict
+    assert answer.verdict == PLAIN[method]
+    assert weights_hash(model) == before
+    if isinstance(answer, RepairedModel):
+        assert np.isfinite(answer.classifier.scores(task.test.take(20))).all()
+
+
+def test_what_cannot_be_traced_is_one_sentence() -> None:
+    class WithNumPy(keras.Model):
+        def call(self, images: Any) -> Any:
+            return keras.ops.convert_to_tensor(np.asarray(images).mean(axis=(1, 2)))
+
+    model = WithNumPy()
+    model(np.zeros((1, 4, 4, 3), np.float32))
+    with pytest.raises(BadInput, match="WithNumPy cannot be converted to a functional model"):
+        Classifier(model)
+    with pytest.raises(BadInput, match="must be built"):
+        Classifier(WithNumPy())
+
+
+def test_a_small_vision_transformer_is_scanned_and_unlearned(task) -> None:
+    """Attention and layer normalization; a method that cannot cut the network says so."""
+    from keras_backdoor.defenses.fine_pruning import FinePruning
+    from keras_backdoor.defenses.unlearning import Unlearning
+
+    shape, width = task.model.model.input_shape[1:], 16
+    image = keras.Input(shape)
+    x = L.Conv2D(width, 2, strides=2)(image)
+    x = L.Reshape((x.shape[1] * x.shape[2], width))(x)
+    y = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 8)(y, y)])
+    y = L.Dense(32, activation="gelu")(L.LayerNormalization()(x))
+    x = L.Add()([x, L.Dense(width)(y)])
+    x = L.GlobalAveragePooling1D()(L.LayerNormalization()(x))
+    model = keras.Model(image, L.Dense(task.model.classes, activation="softmax")(x))
+    clean = task.clean
+    found = task.found(load(("defenses", "unlearning")).needs[1].answer)
+    settings = load(("defenses", "unlearning")).quick
+    answer = Unlearning(**settings)(model, clean=clean, found=found, preprocess=(0, 1))
+    assert np.isfinite(answer.classifier.scores(clean.take(10))).all()
+    scan = quick(load(("defenses", "neural_cleanse")))(model, clean=clean, preprocess=(0, 1))
+    assert len(scan.scores) == task.model.classes
+    pruned = FinePruning(layer=None)(model, clean=clean.unlabelled(), preprocess=(0, 1))
+    assert pruned.history["order"].size == width
