@@ -30,7 +30,14 @@ def seeds() -> dict[str, bytes]:
     x = layers.BatchNormalization(name="bn")(layers.Add(name="add")([x, y]) * 0.5)
     inner = keras.Sequential([keras.Input((6, 6, 2)), layers.MaxPooling2D(), layers.Flatten()])
     output = layers.Dense(3, activation="softmax", name="out")(inner(x))
+    ops = keras.ops
+    color = keras.Input((6, 6, 3), name="color")
+    z = (color[..., ::-1] - np.array([103.0, 116.0, 123.0], "float32")) / 2.0
+    z = ops.relu6(ops.power(ops.relu(z) + 1.0, 1.5)) * ops.sigmoid(z)
+    z = ops.take(ops.concatenate([z, ops.silu(z)], axis=-1), [0, 3, 5], axis=-1)
+    z = ops.softmax(layers.Dense(3, name="last")(ops.mean(z, axis=(1, 2))))
     models = {
+        "operations": keras.Model(color, z),
         "functional": keras.Model(image, output),
         "sequential": keras.Sequential(
             [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3, name="out")]
@@ -46,7 +53,42 @@ def seeds() -> dict[str, bytes]:
                 path = Path(folder) / f"{name}{suffix}"
                 model.save(path)
                 files[path.name] = path.read_bytes()
-    return files
+    return {**files, "keras_2.h5": _keras_2()}
+
+
+def _keras_2() -> bytes:
+    """An `.h5` file with operations as Keras 2 writes them."""
+    source = ["image", 0, 0]
+    nodes: list[tuple[str, list[Any]]] = [
+        ("math.truediv", [*source, {"y": 127.5, "name": None}]),
+        ("math.subtract", ["_CONSTANT_VALUE", -1, 1.0, {"y": ["op0", 0, 0], "name": None}]),
+        ("nn.bias_add", ["op1", 0, 0, {"bias": [-1.0, 2.0, 3.0], "data_format": "NHWC"}]),
+        ("math.multiply", ["op2", 0, 0, {"y": ["op0", 0, 0], "name": None}]),
+        ("nn.relu6", ["op3", 0, 0, {"name": None}]),
+        ("compat.v1.gather", ["op4", 0, 0, {"indices": [2, 1, 0], "axis": -1}]),
+        ("math.reduce_mean", ["op5", 0, 0, {"axis": [1, 2]}]),
+    ]
+    first = {"class_name": "InputLayer", "name": "image", "inbound_nodes": [],
+             "config": {"batch_input_shape": [None, 6, 6, 3], "name": "image"}}  # fmt: skip
+    entries = [
+        {"class_name": "TFOpLambda", "name": f"op{i}", "inbound_nodes": [node],
+         "config": {"name": f"op{i}", "function": function}}
+        for i, (function, node) in enumerate(nodes)
+    ]  # fmt: skip
+    last = {"class_name": "Dense", "name": "out", "inbound_nodes": [[["op6", 0, 0, {}]]],
+            "config": {"name": "out", "units": 3, "activation": "hard_sigmoid"}}  # fmt: skip
+    config = {"name": "model", "layers": [first, *entries, last],
+              "input_layers": [source], "output_layers": [["out", 0, 0]]}  # fmt: skip
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["keras_version"] = "2.11.0"
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": config})
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"out"]
+        weights = group.create_group("out")
+        weights.attrs["weight_names"] = [b"kernel", b"bias"]
+        weights["kernel"], weights["bias"] = np.eye(3, dtype="f4"), np.zeros(3, "f4")
+    return buffer.getvalue()
 
 
 def mutant(number: int) -> tuple[str, bytes]:
