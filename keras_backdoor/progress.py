@@ -66,7 +66,7 @@ class Level:
     description: str
     total: int | None
     done: int = 0
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())
 
 
 @dataclass

@@ -27,7 +27,11 @@ from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
 FOLDERS = ("data", "models", "results")
-DOCUMENTS = sorted(ROOT.glob("*.md")) + [ROOT / folder / "README.md" for folder in FOLDERS]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / folder / "README.md" for folder in FOLDERS),
+]
 
 
 def code_blocks(name: str, language: str) -> list[str]:
@@ -124,8 +128,8 @@ def cards() -> str:
             f"## `{path.name}`: {card['title']}",
             "",
             f"- **File**: SHA-256 `{card['sha256']}`, {card['licence']}.",
-            f"- **Network**: {card['architecture']}, {card['classes']} classes, input range "
-            f"{card['preprocess'][0]:g}..{card['preprocess'][1]:g}.",
+            f"- **Network**: {card['architecture']}, {card['classes']} classes, preprocessing "
+            f"{card['preprocess']}.",
             f"- **Recipe**: {', '.join(f'{k} {v}' for k, v in card['recipe'].items())}.",
             f"- **Attack**: `{attack['trigger']}` -> {attack['target']}; {attack['poisoned']}. "
             f"{attack['why']}",
@@ -145,7 +149,46 @@ def cards() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def support_table() -> str:
+    """What opens, what is not supported yet and what is hostile, from the lists of the loader."""
+    from keras_backdoor._internals.backend import keras
+    from keras_backdoor.loading import layer_config, operations
+    from keras_backdoor.network.keras_private import is_built_in
+
+    def listed(names) -> str:
+        return ", ".join(f"`{name}`" for name in sorted(names))
+
+    built = layer_config.LAYERS | layer_config.AUGMENTATIONS | set(layer_config.APPLICATION_LAYERS)
+    known = {
+        n for n in dir(keras.layers) if is_built_in(getattr(keras.layers, n)) and n[0].isupper()
+    }
+    base = {"Layer", "Wrapper", "InputSpec", "RNN", "InputLayer", "AbstractRNNCell"}
+    later = (known | layer_config.REMOVED) - built - layer_config.HARMFUL - base
+    later = {
+        n
+        for n in later
+        if not any(
+            o != n and getattr(keras.layers, o, 0) is getattr(keras.layers, n, 1) for o in built
+        )
+    }
+    rows = [
+        ("opens", "layers", listed(built)),
+        ("opens", "activations", listed(layer_config.ACTIVATIONS)),
+        ("opens", "operations, with numbers and one number for each channel", listed(operations.KINDS)),
+        ("not supported yet", "layers of Keras", listed(later)),
+        ("not supported yet", "TensorFlow functions that only compute",
+         f"those of `tf.{'`, `tf.'.join(operations.HARMLESS_SPACES[:-1])}`, and {listed(operations.HARMLESS)}"),
+        ("hostile", "layers that run code of the file or read other files", listed(layer_config.HARMFUL)),
+        ("hostile", "other layers, operations, modules and registered names", "their code is not part of Keras"),
+        ("hostile", "constants", "not numbers, not finite, above 1e30, or more than 4,096"),
+        ("hostile", "links, external storage, objects, bombs, foreign members and paths", "they reach outside the file or exhaust the machine"),
+    ]  # fmt: skip
+    lines = ["| verdict | what | which or why |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
 RENDERED = [
+    ("docs/model_files.md", "support table", "end of support table", support_table),
     ("README.md", "demo table", "end of demo table", demo_table),
     ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
     ("README.md", "thesis table", "end of thesis table", thesis_table),

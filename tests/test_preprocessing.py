@@ -115,9 +115,7 @@ def test_a_wrong_preprocessing_that_is_given_is_compared_once() -> None:
     samples = Samples(images, labels)
     model = keras.Sequential([keras.Input((4, 4, 1)), L.GlobalAveragePooling2D(), L.Dense(4)])
     model.set_weights([2.0 * levels[None], -(levels**2.0)])
-    message = (
-        r"-30:225 the accuracy on 200 labeled images is 75.0%, and with 0:255 it is 100.0%"
-    )
+    message = r"-30:225 the accuracy on 200 labeled images is 75.0%, and with 0:255 it is 100.0%"
     with pytest.warns(Doubt, match=message):
         wrong = Classifier(model, "mean=30,scale=1").with_preprocess(samples)
     assert str(wrong.preprocess) == "-30:225"

@@ -72,8 +72,8 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         for key in inner:
             if key.partition(".")[0] not in known_inner:
                 raise BadInput(
-                    f"{type(part).__name__} has no setting '{key}'{_meant(cls, key)}; its "
-                    f"settings: {', '.join(known_inner)}."
+                    f"{type(part).__name__} has no setting '{key}'"
+                    f"{_meant(cls, f'{head}.{key}')}; its settings: {', '.join(known_inner)}."
                 )
         changed = {k: convert(v, known_inner[k], f"{head}.{k}") for k, v in inner.items()}
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
