@@ -33,9 +33,9 @@ NO_TRIGGER = (
 
 HOLDOUT = 0.2
 """The share of the clean images that a repair is measured on."""
-FEWEST, ENOUGH, SEEN = 10, 30, 1 / 3
+FEWEST, ENOUGH, SEEN = 10, 30, 1 / 2
 """The number of clean images below which a repair is refused, and below which it is inconclusive;
-the share of the classes that the clean images have to show."""
+the clean images have to show more than this share of the classes."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def check_clean(evidence: Evidence) -> tuple[dict[str, str], str]:
     if len(missing):
         shown = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
         rows["warning, classes without a clean image"] = f"{shown}: they may have been lost"
-    if len(clean) < ENOUGH or len(seen) < SEEN * classes:
+    if len(clean) < ENOUGH or len(seen) <= SEEN * classes:
         return rows, (
             f"{len(clean)} clean images of {len(seen)} of {classes} classes are too few to tell "
             "what the repair has lost"
