@@ -88,7 +88,7 @@ class TestEveryTrainingAttack:
         cls = discovery.load("attacks", key)
         if not cls.needs_truth:
             pytest.skip("it does not need to know which images are poison")
-        with pytest.raises(ValueError, match="needs to know which images are poison: pass --truth"):
+        with pytest.raises(ValueError, match="needs to know which images are poison: pass truth"):
             cls(**cls.quick).train(Training(network, clean, RECIPE))
 
 

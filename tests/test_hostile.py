@@ -77,3 +77,17 @@ def test_a_file_that_the_library_never_finishes_is_refused(tmp_path: Path) -> No
         helper.ask(tmp_path / "valid.h5", arrays=True)
     finally:
         helper.close()
+
+
+def test_a_helper_that_died_with_a_request_is_replaced(tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = [1.0]
+    helper = Helper()
+    helper.ask(tmp_path / "a.h5", arrays=True)
+    helper.process.kill()
+    helper.process.wait()
+    helper.process.stdin.write("a request that was never read")
+    helper.ask(tmp_path / "a.h5", arrays=True)
+    helper.close()

@@ -578,7 +578,7 @@ class TestNeuralCleanse:
         assert np.flatnonzero(paper.flagged).tolist() == [1, 4]
         assert not paper.further.any()
         assert set(answer.about["limits"]) == {"scaled", "paper"}
-        assert "runs that mark a class (paper rule)" in str(answer)
+        assert "anomaly index, which flags above 2" in str(answer)
 
     def test_pairs_name_the_source(self) -> None:
         sources, targets = all_pairs(4)

@@ -301,7 +301,7 @@ def test_an_unusable_cache_is_said_before_the_work(toy, tmp_path: Path) -> None:
 def test_results_of_another_study_are_not_replaced(toy, workspace, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     write_json(out, {"study": "another", "scale": "full"})
-    with pytest.raises(ValueError, match="exists already; pass --force"):
+    with pytest.raises(ValueError, match="exists already; pass force=True"):
         studies.run(toy(), workspace=workspace, out=out)
     assert computed(tmp_path) == []
     studies.run(toy(), workspace=workspace, out=out, only=["n=0"], force=True)
@@ -313,7 +313,7 @@ def test_results_of_another_study_are_not_replaced(toy, workspace, tmp_path: Pat
     [
         ({"jobs": 0}, "jobs must be 1 or more"),
         ({"executor": "slurm"}, "executor must be local or ray"),
-        ({"address": "10.0.0.1:6379"}, "pass --executor ray"),
+        ({"address": "10.0.0.1:6379"}, "pass executor ray"),
         ({"scale": "tiny"}, "scale must be full or smoke"),
         ({"only": ["n=9"]}, "No cell's name contains n=9; the cells: n=0, n=1"),
         ({"only": ["n=1", "n=9"]}, "No cell's name contains n=9"),
@@ -351,7 +351,7 @@ def test_an_address_without_a_cluster_is_one_sentence(toy, workspace) -> None:
 def test_missing_data_says_where_to_put_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KERAS_BACKDOOR_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"needs gtsrb_dataset_int.h5, .*pass --data DIR"):
+    with pytest.raises(ValueError, match=r"needs gtsrb_dataset_int.h5, .*pass data DIR"):
         studies.run("thesis-badnets", workspace=Workspace(cache=tmp_path))
 
 
@@ -494,7 +494,7 @@ def test_the_thesis_at_small_scale(small_signs: Workspace, tmp_path: Path, monke
     assert card["figures"]["test"]["attack_success_rate"] == first["attack_success_rate"]
     assert (card["threads"], card["resumed"]) == ("1", False)
     assert card["sha256"] == sha256(kept[0]) == first["model_sha256"]
-    with pytest.raises(ValueError, match="exists already; pass --force"):
+    with pytest.raises(ValueError, match="exists already; pass force=True"):
         cards.keep(study, results, small_signs, tmp_path)
     elsewhere = Workspace(data=small_signs.data, cache=tmp_path / "empty")
     with pytest.raises(ValueError, match="is not in the cache: run the study with --again"):
