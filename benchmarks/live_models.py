@@ -74,7 +74,7 @@ def main() -> None:
         "Sequential": sequential, "functional": residual, "nested": nested,
         "mixed_float16": half,
     }  # fmt: skip
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, build in kinds.items():
         live = build()
         live.compile("adam", "sparse_categorical_crossentropy")

@@ -21,7 +21,7 @@ from keras_backdoor import bundled, datasets  # noqa: E402
 from keras_backdoor._internals import discovery  # noqa: E402
 from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.answers import load_answer  # noqa: E402
-from keras_backdoor.studies import Results, load_results  # noqa: E402
+from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 
@@ -103,6 +103,11 @@ def search_table() -> str:
 def mitigation_table() -> str:
     found = load_results(ROOT / "results" / "mitigation_rules.json")
     return markdown(found.table(compact=True))
+
+
+def images_table() -> str:
+    found = load_results(ROOT / "results" / "images_needed.json")
+    return markdown(images_needed.summary(found.cells))
 
 
 def given_tables() -> str:
@@ -197,6 +202,7 @@ RENDERED = [
     ("results/README.md", "search table", "end of search table", search_table),
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
+    ("results/README.md", "images table", "end of images table", images_table),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 

@@ -1,6 +1,6 @@
 """How many clean images, of how many classes, a scan and a repair need."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +48,6 @@ class ImagesNeeded(Study):
     title: ClassVar[str] = "How many clean images a scan and a repair need"
     paper: ClassVar[str] = "none: made for this project"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
-    unfinished: ClassVar[str] = "its cells are being computed"
     columns: ClassVar[Mapping[str, str]] = {
         "images": "images",
         "seen": "classes",
@@ -124,6 +123,44 @@ class ImagesNeeded(Study):
             left = _correct(repair.classifier, test)
             figures[f"lost_{name}"] = int((left < LOST * right).sum())
         return figures
+
+
+def summary(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The results by number of images and classes, as the rows of a table.
+
+    Args:
+        cells: the cells of the results file.
+
+    Returns:
+        The header and one row for each data set and each number of images and classes.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        net, amount = cell["name"].rsplit(", ", 1)
+        groups.setdefault((net.split(",")[0], amount), []).append(cell)
+    header = ("networks", "clean images", "only the target flagged", "another class flagged",
+              "clean networks flagged", "points lost by fine-pruning", "classes lost",
+              "points lost by unlearning", "classes lost")  # fmt: skip
+    return [header, *(_row(data, amount, group) for (data, amount), group in groups.items())]
+
+
+def _row(data: str, amount: str, cells: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    attacks = [(c["settings"]["net"]["attack"], c["figures"]) for c in cells]
+    attacked = [(a["target"], f["flagged"]) for a, f in attacks if a is not None]
+    clean = [f for a, f in attacks if a is None]
+    alone = sum(flagged == [target] for target, flagged in attacked)
+    others = sum(flagged not in ([], [target]) for target, flagged in attacked)
+    row = [data, amount, f"{alone} of {len(attacked)}", f"{others} of {len(attacked)}",
+           f"{sum(bool(f['flagged']) for f in clean)} of {len(clean)}"]  # fmt: skip
+    for name in ("fine_pruning", "unlearning"):
+        done = [f for _, f in attacks if f"accuracy_{name}" in f]
+        lost = [
+            100 * (f["accuracy_before"]["share"] - f[f"accuracy_{name}"]["share"]) for f in done
+        ]
+        classes_lost = [f[f"lost_{name}"] for f in done]
+        row.append(f"{min(lost):.1f} to {max(lost):.1f}" if done else "refused")
+        row.append(f"{min(classes_lost)} to {max(classes_lost)}" if done else "")
+    return tuple(row)
 
 
 def drawn(samples: Samples, images: int, number: int | None, classes: int) -> Samples:
