@@ -1,6 +1,8 @@
 """Models of `keras.applications`, saved whole, alone or nested, open with the same answers."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,32 @@ def test_a_transfer_learned_one_opens(suffix: str, tmp_path: Path) -> None:
     assert [w.path.split("/")[-1] for w in loaded.trainable_weights] == [
         w.path.split("/")[-1] for w in model.trainable_weights
     ]
+
+
+WRITTEN = """
+import sys
+import numpy as np
+import tf_keras as keras
+name, folder, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
+model = getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classes=7)
+given = np.random.default_rng(0).uniform(0, 255, (2, side, side, 3)).astype("float32")
+for suffix in (".h5", ".keras"):
+    model.save(f"{folder}/m{suffix}")
+np.save(f"{folder}/answers.npy", model(given, training=False))
+"""
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("name", [*QUICK, *SLOW, "EfficientNetV2S", "RegNetX002", "ResNetRS50"])
+@pytest.mark.filterwarnings("ignore")
+def test_as_keras_2_writes_them(name: str, tmp_path: Path) -> None:
+    """Needs the package tf_keras, which is Keras 2 beside Keras 3: pip install tf_keras."""
+    pytest.importorskip("tf_keras")
+    side = 96 if name not in ("VGG16", "VGG19") else 48
+    program = [sys.executable, "-c", WRITTEN, name, str(tmp_path), str(side)]
+    subprocess.run(program, check=True, capture_output=True)
+    given = np.random.default_rng(0).uniform(0, 255, (2, side, side, 3)).astype(np.float32)
+    expected = np.load(tmp_path / "answers.npy")
+    for suffix in (".h5", ".keras"):
+        loaded = load_model(tmp_path / f"m{suffix}").model
+        np.testing.assert_allclose(loaded(given, training=False), expected, atol=1e-5)

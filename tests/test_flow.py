@@ -249,3 +249,102 @@ def test_archives_and_data_that_are_no_models(files, command, tmp_path: Path) ->
         archive.writestr(".DS_Store", b"x")
         archive.writestr("__MACOSX/._config.json", b"x")
     assert command("inspect", tmp_path / "m.keras")[0] == 0
+
+
+@pytest.fixture
+def levels(tmp_path: Path) -> Path:
+    """Folders 0..11 of gray pictures, and a network that numbered them in the order of text."""
+    from keras_backdoor._internals.backend import keras
+    from keras_backdoor.samples import picture_files
+
+    values = {str(n): 10 + 20 * n for n in range(12)}
+    for name, value in values.items():
+        for number in range(6):
+            file = tmp_path / "pictures" / "test" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((4, 4, 1), value + number - 3, np.uint8)
+            file.write_bytes(picture_files.encode(pixels))
+    centers = np.array([values[name] for name in sorted(values)], float)
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.GlobalAveragePooling2D(), layers.Dense(12)]
+    )
+    model.set_weights([2 * centers[None], -(centers**2)])
+    model.save(tmp_path / "net.keras")
+    return tmp_path
+
+
+def test_folders_that_keras_numbered_as_text(levels: Path, command) -> None:
+    evaluate = ("evaluate", levels / "net.keras", "--test", levels / "pictures")
+    for given in ((), ("--preprocess", "0:255")):
+        code, _, err = command(*evaluate, *given)
+        assert (code, "pass --class-names text" in err) == (2, True), err
+        assert "the accuracy is 100.0%, and 16.7% otherwise" in err
+    code, out, err = command(*evaluate, "--class-names", "text")
+    assert code == 0, err
+    assert "100.00% (72/72" in out
+    assert "72 images: 0 = 0 (6), 1 = 1 (6), 2 = 10 (6), 3 = 11 (6), 4 = 2 (6)" in out
+    assert "guessed from 72 labeled images" in out
+    names = levels / "names.txt"
+    names.write_text("\n".join(sorted(map(str, range(12)))) + "\n")
+    assert "100.00% (72/72" in command(*evaluate, "--class-names", names)[1]
+    code, _, err = command(*evaluate, "--class-names", "a,a")
+    assert (code, "with different names" in err) == (2, True)
+
+
+def test_gray_arrays_and_other_names_of_arrays(files, levels, command) -> None:
+    pixels = np.full((12, 4, 4, 3), 90, np.uint8)
+    np.savez(levels / "rgb.npz", pictures=pixels, species=np.full(12, 6))
+    evaluate = (
+        "evaluate",
+        levels / "net.keras",
+        "--preprocess",
+        "0:255",
+        "--test",
+        levels / "rgb.npz",
+    )
+    code, _, err = command(*evaluate)
+    assert (code, "--key images=pictures --key labels=species" in err) == (2, True), err
+    keys = ("--key", "images=pictures", "--key", "labels=species")
+    code, _, err = command(*evaluate, *keys)
+    assert (code, "images with 1 channel and these have 3: pass --channels 1" in err) == (2, True)
+    code, out, err = command(*evaluate, *keys, "--channels", 1)
+    assert code == 0, err
+    assert "100.00% (12/12" in out  # class 6 is the level of folder 4, which is 90
+
+
+def test_the_keys_that_the_documents_name_are_there(files, command, monkeypatch) -> None:
+    text = (ROOT / "docs" / "json.md").read_text()
+    monkeypatch.chdir(files)
+    scan = (
+        "scan",
+        "twin.h5",
+        "--clean",
+        "clean.npz",
+        "--set",
+        "runs=1",
+        "--set",
+        "schedule.steps=4",
+    )
+    outputs = {
+        "inspect": ("inspect", "twin.h5"),
+        "evaluate": (
+            "evaluate",
+            "twin.h5",
+            "--test",
+            "test.npz",
+            "--trigger",
+            "patch",
+            "--target",
+            1,
+        ),
+        "scan": scan,
+        "repair": ("repair", "twin.h5", "--clean", "clean.npz", "--method", "fine-pruning"),
+        "export": ("export", "twin.h5", "--out", "served-keys"),
+    }
+    for name, arguments in outputs.items():
+        _, out, err = command(*arguments, "--json", "-")
+        found = json.loads(out)
+        assert found["schema"] == 2, err
+        missing = [key for key in found if f"`{key}`" not in text]
+        assert missing == [], f"{name} writes keys that docs/json.md does not explain"
