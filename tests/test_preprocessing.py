@@ -126,7 +126,7 @@ def test_a_wrong_preprocessing_that_is_given_is_compared_once() -> None:
 
 def test_too_few_images_to_guess_from(caffe_net) -> None:
     for number in (1, 2):
-        with pytest.raises(BadInput, match=f"{number} labeled images are too few to find"):
+        with pytest.raises(BadInput, match=f"{number} labeled images? (is|are) too few to find"):
             Classifier(caffe_net.model).with_preprocess(colored(number))
 
 

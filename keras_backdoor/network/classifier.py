@@ -218,8 +218,9 @@ class Classifier:
         for name in right:
             self._check_order(probe, replace(self, preprocess=Preprocessing.of(name)))
         if too_few(probe.known_labels, self.classes):
+            few = "1 labeled image is" if len(probe) == 1 else f"{len(probe)} labeled images are"
             raise BadInput(
-                f"{len(probe)} labeled images are too few to find the model's preprocessing: pass "
+                f"{few} too few to find the model's preprocessing: pass "
                 "--preprocess 0:1, 0:255, -1:1, caffe or torch, or give more labeled images."
             )
         if at_chance(rate, probe.known_labels, self.classes):

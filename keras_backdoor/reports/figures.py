@@ -200,6 +200,7 @@ def curves(series: Mapping[str, np.ndarray], plot: Plot) -> bytes:
         if plot.marked is not None:
             ax.axvline(plot.marked, color=SOFT, linestyle="--", label=plot.marked_label)
         ax.set(xlabel=plot.x_label, ylabel=plot.y_label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         if shares:
             ax.set(ylim=(-2, 102))
         ax.legend(frameon=False)
@@ -398,7 +399,7 @@ def paired_bars(
         positions = np.arange(len(bars))
         for number, (name, color) in enumerate(zip(names, (SOFT, CLEAN), strict=True)):
             values = 100 * np.array([pair[number] for pair in bars.values()])
-            drawn = ax.barh(positions + 0.4 * (0.5 - number), values, 0.36, label=name, color=color)
+            drawn = ax.barh(positions + 0.4 * (number - 0.5), values, 0.36, label=name, color=color)
             labels = ["" if np.isnan(v) else f"{v:.1f}" for v in values]
             ax.bar_label(drawn, labels, fontsize=8, padding=3)
         ax.set_yticks(positions, list(bars), fontsize=8)

@@ -45,7 +45,7 @@ KINDS = {"Inspection": "the file", "Evaluation": "evaluation", "AuditEvaluation"
 def _opening(answer: Any, about: dict[str, Any]) -> list[Section]:
     """The sections before the figures: what to do next, what was measured, what was examined."""
     parts = []
-    if step := about.get("next"):
+    if step := about.get("next") or sentences.advice(answer):
         parts.append(Section("What to do next", text=step))
     parts.append(Section("Answer", table=[("", ""), *answer.rows()]))
     if about:

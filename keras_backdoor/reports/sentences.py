@@ -48,6 +48,22 @@ def headline(answer: Any) -> tuple[Tone, str]:
     return "", ""
 
 
+def advice(answer: Any) -> str:
+    """What to do next, for an answer that was not made on the command line."""
+    if isinstance(answer, FlaggedClasses):
+        return {
+            "found": "Repair the model with this scan as 'found', and measure it again on images "
+            "that neither the scan nor the repair has seen.",
+            "nothing": "Measure the accuracy on your own images. If the training data is at hand, "
+            "examine it too.",
+        }.get(answer.verdict, f"Give what is missing: {answer.inconclusive}.")
+    if isinstance(answer, RepairedModel) and answer.verdict == "repaired":
+        return "Measure the repaired model on your own images before you deploy it."
+    if isinstance(answer, FlaggedSamples) and answer.flagged.any():
+        return "Look at the flagged images, leave them out, and train the network again."
+    return ""
+
+
 def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
     if answer.verdict == "nothing":
         return "good", "Nothing found. This scan does not see every backdoor; see below."
