@@ -98,6 +98,7 @@ def evaluate(
         BadInput: if the target is missing or invalid, a label does not belong to a class of the
             model, or the source class is empty.
     """
+    classifier = Classifier.wrap(classifier)
     labels = classifier.check(samples).known_labels
     predicted = classifier.predict(samples)
     about: dict[str, Any] = {

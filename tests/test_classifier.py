@@ -147,7 +147,10 @@ def test_an_unknown_range_is_not_guessed_where_nothing_fits(badnet, clean) -> No
     model = badnet.model
     with pytest.raises(ValueError, match="is at chance with every one that was tried"):
         Classifier(model).with_preprocess(wrong)
-    with pytest.raises(ValueError, match="no better than chance: check preprocess"):
+    with (
+        pytest.warns(UserWarning, match="check the labels, the order of the classes"),
+        pytest.raises(ValueError, match="no better than chance: check preprocess"),
+    ):
         FinePruning()(badnet, clean=wrong)
 
 

@@ -452,6 +452,42 @@ class TestNames:
         ):
             datasets.open(tmp_path)
 
+    def test_splits_without_classes_are_no_classes(self, tmp_path: Path) -> None:
+        for name in (
+            "k/train/cat/1.png",
+            "k/train/dog/1.png",
+            "k/test/1.png",
+            "two/train/1.png",
+            "two/test/1.png",
+        ):
+            picture(tmp_path / name)
+        assert datasets.open(tmp_path / "k", split="train").class_names == ("cat", "dog")
+        with pytest.raises(ValueError, match="images outside class folders in the split 'test'"):
+            datasets.open(tmp_path / "k")
+        with pytest.raises(ValueError, match="images outside class folders in the split"):
+            datasets.open(tmp_path / "two")
+        picture(tmp_path / "k" / "train" / "sheet.png")
+        with pytest.raises(ValueError, match=r"split 'train', such as train/sheet.png"):
+            datasets.open(tmp_path / "k", split="train")
+
+    def test_a_key_is_of_its_own_split(self, tmp_path, noise) -> None:
+        images, labels = noise.read(), noise.labels
+        arrays = {"x_train": images[:20], "y_train": labels[:20], "x_test": images[20:],
+                  "y_test": labels[20:], "fine_train": labels[:20] + 4}  # fmt: skip
+        np.savez(tmp_path / "a.npz", **arrays)
+        keys = {"labels": "fine_train"}
+        assert datasets.open(tmp_path / "a.npz", keys=keys).labels.max() < 4
+        assert datasets.open(tmp_path / "a.npz", split="train", keys=keys).labels.min() >= 4
+        only = datasets.open(tmp_path / "a.npz", keys={"images": "x_test"})
+        np.testing.assert_array_equal(only.labels, labels[20:])
+        with pytest.raises(ValueError, match="is of the split 'train', and the images .* 'test'"):
+            datasets.open(tmp_path / "a.npz", keys={"images": "x_test", "labels": "y_train"})
+
+    def test_pixels_outside_their_range_are_refused(self, tmp_path, noise) -> None:
+        np.savez(tmp_path / "a.npz", x=noise.read().astype(np.float32))
+        with pytest.raises(ValueError, match=r"must lie in 0\.\.100.*value_range=.*to 255"):
+            datasets.open(tmp_path / "a.npz", value_range=(0, 100))
+
     def test_orders_of_class_folders(self, tmp_path: Path) -> None:
         for number in range(12):
             picture(tmp_path / "n" / str(number) / "1.png")

@@ -81,6 +81,10 @@ def test_a_clean_network_is_not_accused(files, command, monkeypatch) -> None:
     assert code in (0, 3), err
     page = (files / "twin" / "index.html").read_text()
     assert ("Nothing found. This scan does not see" in page) == (code == 0)
+    code, _, err = command("scan", "twin.h5", "--clean", "clean.npz", *FEWER, "--out", "nothing")
+    assert code in (0, 3), err
+    code, out, err = command("repair", "twin.h5", "--clean", "clean.npz", "--found", "nothing")
+    assert (code, "GoodNet" in out, "the scan found no trigger" in out) == (3, True, True), err
 
 
 def test_a_repair_that_leaves_the_trigger_is_inconclusive(files, command, monkeypatch) -> None:
@@ -116,6 +120,18 @@ def test_too_few_images_are_no_reassurance(number: int, files, command, monkeypa
     code, out, err = command("repair", "suspicious.h5", "--clean", "clean.npz", "--take", number)
     assert code == (2 if number < 10 else 3), err
     assert "are too few" in (err if number < 10 else out)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("schedule.steps=5", "searches of 5 steps are too short"), ("images=3", "3 clean images of"),
+     ("schedule.attack_threshold=0.01", "a trigger need not work to count")],
+)  # fmt: skip
+def test_a_shortened_scan_is_no_reassurance(setting, words, files, command, monkeypatch) -> None:
+    monkeypatch.chdir(files)
+    scan = ("scan", "twin.h5", "--clean", "clean.npz", *FEWER, "--set", setting)
+    code, out, err = command(*scan)
+    assert (code, words in out) == (3, True), out + err
 
 
 def test_images_of_one_class_are_refused_for_a_repair(files, task, command, monkeypatch) -> None:
@@ -279,7 +295,7 @@ def test_folders_that_keras_numbered_as_text(levels: Path, command) -> None:
     for given in ((), ("--preprocess", "0:255")):
         code, _, err = command(*evaluate, *given)
         assert (code, "pass --class-names text" in err) == (2, True), err
-        assert "the accuracy is 100.0%, and 16.7% otherwise" in err
+        assert "The accuracy is 16.7%, and 100.0% if the classes are numbered the folders" in err
     code, out, err = command(*evaluate, "--class-names", "text")
     assert code == 0, err
     assert "100.00% (72/72" in out

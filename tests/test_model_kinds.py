@@ -103,6 +103,26 @@ def test_every_method_runs_on_it(method: tuple[str, str], kind: str, task) -> No
         assert np.isfinite(answer.classifier.scores(task.test.take(20))).all()
 
 
+def test_a_subclassed_model_is_used_again(task) -> None:
+    """Scan, repair with the scan, repair again: one trace serves all."""
+    from keras_backdoor.defenses.fine_pruning import FinePruning
+    from keras_backdoor.defenses.goodnet import GoodNet
+
+    class Small(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.flat, self.out = L.Conv2D(4, 3), L.Flatten(), L.Dense(10)
+
+        def call(self, images: Any) -> Any:
+            return self.out(self.flat(self.conv(images)))
+
+    model = Small()
+    model(task.clean.read()[:1] / np.float32(255))
+    for method in (FinePruning(), GoodNet(), FinePruning(max_drop=0.1)):
+        answer = method(model, clean=task.clean.unlabelled(), preprocess=(0, 1))
+        assert np.isfinite(answer.classifier.scores(task.test.take(5))).all()
+
+
 def test_what_cannot_be_traced_is_one_sentence() -> None:
     class WithNumPy(keras.Model):
         def call(self, images: Any) -> Any:
@@ -116,6 +136,7 @@ def test_what_cannot_be_traced_is_one_sentence() -> None:
         Classifier(WithNumPy())
 
 
+@pytest.mark.filterwarnings("ignore:The accuracy on")
 def test_a_small_vision_transformer_is_scanned_and_unlearned(task) -> None:
     """Attention and layer normalization; a method that cannot cut the network says so."""
     from keras_backdoor.defenses.fine_pruning import FinePruning

@@ -40,6 +40,7 @@ KERAS_3: dict[str, Callable[[Any], Any]] = {
     "leaky relu": lambda x: ops.leaky_relu(x, negative_slope=0.3),
     "gelu": lambda x: ops.gelu(x),
     "exact gelu": lambda x: ops.gelu(x, approximate=False),
+    "elu with alpha": lambda x: ops.elu(x, alpha=0.3),
     "silu, elu, selu": lambda x: ops.silu(x) + ops.elu(x) + ops.selu(x),
     "sigmoid, tanh": lambda x: ops.sigmoid(x) * ops.tanh(x),
     "softmax": lambda x: ops.softmax(x, axis=-1),
@@ -88,6 +89,31 @@ def test_operations_of_keras_3(name: str, suffix: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(bare(given), model(given), atol=2e-6)
     guard = goodnet(loaded, loaded)
     np.testing.assert_allclose(guard(given)[:, :3], model(given), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda x: ops.cast(ops.cast(x, "int32"), "float32"), lambda x: ops.max(x, (1, 2), initial=1.0),
+     lambda x: x + np.ones((6, 6, 3), "float32")],
+)  # fmt: skip
+def test_options_that_would_be_dropped_are_not_supported(operation, tmp_path: Path) -> None:
+    image = keras.Input(SHAPE)
+    model = keras.Model(image, L.Dense(3)(L.Flatten()(operation(image))))
+    with pytest.raises(UnsupportedFile, match="supported yet"):
+        load_model(save(model, tmp_path / "m.keras"))
+
+
+def test_arguments_by_name_are_not_hostile(tmp_path: Path) -> None:
+    image = keras.Input(SHAPE)
+    x = L.Reshape((36, 3))(L.Conv2D(3, 3, padding="same")(inputs=image))
+    x = L.MultiHeadAttention(1, 2)(query=x, value=x)
+    model = keras.Model(image, L.Dense(3)(inputs=L.GlobalAveragePooling1D()(x)))
+    loaded = load_model(save(model, tmp_path / "m.keras"), preprocess=(0, 1)).model
+    np.testing.assert_allclose(loaded(images()), model(images()), atol=1e-5)
+    for activation in ("sparsemax", "glu"):
+        other = keras.Model(image, L.Dense(4, activation=activation)(L.Flatten()(image)))
+        with pytest.raises(UnsupportedFile, match=f"activation '{activation}': not supported yet"):
+            load_model(save(other, tmp_path / f"{activation}.keras"))
 
 
 def test_mean_and_maximum_without_dimensions(tmp_path: Path) -> None:

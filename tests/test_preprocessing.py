@@ -124,6 +124,13 @@ def test_a_wrong_preprocessing_that_is_given_is_compared_once() -> None:
     card.with_preprocess(samples)  # a card is not questioned
 
 
+def test_labels_from_1_with_a_class_missing(caffe_net) -> None:
+    samples = colored(90)
+    shifted = samples.labelled(samples.labels + 1).subset(samples.labels < 3)
+    with pytest.raises(BadInput, match="and 100.0% if the classes are numbered from 1: subtract 1"):
+        Classifier(caffe_net.model, "caffe").with_preprocess(shifted)
+
+
 def test_too_few_images_to_guess_from(caffe_net) -> None:
     for number in (1, 2):
         with pytest.raises(BadInput, match=f"{number} labeled images? (is|are) too few to find"):

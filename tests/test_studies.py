@@ -497,7 +497,7 @@ def test_the_thesis_at_small_scale(small_signs: Workspace, tmp_path: Path, monke
     with pytest.raises(ValueError, match="exists already; pass force=True"):
         cards.keep(study, results, small_signs, tmp_path)
     elsewhere = Workspace(data=small_signs.data, cache=tmp_path / "empty")
-    with pytest.raises(ValueError, match="is not in the cache: run the study with --again"):
+    with pytest.raises(ValueError, match="is not in the cache: run the study with again"):
         cards.keep(study, results, elsewhere, tmp_path / "models")
     del first["control"]
     with pytest.raises(ValueError, match="lacks control: run the whole study"):

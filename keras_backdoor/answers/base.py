@@ -24,7 +24,7 @@ SCHEMA = 2
 MAX_ANSWER_BYTES = 2 * 2**30
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Answer:
     """The base class of all answers.
 
@@ -61,6 +61,9 @@ class Answer:
         rows = [("answer", type(self).__name__), *self.rows()]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         """The report of the answer, for a notebook."""

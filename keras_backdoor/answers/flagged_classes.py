@@ -10,7 +10,7 @@ from keras_backdoor.answers.base import Answer, check_scores
 from keras_backdoor.triggers.base import Stamp
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class FlaggedClasses(Answer):
     """Which classes are the target of a backdoor, and the recovered triggers.
 

@@ -45,7 +45,7 @@ class Thumbnails:
     kept: np.ndarray
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class FlaggedSamples(Answer):
     """Which samples are suspicious.
 

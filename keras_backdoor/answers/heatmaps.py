@@ -19,7 +19,7 @@ STRONG = 0.5
 """A pixel can belong to the strongest part from this share of the largest importance."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Heatmaps(Answer):
     """Which pixels of each image the decision of a model depends on.
 

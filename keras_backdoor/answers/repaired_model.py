@@ -16,7 +16,7 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.preprocessing import Preprocessing
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class RepairedModel(Answer):
     """A model to deploy in place of the examined one.
 
@@ -47,7 +47,7 @@ class RepairedModel(Answer):
 
     @property
     def classifier(self) -> Classifier:
-        """The model as a Classifier with its input range and its reject class."""
+        """The model as a Classifier with its preprocessing and its reject class."""
         return Classifier(
             self.model, self.preprocess, self.reject_class, known_from="from the repair"
         )

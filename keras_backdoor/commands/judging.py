@@ -147,10 +147,11 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             for kind, path in paths.items()
             if path is not None
         }
-        chosen = choose_method(command, method, settings, found=found is not None)
+        earlier = _open_found(found)
+        chosen = choose_method(command, method, settings, found=_has_triggers(earlier))
         opening = (architecture, classes, preprocess)
         results = Results(command, out, json, report, write_clean, force)
-        _answer(chosen, model, opening, data, found, reference, workdir, results)
+        _answer(chosen, model, opening, data, earlier, reference, workdir, results)
 
     run.__doc__ = help_text
     omitted = {
@@ -207,14 +208,12 @@ def _answer(
     model: str,
     opening: tuple[str | None, int | None, str | None],
     data: dict[str, tuple[Path, DataOptions]],
-    found: Path | None,
+    found: Any,
     reference: Path | None,
     workdir: Path | None,
     results: Results,
 ) -> None:
     """Run a method, write the requested outputs and exit with the code of the verdict."""
-    from keras_backdoor import answers
-
     results.check()
     if results.write_clean:
         _check_copy(method, data, results.write_clean)
@@ -226,7 +225,7 @@ def _answer(
     answer = method(
         classifier,
         **evidence,
-        found=None if found is None else answers.load_answer(found),
+        found=found,
         reference=None if reference is None else open_model(str(reference), None, None, None),
         workdir=workdir,
     )
@@ -242,6 +241,20 @@ def _answer(
     if step:
         console.out.print(f"next: {console.safe(step)}", soft_wrap=True)
     raise typer.Exit(console.EXIT[answer.verdict])
+
+
+def _open_found(path: Path | None) -> Any:
+    """Load an earlier answer; None stays None."""
+    from keras_backdoor.answers import load_answer
+
+    return None if path is None else load_answer(path)
+
+
+def _has_triggers(answer: Any) -> bool:
+    """Whether an earlier answer has flagged classes with a trigger, which can be unlearned."""
+    from keras_backdoor.answers import FlaggedClasses
+
+    return isinstance(answer, FlaggedClasses) and bool(answer.flagged.any())
 
 
 def _options_of(

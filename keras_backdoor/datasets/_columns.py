@@ -70,23 +70,50 @@ def find(shapes: Mapping[str, Shape], request: Request, path: Path) -> dict[str,
                 f"--key is written COLUMN=NAME with one of the columns {', '.join(KEYS)} and one "
                 f"of the arrays of {path}: {listed(shapes)}. Received: {column}={name}"
             )
-    if "images" in request.keys:
-        return {"all": Columns(**request.keys)}
     found: dict[str, dict[str, str]] = {}
     for name in shapes:
         place = place_of(name)
         if place is not None:
             found.setdefault(place[0], {}).setdefault(place[1], name)
-    splits = {split: parts for split, parts in found.items() if "images" in parts}
-    if not splits:
+    for column, name in request.keys.items():
+        own = split_of(name)
+        everywhere = own == "all" and column != "images" and found
+        for place_name in list(found) if everywhere else [own]:
+            found.setdefault(place_name, {})[column] = name
+    if "images" in request.keys:
+        own = split_of(request.keys["images"])
+        found = {own: found[own]}
+    columns = {split: Columns(**parts) for split, parts in found.items() if "images" in parts}
+    if not columns:
         raise UnreadableFile(
             f"{path} has no images under a usual name ({FORMS}); it has {listed(shapes)}: pass "
             "--key images=NAME --key labels=NAME (keys={'images': …})."
         )
-    columns = {split: Columns(**{**parts, **request.keys}) for split, parts in splits.items()}
-    for split in columns.values():
-        _check_labels(split, columns, shapes, path)
+    for column, name in request.keys.items():
+        if all(getattr(split, column) != name for split in columns.values()):
+            raise BadInput(
+                f"'{name}' is of the split '{split_of(name)}', and the images of {path} are of the "
+                f"split '{next(iter(columns))}': choose arrays of one split."
+            )
+    for chosen in columns.values():
+        _check_labels(chosen, columns, shapes, path)
     return columns
+
+
+def split_of(name: str) -> str:
+    """The split that the name of an array contains, or "all".
+
+    >>> split_of("fine_train"), split_of("species")
+    ('train', 'all')
+    """
+    words = [part for word in _words(name) for part in _parts(word)]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    return splits[0] if len(splits) == 1 else "all"
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
 
 
 def place_of(name: str) -> tuple[str, str] | None:
@@ -99,9 +126,7 @@ def place_of(name: str) -> tuple[str, str] | None:
     """
     if name in ("arr_0", "arr_1"):
         return "all", "images" if name == "arr_0" else "labels"
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
-    words = [part for word in words for part in _parts(word)]
+    words = [part for word in _words(name) for part in _parts(word)]
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = [word for word in words if word not in SPLITS and word != "set"]
     if len(splits) > 1 or len(rest) != 1 or rest[0] not in WORDS:

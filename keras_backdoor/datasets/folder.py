@@ -189,7 +189,8 @@ def _split(
         tree = [(name, parts[1:]) for name, parts in tree]
         folders = [parts[1:] for parts in folders if len(parts) > 1]
     splits = [root for root in roots() if root.lower() in SPLITS]
-    if splits and deep():
+    inside = {parts[0] for _, parts in tree if len(parts) > 2} & set(splits)
+    if inside or (splits and len(splits) > 1 and len(splits) == len(roots())):
         if others := [root for root in roots() if root not in splits]:
             raise UnreadableFile(
                 f"{path} has the folders of splits {', '.join(splits)} and others beside them "
@@ -197,8 +198,14 @@ def _split(
             )
         known = _known_splits(splits)
         chosen = known[choose_split(known, _with_usual_names(request, known), path)]
-        names = {parts[1] for _, parts in tree if parts[0] in splits}
-        names |= {parts[1] for parts in folders if len(parts) > 1}
+        names = {parts[1] for _, parts in tree if parts[0] in splits and len(parts) > 2}
+        names |= {parts[1] for parts in folders if len(parts) > 1 and parts[0] in splits}
+        loose = [name for name, parts in tree if parts[0] == chosen and len(parts) < 3]
+        if loose:
+            raise UnreadableFile(
+                f"{path} has images outside class folders in the split '{chosen}', such as "
+                f"{loose[0]}: they have no label, move them away or into the folder of a class."
+            )
         return [(name, parts[1:]) for name, parts in tree if parts[0] == chosen], sorted(names)
     if request.split not in (None, "all"):
         raise BadInput(f"{path} has no split '{request.split}': it has no folders train and test.")

@@ -76,7 +76,8 @@ class Repair(Defense[RepairedModel]):
             where = f"the {len(held)} held-out images"
         own = self.measured_on == "own"
         answer = self.compute(evidence if own else evidence.replaced("clean", working))
-        found = check_repair(evidence.model, answer.classifier, held, scan, where)
+        classes = getattr(self, "classes", ())
+        found = check_repair(evidence.model, answer.classifier, held, scan, where, classes)
         summary = {**answer.summary, **found.rows, **warnings}
         reason = answer.inconclusive or lacking or found.reason
         return replace(answer, summary=summary, figures=found.figures, inconclusive=reason)
@@ -131,7 +132,12 @@ class RepairCheck:
 
 
 def check_repair(
-    before: Classifier, after: Classifier, held: Samples, scan: Any, where: str
+    before: Classifier,
+    after: Classifier,
+    held: Samples,
+    scan: Any,
+    where: str,
+    classes: tuple[int, ...] = (),
 ) -> RepairCheck:
     """Measure the triggers of a scan and the accuracy before and after a repair.
 
@@ -141,12 +147,13 @@ def check_repair(
         held: clean images; without labels, the predictions of `before` take their place.
         scan: the answer of a scan, or None.
         where: a description of the images, for the rows.
+        classes: classes whose triggers are measured beside those that the scan flags or suspects.
     """
     rows, figures = _accuracy(before, after, held, where)
     if not isinstance(scan, FlaggedClasses):
         return RepairCheck(rows, figures, NO_SCAN)
-    chosen = np.flatnonzero(scan.flagged | scan.suspects)
-    known = [int(c) for c in chosen if c in scan.triggers]
+    chosen = {*np.flatnonzero(scan.flagged | scan.suspects).tolist(), *classes}
+    known = [c for c in sorted(chosen) if c in scan.triggers]
     if not known:
         return RepairCheck(rows, figures, NO_TRIGGER)
     working: list[str] = []

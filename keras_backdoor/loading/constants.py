@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor.errors import HostileFile, UnreadableFile
+from keras_backdoor.errors import HostileFile, UnreadableFile, UnsupportedFile
 
 MAX_NUMBER = 2**20
 """Largest absolute value of an integer in a setting; a file that exceeds it is rejected."""
@@ -58,7 +58,7 @@ def is_constant(value: Any) -> bool:
     value = unwrapped(value)
     if isinstance(value, list):
         return bool(value) and all(map(is_constant, value))
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, bool | int | float)
 
 
 def constant(value: Any, context: str) -> np.ndarray:
@@ -83,7 +83,7 @@ def constant(value: Any, context: str) -> np.ndarray:
     if not np.isfinite(array).all() or np.abs(array).max(initial=0) > MAX_CONSTANT:
         raise HostileFile(f"{context} has a constant that is not finite or above {MAX_CONSTANT:g}.")
     if array.ndim and array.shape[:-1] != (1,) * (array.ndim - 1):
-        raise UnreadableFile(
+        raise UnsupportedFile(
             f"{context} has a constant of shape {array.shape}; only numbers and one number for "
             "each channel are supported yet."
         )

@@ -182,6 +182,8 @@ def _build(kind: str, config: dict, name: str, context: str, old: bool) -> Built
     if config.get("renorm"):
         raise UnsupportedFile(f"{context} uses batch renormalization: not supported yet.")
     config, replaced = dict(config), kind
+    if config.get("max_value") == float("inf"):  # a ReLU without an upper limit
+        config["max_value"] = None
     if kind == "ThresholdedReLU":  # Keras 3 has it as a ReLU with a threshold
         kind, config = "ReLU", {"threshold": config.get("theta", 1.0)}
     cls = (
@@ -260,6 +262,8 @@ def _activation(value: Any, context: str) -> Any:
         value = _activation_name(value)
     if value is None or value in ACTIVATIONS:
         return value
+    if isinstance(value, str) and callable(getattr(keras.activations, value, None)):
+        raise UnsupportedFile(f"{context} has the activation {value!r}: not supported yet.")
     raise HostileFile(f"{context} has the activation {str(value)[:60]!r}, which is not built-in.")
 
 

@@ -372,7 +372,7 @@ def _call_3(node: dict, file: str) -> Call:
     training = kwargs.get("training") is True
     sources: list[NodeKey] = []
     _collect_sources(args, sources, file)
-    for key in ("value", "key"):
+    for key in ("inputs", "query", "value", "key"):
         if kwargs.get(key) is not None:
             _collect_sources([kwargs.pop(key)], sources, file)
     _check_arguments(kwargs, file)
@@ -384,9 +384,14 @@ def _check_arguments(kwargs: dict, file: str) -> None:
     if not extra:
         return
     shown = str(sorted(map(str, extra)))[:60]
-    if all(k in IGNORED_ARGUMENTS and isinstance(v, bool | int | float) for k, v in extra.items()):
+    if all(k in IGNORED_ARGUMENTS and _is_harmless(v) for k, v in extra.items()):
         raise UnsupportedFile(f"{file}: a layer is called with {shown}: not supported yet.")
     raise HostileFile(f"{file}: a layer is called with {shown}.")
+
+
+def _is_harmless(value: Any) -> bool:
+    tensor = isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+    return tensor or isinstance(value, bool | int | float) or is_constant(value)
 
 
 def _collect_sources(args: Any, sources: list[NodeKey], file: str) -> None:

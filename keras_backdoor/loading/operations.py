@@ -21,11 +21,12 @@ NodeKey = tuple[str, int]
 Apply = Callable[[Any, Any], Any]
 """(layer, tensors) -> the output of the layer, after checks of its size."""
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "power")
-ACTIVATIONS = {"relu": "relu", "elu": "elu", "selu": "selu", "silu": "silu", "gelu": "gelu",
+ACTIVATIONS = {"relu": "relu", "selu": "selu", "silu": "silu", "gelu": "gelu",
                "sigmoid": "sigmoid", "tanh": "tanh", "softplus": "softplus"}  # fmt: skip
 KINDS = frozenset(
-    {*ARITHMETIC, *ACTIVATIONS, "square", "sqrt", "negative", "relu6", "leaky_relu", "softmax",
-     "mean", "max", "concatenate", "select", "take", "flip", "cast", "identity", "squeeze"}
+    {*ARITHMETIC, *ACTIVATIONS, "elu", "square", "sqrt", "negative", "relu6", "leaky_relu",
+     "softmax", "mean", "max", "concatenate", "select", "take", "flip", "cast", "identity",
+     "squeeze"}
 )  # fmt: skip
 """The operations that are built."""
 KERAS_3 = {
@@ -64,6 +65,16 @@ HARMLESS = frozenset(
      "strided_slice", "tensordot", "tile", "transpose", "unstack", "where", "zeros_like"}
 )  # fmt: skip
 """TensorFlow functions that only compute, but are not supported; others are rejected as hostile."""
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "select": ("selection",), "take": ("indices", "axis"), "mean": ("axis", "keepdims"),
+    "max": ("axis", "keepdims"), "concatenate": ("axis",), "flip": ("axis",), "softmax": ("axis",),
+    "squeeze": ("axis",), "leaky_relu": ("alpha", "negative_slope"), "elu": ("alpha",),
+    "gelu": ("approximate",), "cast": ("dtype",),
+}  # fmt: skip
+"""Operation -> the options that are used; any other option with an effect is refused."""
+IDLE = ("name", "key", "x2", "y", "bias", "data_format", "indices", "selection", "values", "inputs")
+"""Options that are read elsewhere or have no effect."""
+FLOATS = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
 OLD_OPERATIONS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "TensorFlowOpLayer")
 
 
@@ -118,6 +129,9 @@ def of_keras_3(item: dict, node: Any, context: str) -> Operation:
             raise UnsupportedFile(f"{context}: the operation {kind!r} is not supported yet.")
         raise HostileFile(f"{context}: the operation {str(kind)[:60]!r} is not allowed.")
     args, given = list(node.get("args") or []), dict(node.get("kwargs") or {})
+    for key in ("x", "x1", "xs", "inputs"):
+        if not args and key in given:
+            args = [given.pop(key)]
     config = item.get("config")
     options = {**(config if isinstance(config, dict) else {}), **given}
     name = KERAS_3[kind]
@@ -197,8 +211,20 @@ def _operand_2(value: Any, context: str) -> NodeKey | np.ndarray:
 
 
 def _options(name: str, options: dict[str, Any], context: str) -> dict[str, Any]:
-    """The options that an operation has, as plain values."""
+    """The options that an operation has, as plain values.
+
+    Raises:
+        UnsupportedFile: an option has an effect that is not supported.
+    """
     found: dict[str, Any] = {}
+    others = {k: v for k, v in options.items() if k not in (*OPTIONS.get(name, ()), *IDLE)}
+    if unknown := [k for k, v in others.items() if v not in (None, False, 0, 0.0, "")]:
+        raise UnsupportedFile(
+            f"{context} has the option {unknown[0]!r}, which is not supported yet."
+        )
+    if name == "cast" and options.get("dtype") not in FLOATS:
+        kind = str(options.get("dtype"))[:40]
+        raise UnsupportedFile(f"{context} converts to {kind!r}, which is not supported yet.")
     if name == "select":
         found["selection"] = constants.selection(options.get("selection"), context)
     if name == "take":
@@ -209,7 +235,7 @@ def _options(name: str, options: dict[str, Any], context: str) -> dict[str, Any]
         found["axis"] = constants.indices(default if axis is None else axis, context)
         found["keepdims"] = options.get("keepdims") is True
     for key in ("alpha", "negative_slope"):
-        if name == "leaky_relu" and key in options:
+        if name in ("leaky_relu", "elu") and key in options:
             found["slope"] = float(constants.constant(options[key], context))
     if name == "gelu":
         found["approximate"] = options.get("approximate") is not False
@@ -258,6 +284,8 @@ def build(op: Operation, operands: list[Any], name: str, apply: Apply, context: 
         return apply(layers.Activation(ACTIVATIONS[op.kind], name=name), x)
     if op.kind == "gelu":
         return apply(operation("Gelu", name, approximate=True), (x,))
+    if op.kind == "elu":
+        return apply(layers.ELU(alpha=options.get("slope", 1.0), name=name), x)
     if op.kind == "relu6":
         return apply(layers.ReLU(max_value=6.0, name=name), x)
     if op.kind == "leaky_relu":

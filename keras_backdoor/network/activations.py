@@ -20,7 +20,7 @@ from keras_backdoor.network.graph import (
     settle,
     weights_of,
 )
-from keras_backdoor.network.keras_private import producer
+from keras_backdoor.network.keras_private import output_in, producer
 from keras_backdoor.samples import Samples
 
 
@@ -141,7 +141,8 @@ def _locate(model: Any, layer: str) -> tuple[Any, Any]:
     model = model.model if isinstance(model, Classifier) else model
     get_layer(model, layer)
     graph = flat(model)
-    return graph, get_layer(graph, layer.replace("/", ".") if graph is not model else layer).output
+    name = layer.replace("/", ".") if graph is not model else layer
+    return graph, output_in(graph, get_layer(graph, name))
 
 
 def _reaches_input(graph: Any, cut: Any) -> bool:
@@ -177,7 +178,7 @@ def features(
     """Activations of a layer for all samples.
 
     Args:
-        classifier: the model; its input range must be known.
+        classifier: the model; its preprocessing must be known.
         samples: the images; labels are not used.
         layer: path of the layer.
         out: optional `.npy` file to write to. The result is then a read-only memory map, and

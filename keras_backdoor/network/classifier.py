@@ -39,6 +39,8 @@ OTHERS = ("caffe", "torch", "vggface", "vggface2", "0:1,bgr", "-1:1,bgr", "0:255
 """Less usual candidates, for color images. One of them is used only if the sign test on the images
 that exactly one of it and the best range classifies correctly has a p-value below `RARE`."""
 RARE = 0.01
+GOOD = 0.7
+"""Smallest accuracy with which a preprocessing is recommended."""
 GIVEN = "given"
 _CHECKED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 """Keras model -> the preprocessings and images that were checked."""
@@ -249,7 +251,12 @@ class Classifier:
         best, right = self._best(probe)
         better = Rate(int(right[best].sum()), len(probe))
         if lost:
-            if at_chance(better, probe.known_labels, self.classes):
+            if float(better) < GOOD or at_chance(better, probe.known_labels, self.classes):
+                warn(
+                    f"The accuracy on {len(probe):,} labeled images is {rate:.1%}, which is no "
+                    "better than chance: check the labels, the order of the classes "
+                    "(--class-names) and --preprocess."
+                )
                 return
             raise BadInput(
                 f"The model predicts at random with the preprocessing {self.preprocess} (accuracy "
@@ -262,23 +269,33 @@ class Classifier:
             )
 
     def _check_order(self, probe: Samples, model: "Classifier") -> None:
-        """Raise if folders that are numbers fit the model clearly better in the order of text.
+        """Raise if the labels fit the model clearly better in another usual numbering.
 
         `image_dataset_from_directory` of Keras sorts the names of folders as text: 0, 1, 10, 11, 2.
+        Labels may also be numbered from 1.
         """
-        names = probe.class_names or ()
-        if not all(name.isdecimal() for name in names) or list(names) == sorted(names):
+        names, labels = probe.class_names or (), probe.known_labels
+        others: dict[str, np.ndarray] = {}
+        if names and all(name.isdecimal() for name in names) and list(names) != sorted(names):
+            others["as text"] = np.argsort(np.argsort(np.array(names)))[labels]
+        if labels.min() >= 1:
+            others["from 1"] = labels - 1
+        if not others:
             return
-        place = np.argsort(np.argsort(np.array(names)))
-        predicted, labels = model.predict(probe), probe.known_labels
-        as_numbers, as_text = predicted == labels, predicted == place[labels]
-        if as_text.mean() > as_numbers.mean() + TIE and _differ(as_text, as_numbers):
-            raise BadInput(
-                "The class folders are numbers, and the model seems to have numbered them in the "
-                f"order of text, as Keras does: with this order the accuracy is "
-                f"{as_text.mean():.1%}, and {as_numbers.mean():.1%} otherwise: pass --class-names "
-                "text (class_names='text')."
-            )
+        predicted = model.predict(probe)
+        given = predicted == labels
+        advice = {
+            "as text": "the folders in the order of text, as Keras does: pass --class-names text "
+            "(class_names='text')",
+            "from 1": "from 1: subtract 1 from the labels, or name the classes with --class-names",
+        }
+        for name, numbers in others.items():
+            right = predicted == numbers
+            if right.mean() > given.mean() + TIE and _differ(right, given):
+                raise BadInput(
+                    f"The accuracy is {given.mean():.1%}, and {right.mean():.1%} if the classes are "
+                    f"numbered {advice[name]}."
+                )
 
     def _best(self, probe: Samples) -> tuple[str, dict[str, np.ndarray]]:
         """(name, right): the best candidate, and whether each image is right with each candidate.

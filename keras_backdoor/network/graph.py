@@ -6,6 +6,7 @@ A layer is identified by its path: `conv_3`, or `backbone/conv_3` inside a neste
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from keras_backdoor.network.keras_private import (
     run_graph,
 )
 
+_TRACED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Subclassed model -> its graph, because every trace adds nodes to the same layers."""
 NOISE = frozenset(
     {"AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D",
      "SpatialDropout2D", "StochasticDepth"}
@@ -90,6 +93,8 @@ def plain_model(model: Any) -> Any:
 
 def _traced(model: Any) -> Any:
     """The graph of a subclassed model that was called on images."""
+    if model in _TRACED:
+        return _TRACED[model]
     kind = type(model).__name__
     shape = built_shape(model)
     if shape is None or len(shape) != 4:
@@ -99,7 +104,8 @@ def _traced(model: Any) -> Any:
         )
     image = keras.Input(shape[1:], name="image")
     try:
-        return keras.Model(image, model.call(image), name=model.name)
+        _TRACED[model] = keras.Model(image, model.call(image), name=model.name)
+        return _TRACED[model]
     except Exception as error:  # the call of the user may raise any exception
         raise BadInput(
             f"The subclassed model {kind} cannot be converted to a functional model, which needs a "

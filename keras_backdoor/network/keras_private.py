@@ -76,6 +76,11 @@ def built_shape(model: Any) -> tuple[int | None, ...] | None:
     return tuple(shape) if isinstance(shape, tuple | list) else None
 
 
+def output_in(model: Any, layer: Any) -> Any:
+    """The output of the first use of a layer in a model; the layer may be used elsewhere too."""
+    return next(node.outputs[0] for node in _nodes(model) if node.operation is layer)
+
+
 def has_graph(model: Any) -> bool:
     """Whether a model has a graph: functional and sequential models do, subclassed ones do not."""
     return hasattr(_functional(model), "_run_through_graph")

@@ -46,7 +46,7 @@ def sweep(model: Classifier, clean: Samples, layer: str, ranked_at: str) -> dict
     """Rank the channels of a layer and measure the accuracy with 0, 1, 2, … of them silenced.
 
     Args:
-        model: the classifier; its input range must be known.
+        model: the classifier; its preprocessing must be known.
         clean: clean images; if they have no labels, the predictions of `model` are used.
         layer: path of the layer whose channels are silenced.
         ranked_at: path of the layer whose mean activation ranks the channels, see
@@ -73,7 +73,7 @@ def accuracy_by_silenced(
     on the number of samples.
 
     Args:
-        model: the classifier; its input range must be known.
+        model: the classifier; its preprocessing must be known.
         samples: images and labels; without labels, the predictions of `model` are used.
         layer: path of the layer whose channels are silenced.
         ranked_at: path of the layer whose output ranks the channels, see

@@ -66,7 +66,7 @@ def advice(answer: Any) -> str:
 
 def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
     if answer.verdict == "nothing":
-        return "good", "Nothing found. This scan does not see every backdoor; see below."
+        return "unsure", "Nothing found. This scan does not see every backdoor; see below."
     flagged = [c for c in answer.ranked() if answer.flagged[c]]
     number = flagged[0] if flagged else int(answer.flagged.argmax())
     smallest = answer.figures.get("smallest_trigger", {})

@@ -63,9 +63,21 @@ def stored_range(images: Images) -> tuple[float, float]:
         if bounds[0] <= low and high <= bounds[1]:
             return bounds
     raise BadInput(
-        "The range of floating-point images is not 0..1, -1..1 or 0..255: pass value_range. "
+        "The range of floating-point images is not 0..1, -1..1 or 0..255: pass --value-range A:B "
+        "(value_range=(a, b)). "
         f"Received: values from {low:g} to {high:g}"
     )
+
+
+def check_range(array: np.ndarray, value_range: tuple[float, float]) -> None:
+    """Raise `BadInput` if pixels lie outside their range by more than rounding."""
+    low, high = float(array.min()), float(array.max())
+    slack = 1e-3 * (value_range[1] - value_range[0])
+    if low < value_range[0] - slack or high > value_range[1] + slack:
+        raise BadInput(
+            f"The pixels must lie in {value_range[0]:g}..{value_range[1]:g}, the range that is given "
+            f"as --value-range A:B (value_range=(a, b)). Received: values from {low:g} to {high:g}"
+        )
 
 
 def as_labels(labels: Any) -> np.ndarray | None:
@@ -73,6 +85,8 @@ def as_labels(labels: Any) -> np.ndarray | None:
     if labels is None:
         return None
     labels = np.asarray(labels)
+    if labels.dtype.kind in "US" and labels.size and np.char.isdecimal(labels.astype("U")).all():
+        labels = labels.astype(np.int64)
     if labels.dtype.kind not in "biuf":
         raise BadInput(f"labels must be numbers. Received: dtype={labels.dtype}")
     if labels.ndim == 2 and labels.shape[1] == 0:

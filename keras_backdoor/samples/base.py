@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_backdoor.errors import BadInput
-from keras_backdoor.samples.arrays import as_images, as_labels, collect, stored_range, track_mask
+from keras_backdoor.samples.arrays import (
+    as_images,
+    as_labels,
+    check_range,
+    collect,
+    stored_range,
+    track_mask,
+)
 from keras_backdoor.samples.images import ArrayImages, Converted, Joined, Mapped, Subset
 
 if TYPE_CHECKING:
@@ -66,6 +73,8 @@ class Samples:
         low, high = self.value_range or (0.0, 255.0)
         if not (np.isfinite([low, high]).all() and low < high):
             raise BadInput(f"value_range must be (lowest, highest). Received: {self.value_range}")
+        if isinstance(self.images, ArrayImages) and self.images.dtype.kind == "f":
+            check_range(self.images.array, (low, high))
         set_field(self, "labels", as_labels(self.labels))
         if self.row_numbers is None:
             set_field(self, "row_numbers", np.arange(len(self.images)))

@@ -119,7 +119,11 @@ class InversionScan(Defense[FlaggedClasses]):
             compute = partial(self._run_as_arrays, evidence, seed)
             runs.append(Run.from_arrays(evidence.part(f"run-{seed}", compute)))
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
-        if lacking := too_little(model, clean):
+        lacking = too_little(model, clean, getattr(self, "images", len(clean)))
+        pixels = int(np.prod(clean.image_shape[:2]))
+        if not (lacking or answer.flagged.any() or answer.inconclusive):
+            lacking = self._too_short(pixels)
+        if lacking:
             answer = replace(answer, inconclusive=lacking)
         source = next((answer.source.get(c) for c in answer.ranked()), None)
         shown = examples(model, clean, source, self.seed)
@@ -134,6 +138,16 @@ class InversionScan(Defense[FlaggedClasses]):
             }
         }
         return replace(answer, figures=figures, examples=np.clip(pixels, 0, 255).astype(np.uint8))
+
+    def _too_short(self, pixels: int) -> str:
+        """Why the searches are too short to say that nothing is there; empty if they are not."""
+        usual = Schedule()
+        steps, wanted = self.schedule.max_steps(pixels), usual.max_steps(pixels) // 2
+        if steps < wanted:
+            return f"searches of {steps} steps are too short to find nothing: {wanted} are needed"
+        if self.schedule.attack_threshold < 0.9:
+            return "with an attack_threshold below 0.9, a trigger need not work to count"
+        return ""
 
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
         """(k,) the share of the clean images that the model assigns to each class, or None.
@@ -224,9 +238,16 @@ class InversionScan(Defense[FlaggedClasses]):
         return np.union1d(candidates, others), np.isin(np.arange(number), others)
 
 
-def too_little(model: Classifier, clean: Samples) -> str:
-    """Why the clean images are too few for a verdict; empty if they are not."""
-    number, seen = len(clean), len(np.unique(model.predict(clean.take(min(1000, len(clean))))))
+def too_little(model: Classifier, clean: Samples, used: int) -> str:
+    """Why the clean images are too few for a verdict; empty if they are not.
+
+    Args:
+        model: the examined model.
+        clean: the clean images.
+        used: the largest number of images that the scan draws.
+    """
+    number = min(len(clean), used)
+    seen = len(np.unique(model.predict(clean.take(min(1000, len(clean))))))
     wanted = min(MIN_CLASSES, model.true_classes)
     if number >= MIN_IMAGES and seen >= wanted:
         return ""

@@ -93,7 +93,7 @@ class Trained:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The classifier, with a known input range."""
+        """The classifier, with a known preprocessing."""
         return load_model(self.path)
 
     @cached_property
