@@ -211,6 +211,7 @@ class TestNeuronPruning:
         assert found[number] <= 0.01
         assert "warning" not in answer.summary
 
+    @pytest.mark.filterwarnings("ignore:The accuracy on")
     def test_a_net_without_hidden_dense_layer_is_refused(self, few) -> None:
         layers = keras.layers
         net = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
@@ -292,13 +293,17 @@ class TestWhatTheyShare:
         found = dataclasses.replace(scan(7), further=further)
         evidence = Evidence(badnet, Unlearning(), {})
         line = scan_notes(evidence, found, triggers_of(found, badnet))
-        assert line == {"further suspects, not treated": "2, 4 (classes=2:4:7)"}
+        assert line == {
+            "further suspects, not treated": "2, 4; to treat them too, repeat the command with --set classes=2:4:7"
+        }
         assert scan_notes(evidence, scan(7), triggers_of(scan(7), badnet)) == {}
         for method in (
             InputFilter(), NeuronPruning(refinement=ALONE), Unlearning(rounds=1, max_epochs=1, averaged=0, refinement=ALONE),
         ):  # fmt: skip
             answer = method(badnet, clean=few.take(200), found=found)
-            assert "2, 4 (classes=2:4:7)" in str(answer)
+            assert "2, 4; to treat them too, repeat the command with --set classes=2:4:7" in str(
+                answer
+            )
 
     def test_a_scan_of_other_weights_is_noted(self, badnet, few) -> None:
         for sha, noted in ((badnet.sha256(), False), ("0" * 64, True)):
@@ -399,6 +404,7 @@ class TestWhatTheyShare:
         ):
             Refinement(**changes)
 
+    @pytest.mark.filterwarnings("ignore:The accuracy on")
     def test_the_gap_is_that_of_the_images_that_the_trigger_serves(self) -> None:
         """Neuron 0 is driven by the source class as it is, neuron 1 by the trigger."""
         layers = keras.layers

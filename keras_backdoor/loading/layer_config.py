@@ -166,7 +166,9 @@ def check_kind(kind: Any, context: str) -> None:
         UnsupportedFile: if it is a harmless class of Keras that is not supported.
         HostileFile: if it is another class.
     """
-    if isinstance(kind, str) and (kind in LAYERS | AUGMENTATIONS or kind in APPLICATION_LAYERS):
+    if isinstance(kind, str) and any(
+        kind in names for names in (LAYERS, AUGMENTATIONS, APPLICATION_LAYERS)
+    ):
         return
     known = isinstance(kind, str) and (
         kind in REMOVED or is_built_in(getattr(keras.layers, kind, None))

@@ -39,6 +39,8 @@ OTHERS = ("caffe", "torch", "vggface", "vggface2", "0:1,bgr", "-1:1,bgr", "0:255
 """Less usual candidates, for color images. One of them is used only if the sign test on the images
 that exactly one of it and the best range classifies correctly has a p-value below `RARE`."""
 RARE = 0.01
+MANY = 100
+"""Smallest number of images from which an accuracy at chance is a reason for a warning."""
 GOOD = 0.7
 """Smallest accuracy with which a preprocessing is recommended."""
 GIVEN = "given"
@@ -252,11 +254,12 @@ class Classifier:
         better = Rate(int(right[best].sum()), len(probe))
         if lost:
             if float(better) < GOOD or at_chance(better, probe.known_labels, self.classes):
-                warn(
-                    f"The accuracy on {len(probe):,} labeled images is {rate:.1%}, which is no "
-                    "better than chance: check the labels, the order of the classes "
-                    "(--class-names) and --preprocess."
-                )
+                if len(probe) >= MANY:
+                    warn(
+                        f"The accuracy on {len(probe):,} labeled images is {rate:.1%}, which is no "
+                        "better than chance: check the labels, the order of the classes "
+                        "(--class-names) and --preprocess."
+                    )
                 return
             raise BadInput(
                 f"The model predicts at random with the preprocessing {self.preprocess} (accuracy "
@@ -293,8 +296,8 @@ class Classifier:
             right = predicted == numbers
             if right.mean() > given.mean() + TIE and _differ(right, given):
                 raise BadInput(
-                    f"The accuracy is {given.mean():.1%}, and {right.mean():.1%} if the classes are "
-                    f"numbered {advice[name]}."
+                    f"The accuracy is {given.mean():.1%}, and {right.mean():.1%} if the classes "
+                    f"are numbered {advice[name]}."
                 )
 
     def _best(self, probe: Samples) -> tuple[str, dict[str, np.ndarray]]:

@@ -75,8 +75,8 @@ def check_range(array: np.ndarray, value_range: tuple[float, float]) -> None:
     slack = 1e-3 * (value_range[1] - value_range[0])
     if low < value_range[0] - slack or high > value_range[1] + slack:
         raise BadInput(
-            f"The pixels must lie in {value_range[0]:g}..{value_range[1]:g}, the range that is given "
-            f"as --value-range A:B (value_range=(a, b)). Received: values from {low:g} to {high:g}"
+            f"The pixels must lie in {value_range[0]:g}..{value_range[1]:g}, the range given as "
+            f"--value-range A:B (value_range=(a, b)). Received: values from {low:g} to {high:g}"
         )
 
 
