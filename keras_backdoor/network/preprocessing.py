@@ -34,8 +34,8 @@ class Preprocessing:
             differ.
 
     >>> caffe = Preprocessing.of("caffe")
-    >>> caffe(np.ones((1, 1, 3), np.float32)).round(1).tolist()
-    [[[151.1, 138.2, 131.3]]]
+    >>> [round(float(value), 1) for value in caffe(np.ones(3))]
+    [151.1, 138.2, 131.3]
     >>> str(Preprocessing.of((0, 255))), str(caffe)
     ('0:255', 'caffe')
     """

@@ -114,7 +114,7 @@ def facts(answer: Any) -> list[tuple[str, str]]:
     if isinstance(images, dict):
         images = ", ".join(f"{number:,} {kind}" for kind, number in images.items())
     rows = {
-        "model": about.get("model"),
+        "model": about.get("model") and Path(str(about["model"])).name,
         "SHA-256 of the model": about.get("model_sha256"),
         "pixels": about.get("pixels"),
         "images": images,
