@@ -106,14 +106,15 @@ def split_of(name: str) -> str:
     >>> split_of("fine_train"), split_of("species")
     ('train', 'all')
     """
-    words = [part for word in _words(name) for part in _parts(word)]
-    splits = [SPLITS[word] for word in words if word in SPLITS]
+    splits = [SPLITS[word] for word in _words(name) if word in SPLITS]
     return splits[0] if len(splits) == 1 else "all"
 
 
 def _words(name: str) -> list[str]:
+    """The words in the name of an array, in lower case."""
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    return [part for word in words for part in _parts(word)]
 
 
 def place_of(name: str) -> tuple[str, str] | None:
@@ -126,12 +127,11 @@ def place_of(name: str) -> tuple[str, str] | None:
     """
     if name in ("arr_0", "arr_1"):
         return "all", "images" if name == "arr_0" else "labels"
-    words = [part for word in _words(name) for part in _parts(word)]
-    splits = [SPLITS[word] for word in words if word in SPLITS]
+    words = _words(name)
     rest = [word for word in words if word not in SPLITS and word != "set"]
-    if len(splits) > 1 or len(rest) != 1 or rest[0] not in WORDS:
+    if sum(word in SPLITS for word in words) > 1 or len(rest) != 1 or rest[0] not in WORDS:
         return None
-    return (splits[0] if splits else "all"), WORDS[rest[0]]
+    return split_of(name), WORDS[rest[0]]
 
 
 def _parts(word: str) -> list[str]:

@@ -13,6 +13,7 @@ from keras_backdoor.metrics import Rate
 from keras_backdoor.network.graph import architecture_digest, plain_model
 from keras_backdoor.network.preprocessing import Preprocess, Preprocessing, Range
 from keras_backdoor.network.units import (
+    RANGES,
     Output,
     at_chance,
     output_kind,
@@ -29,12 +30,6 @@ PROBE, PROBE_PIXELS = 1000, 2**22
 images are used, whatever their size."""
 TIE = 0.01
 """Difference of two accuracies up to which they count as equal."""
-RANGES = ("0:1", "-1:1", "0:255")
-"""Candidates for an unknown preprocessing, in order of preference.
-
-The first range within `TIE` of the best accuracy is used: a network with small biases has a similar
-accuracy on inputs that are too large, but not on inputs that are too small.
-"""
 OTHERS = ("caffe", "torch", "vggface", "vggface2", "0:1,bgr", "-1:1,bgr", "0:255,bgr")
 """Less usual candidates, for color images. One of them is used only if the sign test on the images
 that exactly one of it and the best range classifies correctly has a p-value below `RARE`."""

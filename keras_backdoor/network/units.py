@@ -16,13 +16,19 @@ USUAL = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
 """Ranges that the first layers of a model usually map to."""
 NORMALIZED = tuple(p for p in PRESETS.values() if len(p.low) == 3)
 """Preprocessings with a value for each channel that the first layers of a model may contain."""
-CANDIDATES = ("0:1", "-1:1", "0:255")
+RANGES = ("0:1", "-1:1", "0:255")
+"""Candidates for an unknown preprocessing, in order of preference.
+
+On labeled images, the first range whose accuracy is close to the best one is used: a network with
+small biases has a similar accuracy on inputs that are too large, but not on inputs that are too
+small.
+"""
 
 
 def own_preprocessing(model: Any) -> Preprocessing | None:
     """The preprocessing implied by `Rescaling` layers at the input, or None.
 
-    It is the range among `CANDIDATES` that the layers map to one in `USUAL` or, for color images,
+    It is the range among `RANGES` that the layers map to one in `USUAL` or, for color images,
     to the values of a black and a white pixel in `NORMALIZED`. The result is None if no range or
     several ranges qualify.
     """
@@ -38,7 +44,7 @@ def own_preprocessing(model: Any) -> Preprocessing | None:
     if not number or (np.allclose(scale, 1) and np.allclose(offset, 0)):
         return None
     fits = []
-    for candidate in map(Preprocessing.of, CANDIDATES):
+    for candidate in map(Preprocessing.of, RANGES):
         black, white = (v[0] * scale + offset for v in (candidate.low, candidate.high))
         plain = [np.allclose(black, a, atol=0.01) and np.allclose(white, b, atol=0.01)
                  for a, b in USUAL]  # fmt: skip

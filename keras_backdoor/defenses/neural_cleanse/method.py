@@ -64,6 +64,10 @@ class NeuralCleanse(InversionScan):
         images = draw_images(model, clean, self.images, seed)
         return SearchSpace(targets, np.full(len(targets), ANY), images)
 
+    def images_used(self, clean: Samples) -> int:
+        """See `InversionScan.images_used`."""
+        return min(self.images, len(clean))
+
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
         """See `InversionScan.predicted_share`."""
         predicted = model.predict(clean.take(min(self.images, len(clean)), seed=self.seed))

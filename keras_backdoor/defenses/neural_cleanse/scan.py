@@ -119,7 +119,7 @@ class InversionScan(Defense[FlaggedClasses]):
             compute = partial(self._run_as_arrays, evidence, seed)
             runs.append(Run.from_arrays(evidence.part(f"run-{seed}", compute)))
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
-        lacking = too_little(model, clean, getattr(self, "images", len(clean)))
+        lacking = too_little(model, clean, self.images_used(clean))
         pixels = int(np.prod(clean.image_shape[:2]))
         if not (lacking or answer.flagged.any() or answer.inconclusive):
             lacking = self._too_short(pixels)
@@ -148,6 +148,10 @@ class InversionScan(Defense[FlaggedClasses]):
         if self.schedule.attack_threshold < 0.9:
             return "with an attack_threshold below 0.9, a trigger need not work to count"
         return ""
+
+    def images_used(self, clean: Samples) -> int:
+        """The largest number of the clean images that a run uses."""
+        return len(clean)
 
     def predicted_share(self, model: Classifier, clean: Samples) -> np.ndarray | None:
         """(k,) the share of the clean images that the model assigns to each class, or None.
@@ -244,9 +248,9 @@ def too_little(model: Classifier, clean: Samples, used: int) -> str:
     Args:
         model: the examined model.
         clean: the clean images.
-        used: the largest number of images that the scan draws.
+        used: the number of them that a run uses.
     """
-    number = min(len(clean), used)
+    number = used
     seen = len(np.unique(model.predict(clean.take(min(1000, len(clean))))))
     wanted = min(MIN_CLASSES, model.true_classes)
     if number >= MIN_IMAGES and seen >= wanted:
