@@ -103,8 +103,8 @@ def names(group: Any, attribute: str) -> list[str]:
 def array(data: Any, name: str) -> np.ndarray:
     """Read an array of finite numbers as float32."""
     if data.dtype == BFLOAT16:  # the upper half of a float32
-        halves = np.frombuffer(data[()].tobytes(), np.uint16).astype(np.uint32)
-        values = (halves << 16).view(np.float32).reshape(data.shape)
+        bits = np.frombuffer(data[()].tobytes(), np.uint16).astype(np.uint32)
+        values = (bits << 16).view(np.float32).reshape(data.shape)
     else:
         values = np.asarray(data[()], np.float32)
     if not np.isfinite(values).all():

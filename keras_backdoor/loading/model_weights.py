@@ -66,14 +66,8 @@ def fill(
         places.names.get(id(x), x.name): x for x in model.layers if x.weights and id(x) not in inner
     }
     if not set(layers) & set(stored) and len(layers) == len(stored):
+        groups = dict(zip(layers, stored, strict=True))
         stored = dict(zip(layers, stored.values(), strict=True))
-        groups = dict(
-            zip(
-                layers,
-                [n for n in h5.names(group, "layer_names") if h5.names(group[n], "weight_names")],
-                strict=True,
-            )
-        )
     else:
         groups = {n: n for n in stored}
     missing = set(layers) ^ set(stored)
