@@ -12,7 +12,7 @@ from test_activations import MODELS, SHAPE, images, randomise
 from keras_backdoor import bundled
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import BadNetMNIST
-from keras_backdoor.loading import load_model
+from keras_backdoor.loading import load_model, model_weights
 from keras_backdoor.loading.inspection import inspect_model
 from keras_backdoor.network.classifier import Classifier
 
@@ -354,3 +354,15 @@ def test_ordinary_models_open(suffix: str, tmp_path: Path) -> None:
     lstm.save(tmp_path / f"l{suffix}")
     with pytest.raises(ValueError, match="'LSTM', which is not supported yet"):
         load_model(tmp_path / f"l{suffix}")
+
+
+def test_weights_are_matched_by_order_where_no_layer_name_is_shared(tmp_path):
+    def dense(*names):
+        layers = [keras.layers.Dense(3, name=name) for name in names]
+        return keras.Sequential([keras.Input((3,)), *layers])
+
+    stored, model = dense("a", "b"), dense("c", "d")
+    stored.save(tmp_path / "stored.h5")
+    model_weights.read_into(model, tmp_path / "stored.h5")
+    for expected, found in zip(stored.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
