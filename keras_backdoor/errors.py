@@ -72,6 +72,10 @@ def warn(message: str) -> None:
     warnings.warn(worded(message), Doubt, stacklevel=3)
 
 
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+"""A sequence that changes the color of a terminal, which Keras puts into its messages."""
+
+
 def one_line(error: BaseException, most: int = 200) -> str:
     """Return the message of an error as one line of ASCII, or its type if it has no message.
 
@@ -82,5 +86,5 @@ def one_line(error: BaseException, most: int = 200) -> str:
     >>> one_line(ValueError("two\\nlines")), one_line(EOFError())
     ('two lines', 'EOFError')
     """
-    text = " ".join(str(error).split())[:most] or type(error).__name__
+    text = " ".join(_COLOR.sub("", str(error)).split())[:most] or type(error).__name__
     return text.encode("ascii", "backslashreplace").decode()

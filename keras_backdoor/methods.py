@@ -225,8 +225,6 @@ class Method(ABC, Generic[A]):
         commands: the commands of the command line that offer the method: scan, audit, repair, guard
             or explain.
         default_for: the commands that use the method by default.
-        default_with_found: the commands that use the method by default if they get an earlier
-            answer of the type that it needs.
         caveats: sentences about what the method cannot see and its measured errors.
         paper: the publication of the method.
         revision: a number to raise when `run` changes, which invalidates saved parts of earlier
@@ -243,7 +241,6 @@ class Method(ABC, Generic[A]):
     revision: ClassVar[int] = 1
     quick: ClassVar[dict[str, Any]] = {}
     caveats: ClassVar[tuple[str, ...]] = ()
-    default_with_found: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -1,15 +1,26 @@
 """Export for TensorFlow Serving: a SavedModel with named inputs and outputs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_backdoor._internals.backend import quiet_logs, tf
+from keras_backdoor._internals.backend import keras, quiet_logs, tf
 from keras_backdoor._safe.files import check_output, write_json, writing
 from keras_backdoor.network.classifier import Classifier
 
 PICTURES = (0.0, 255.0)
 """The range of the pixels of pictures."""
+SIDE = 224
+"""The side of the image of a warm-up request to a model that takes any size."""
+CONFIG = """\
+model_config_list {{
+  config {{
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+  }}
+}}
+"""
+"""A configuration of TensorFlow Serving for the container, where models are in /models."""
 
 
 def export(
@@ -26,6 +37,11 @@ def export(
     The outputs are `scores` (n, classes), float32 probabilities; `class_id` (n,), int64; and
     `rejected` (n,), bool, whether a guard rejects the image. `folder/model.json` describes them.
     The exported model needs neither this package nor Keras.
+
+    The version contains a request for each signature that TensorFlow Serving sends itself when it
+    loads the model, so that the first real request is not slow (`assets.extra/
+    tf_serving_warmup_requests`). `folder/models.config` is a configuration for a server with
+    several models.
 
     Args:
         classifier: the model, with a known preprocessing; a guard has one additional class.
@@ -52,22 +68,60 @@ def export(
     def of_pictures(images: Any) -> dict[str, Any]:
         return answers(to_input.of_stored(images, PICTURES))
 
-    def signature(function: Callable[[Any], dict[str, Any]], dtype: Any) -> Any:
-        spec = tf.TensorSpec((None, *shape[1:]), dtype, name="images")
-        return tf.function(function, input_signature=[spec], autograph=False)
-
-    module = tf.Module()
-    module.model = classifier.model
-    signatures = {
-        "serving_default": signature(of_pictures, tf.float32),
-        "serving_uint8": signature(of_pictures, tf.uint8),
-        "serving_raw": signature(answers, tf.float32),
+    functions = {
+        "serving_default": (of_pictures, tf.float32),
+        "serving_uint8": (of_pictures, tf.uint8),
+        "serving_raw": (answers, tf.float32),
     }
-    module.functions = signatures
+    archive, inputs = keras.export.ExportArchive(), {}
+    archive.track(classifier.model)
+    for name, (function, dtype) in functions.items():
+        inputs[name] = tf.TensorSpec((None, *shape[1:]), dtype, name="images")
+        archive.add_endpoint(name, function, input_signature=[inputs[name]])
     with writing(target, force=force) as partial, quiet_logs():
-        tf.saved_model.save(module, str(partial), signatures=signatures)
+        archive.write_out(str(partial), verbose=False)
+        _write_warmup(partial, Path(folder).name, inputs)
     write_json(Path(folder) / "model.json", description(classifier))
+    with writing(Path(folder) / "models.config", force=True) as partial:
+        partial.write_text(CONFIG.format(name=Path(folder).name))
     return target
+
+
+def _write_warmup(folder: Path, name: str, inputs: dict[str, Any]) -> None:
+    """Write one request of a single black image for each signature."""
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, spec in inputs.items():
+            shape = [1, *(n or SIDE for n in spec.shape[1:])]
+            image = tf.make_tensor_proto(tf.zeros(shape, spec.dtype))
+            writer.write(_prediction_log(name, signature, image.SerializeToString()))
+
+
+def _prediction_log(name: str, signature: str, image: bytes) -> bytes:
+    """A serialized `PredictionLog` of TensorFlow Serving with a `PredictRequest`.
+
+    The messages contain only each other, text and a tensor, so that the package of their classes is
+    not needed to write them.
+
+    Args:
+        name: the name of the model.
+        signature: the name of the signature.
+        image: the serialized `TensorProto` of the input `images`.
+    """
+    spec = _field(1, name.encode()) + _field(3, signature.encode())
+    entry = _field(1, b"images") + _field(2, image)
+    request = _field(1, spec) + _field(2, entry)
+    return _field(6, _field(1, request))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that contains bytes: its number, the length and the bytes."""
+    length, varint = len(content), b""
+    while length > 127:
+        varint += bytes([length % 128 + 128])
+        length //= 128
+    return bytes([8 * number + 2]) + varint + bytes([length]) + content
 
 
 def description(classifier: Classifier) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ from keras_backdoor.network.preprocessing import Preprocess, Range
 from keras_backdoor.network.units import Output
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
+
+AVERAGED_EVERY = 10
+"""The number of steps between two sets of weights that are averaged."""
+Augment = Callable[[Any, Any, Any], Any]
+"""`augment(images, labels, seed) -> images`, see `fit`."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,9 @@ def fit(
     validation: Samples | None = None,
     checkpoint: Path | str | None = None,
     until: Callable[[Classifier], bool] | None = None,
+    averaged: int = 0,
+    augment: Augment | None = None,
+    objective: type["Objective"] | Callable[[Classifier, Recipe], "Objective"] | None = None,
 ) -> tuple[Classifier, dict[str, list[float]]]:
     """Train a model in place.
 
@@ -137,6 +146,13 @@ def fit(
         checkpoint: `.npz` file to resume from and to write to.
         until: `until(classifier) -> bool`, called after each epoch; True ends the training. A
             resumed training calls it again after its next epoch.
+        averaged: the number of epochs at the end over which the weights are averaged, see
+            `MeanWeights`; with 0 the weights are those of the last step.
+        augment: `augment(images, labels, seed) -> images`, called in the `tf.data` pipeline with
+            (b, h, w, c) float32 images in 0..1, (b,) int64 labels and an int32 tensor (2,), the
+            seed of the batch. It consists of TensorFlow operations.
+        objective: what is minimized, see `Objective`; by default the cross-entropy. It decides
+            what the labels of the samples stand for.
 
     Returns:
         The trained classifier and its history: `loss`, `accuracy` and, with validation data,
@@ -150,21 +166,33 @@ def fit(
     is_built = isinstance(model, keras.Model)
     model = model if is_built else model()
     classifier = Classifier(model, preprocess=preprocess)
-    classifier.check(samples)
+    classifier.check(samples if objective is None else samples.unlabelled())
     samples.known_labels  # noqa: B018
-    step, optimizer = _make_step(classifier, recipe, samples.value_range or (0.0, 255.0))
+    value_range = (0.0, 1.0) if augment else samples.value_range or (0.0, 255.0)
+    minimized = (objective or Objective)(classifier, recipe)
+    step, optimizer = _make_step(minimized, value_range)
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
+    mean = MeanWeights()
     state = [*model.variables, *_seed_variables(model), *optimizer.variables]
     identity = "" if checkpoint is None else _identity(recipe, samples, classifier, is_built)
     if checkpoint is not None and Path(checkpoint).exists():
-        history = _restore(Path(checkpoint), state, identity)
+        history = _restore(Path(checkpoint), state, mean, identity)
     total = -(-len(samples) // recipe.batch_size)
-    for epoch in range(len(history["loss"]), recipe.epochs):
-        batches = samples.batches(recipe.batch_size, shuffle=(recipe.seed, epoch))
+    start = len(history["loss"])
+    batches = samples.batches(
+        recipe.batch_size, shuffle=(recipe.seed, start), epochs=max(1, recipe.epochs - start)
+    )
+    if augment is not None:
+        batches = _augmented(batches, augment, minimized, samples, (recipe.seed, start * total))
+    stream = iter(batches)
+    for epoch in range(start, recipe.epochs):
         sums = np.zeros(3)
         label = f"epoch {epoch + 1}/{recipe.epochs}"
-        for images, labels in track(batches, label, total):
+        is_averaged = averaged > 0 and epoch >= recipe.epochs - averaged
+        for number, (images, labels) in enumerate(track(islice(stream, total), label, total)):
             sums += step(images, labels).numpy()
+            if is_averaged and number % AVERAGED_EVERY == 0:
+                mean.add(classifier)
         history["loss"].append(float(sums[0] / sums[2]))
         history["accuracy"].append(float(sums[1] / sums[2]))
         if validation is not None:
@@ -172,11 +200,13 @@ def fit(
             accuracy = float((predictions == validation.known_labels).mean())
             history.setdefault("validation_accuracy", []).append(accuracy)
         if checkpoint is not None:
-            _store(Path(checkpoint), state, history, identity)
+            _store(Path(checkpoint), state, mean, history, identity)
         if until is not None and until(classifier):
             break
     if not all(np.isfinite(history["loss"])):
         raise BadInput("The training diverged (the loss is not finite): use a lower learning_rate.")
+    if mean.number:
+        mean.put(classifier)
     return classifier, history
 
 
@@ -208,42 +238,106 @@ class MeanWeights:
         model.model.set_weights(self.weights)
 
 
-def _make_step(
-    classifier: Classifier, recipe: Recipe, value_range: Range
-) -> tuple[Callable[[Any, Any], Any], Any]:
+class Objective:
+    """What a training minimizes: the cross-entropy and the penalties of the layers.
+
+    Args:
+        classifier: the network that is trained.
+        recipe: the recipe of the training.
+    """
+
+    def __init__(self, classifier: Classifier, recipe: Recipe) -> None:
+        self.classifier, self.recipe = classifier, recipe
+        self.model = classifier.model
+        self.with_convolutions = _with_convolutions(self.model) if recipe.activity_l1 else None
+
+    def classes(self, labels: Any) -> Any:
+        """(b,) int64, the classes that the labels of a batch stand for."""
+        return labels
+
+    def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
+        """The loss of a batch.
+
+        Args:
+            pixels: (b, h, w, c) inputs of the model.
+            labels: (b,) int64.
+
+        Returns:
+            The scalar to minimize, (b,) the cross-entropy of each image, and the scores.
+        """
+        if self.with_convolutions is None:
+            scores = self.model(pixels, training=True)
+            penalty = 0.0
+        else:
+            scores, *outputs = self.with_convolutions(pixels, training=True)
+            total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
+            penalty = self.recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
+        losses = _losses(scores, labels, self.classifier.output)
+        loss = tf.reduce_mean(losses) + penalty + tf.add_n([*self.model.losses, 0.0])
+        return loss, losses, scores
+
+    def gradients(self, pixels: Any, labels: Any) -> tuple[list[Any], Any, Any]:
+        """The gradients of the trainable weights.
+
+        Args:
+            pixels: (b, h, w, c) inputs of the model.
+            labels: (b,) int64.
+
+        Returns:
+            The gradients, (b,) the cross-entropy of each image, and the scores.
+        """
+        with tf.GradientTape() as tape:
+            loss, losses, scores = self.losses(pixels, labels)
+        return tape.gradient(loss, self.model.trainable_variables), losses, scores
+
+
+def _make_step(objective: Objective, value_range: Range) -> tuple[Callable[[Any, Any], Any], Any]:
     """A compiled training step and its optimizer.
 
     The step returns (sum of the losses, number of correct predictions, number of images).
     """
-    model, optimizer = classifier.model, recipe.make_optimizer()
+    classifier, model = objective.classifier, objective.model
+    optimizer = objective.recipe.make_optimizer()
     optimizer.build(model.trainable_variables)
-    kind = classifier.output
-    logits = kind == "logits"
-    with_convolutions = _with_convolutions(model) if recipe.activity_l1 else None
+    logits = classifier.output == "logits"
 
     @tf.function(reduce_retracing=True, autograph=False)
     def step(images: Any, labels: Any) -> Any:
         pixels = classifier.scaled(images, value_range)
-        with tf.GradientTape() as tape:
-            if with_convolutions is None:
-                scores = model(pixels, training=True)
-                penalty = 0.0
-            else:
-                scores, *outputs = with_convolutions(pixels, training=True)
-                total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
-                penalty = recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
-            losses = _losses(scores, labels, kind)
-            loss = tf.reduce_mean(losses) + penalty + tf.add_n([*model.losses, 0.0])
-        gradients = tape.gradient(loss, model.trainable_variables)
+        gradients, losses, scores = objective.gradients(pixels, labels)
         optimizer.apply(gradients, model.trainable_variables)
         if scores.shape[-1] > 1:
             predicted = tf.argmax(scores, axis=-1)
         else:
             predicted = tf.cast(scores[:, 0] > (0.0 if logits else 0.5), tf.int64)
-        correct = tf.reduce_sum(tf.cast(predicted == labels, tf.float32))
+        correct = tf.reduce_sum(tf.cast(predicted == objective.classes(labels), tf.float32))
         return tf.stack([tf.reduce_sum(losses), correct, tf.cast(tf.size(labels), tf.float32)])
 
     return step, optimizer
+
+
+def _augmented(
+    batches: Any, augment: Augment, objective: Objective, samples: Samples, seed: tuple[int, int]
+) -> Any:
+    """The batches with augmented float32 images in 0..1.
+
+    Args:
+        batches: the batches of stored pixels.
+        augment: see `fit`.
+        objective: decides which classes the labels stand for.
+        samples: the samples that the batches are from.
+        seed: the seed, and the number of the first batch in the training.
+    """
+    low, high = samples.value_range or (0.0, 255.0)
+
+    @tf.autograph.experimental.do_not_convert
+    def change(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        images = (tf.cast(batch[0], tf.float32) - low) / (high - low)
+        images = tf.ensure_shape(images, (None, *samples.image_shape))
+        own_seed = tf.stack([seed[0], seed[1] + tf.cast(number, tf.int32)])
+        return augment(images, objective.classes(batch[1]), own_seed), batch[1]
+
+    return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
 
 
 def _losses(scores: Any, labels: Any, kind: Output) -> Any:
@@ -287,14 +381,16 @@ def _identity(recipe: Recipe, samples: Samples, classifier: Classifier, is_built
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _store(path: Path, state: list, history: dict, identity: str) -> None:
+def _store(path: Path, state: list, mean: MeanWeights, history: dict, identity: str) -> None:
     arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(state)}
+    arrays |= {f"mean{i}": w for i, w in enumerate(mean.weights)}
+    arrays["averaged"] = np.array(mean.number)
     arrays |= {f"history_{name}": np.array(values) for name, values in history.items()}
     arrays["identity"] = np.array(identity)
     write_npz(path, arrays, force=True, compress=False)
 
 
-def _restore(path: Path, state: list, identity: str) -> dict[str, list[float]]:
+def _restore(path: Path, state: list, mean: MeanWeights, identity: str) -> dict[str, list[float]]:
     stored = Npz(path)
     if "identity" not in stored or str(stored["identity"]) != identity:
         raise BadInput(
@@ -303,5 +399,8 @@ def _restore(path: Path, state: list, identity: str) -> dict[str, list[float]]:
         )
     for number, variable in enumerate(state):
         variable.assign(stored[f"v{number}"])
+    if "averaged" in stored:
+        mean.number = int(stored["averaged"])
+        mean.weights = [stored[f"mean{i}"] for i in range(len(state)) if f"mean{i}" in stored]
     names = [n.removeprefix("history_") for n in stored if n.startswith("history_")]
     return {name: stored[f"history_{name}"].tolist() for name in names}

@@ -91,16 +91,16 @@ def test_poison_train_evaluate(command, tmp_path: Path) -> None:
 
 def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
     repair = ("repair", BADNET, "--clean", DIGITS, "--take", 1000, "--method", "goodnet")
-    settings = ("--set", "repair.layer=conv_1", "--set", "repair.max_drop=0.02")
+    settings = ("--set", "repair.tuning.steps=600", "--set", "repair.seed=1")
     results = ("--out", tmp_path / "r", "--json", tmp_path / "r.json", "--report", tmp_path / "w")
     code, out, err = command(*repair, *settings, *results, "--workdir", tmp_path / "work")
     assert code == 3, err
     assert "no scan was given, so it was not measured whether a backdoor is gone" in out
     facts = json.loads((tmp_path / "r.json").read_text())
-    assert facts["settings"]["repair"]["layer"] == "conv_1"
+    assert facts["settings"]["repair"]["tuning"]["steps"] == 600
     assert facts["reject_class"] == 10
     answer = load_answer(tmp_path / "r")
-    assert answer.about["settings"]["repair"]["max_drop"] == 0.02
+    assert answer.about["settings"]["repair"]["seed"] == 1
     test = ("--test", DIGITS, "--trigger", TRIGGER, "--target", 7, "--json", tmp_path / "e.json")
     assert command("evaluate", tmp_path / "r", *test)[0] == 0
     measured = json.loads((tmp_path / "e.json").read_text())
@@ -118,7 +118,8 @@ def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
 
 
 def test_guard_and_the_default_method(command, tmp_path: Path) -> None:
-    code, out, _ = command("guard", BADNET, "--clean", DIGITS, "--take", 300)
+    short = ("--set", "repair.tuning.steps=20")
+    code, out, _ = command("guard", BADNET, "--clean", DIGITS, "--take", 300, *short)
     assert code == 3
     assert "GoodNet" in out
 
@@ -191,11 +192,11 @@ ERRORS = [
     (("inspect", "nope.h5"), "There is no model file at nope.h5"),
     (("bogus",), "No such command 'bogus'"),
     (("repair",), "Missing argument 'MODEL'"),
-    (("repair", BADNET), "GoodNet needs --clean"),
+    (("repair", BADNET), "Auto needs --clean"),
     (("repair", BADNET, "--clean", "nope.npz"), "There is no data at nope.npz"),
     (("repair", BADNET, "--clean", DIGITS, "--method", "nope"), "has no method 'nope'; it has:"),
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope=1"), "no setting 'nope'"),
-    (("repair", BADNET, "--clean", DIGITS, "--set", "repair.nope=1"), "no setting 'nope'"),
+    (("guard", BADNET, "--clean", DIGITS, "--set", "repair.nope=1"), "no setting 'nope'"),
     (("repair", BADNET, "--clean", DIGITS, "--set", "nope"), "must have the form key=value"),
     (("repair", BADNET, "--clean", DIGITS, "--take", "-3"), "take needs"),
     (("repair", BADNET, "--clean", DIGITS, "--split", "nope"), "no split 'nope'"),

@@ -9,6 +9,7 @@ from test_activations import MODELS, SHAPE, behind, images, normalised, randomis
 from keras_backdoor import datasets
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import DeepID
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import evaluate
@@ -59,7 +60,7 @@ def test_the_sweep_is_the_brute_force(make, layer: str, rank: str) -> None:
 
 
 def test_the_repaired_model_is_what_the_sweep_measured(badnet, clean) -> None:
-    answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
+    answer = FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING)(badnet, clean=clean)
     fixed = Classifier(answer.model, answer.preprocess)
     number = int(answer.history["pruned"])
     measured = (fixed.predict(clean) == clean.labels).mean()
@@ -69,7 +70,7 @@ def test_the_repaired_model_is_what_the_sweep_measured(badnet, clean) -> None:
 
 
 def test_the_planted_backdoor_falls(badnet, clean, test_images, trigger) -> None:
-    answer = FinePruning(layer="conv_1", max_drop=0.02)(badnet, clean=clean)
+    answer = FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING)(badnet, clean=clean)
     fixed = Classifier(answer.model, answer.preprocess)
     before, after = (evaluate(m, test_images, trigger=trigger, target=7) for m in (badnet, fixed))
     assert float(before.attack_success_rate) > 0.98
@@ -148,7 +149,7 @@ def test_the_repaired_net_is_the_one_that_was_measured(make, layer: str) -> None
     clean = Samples(images(40, shape))
     balance(model, clean.read())
     classifier = Classifier(model, preprocess=(0, 1))
-    answer = FinePruning(layer=layer, max_drop=0.5)(classifier, clean=clean)
+    answer = FinePruning(layer=layer, max_drop=0.5, tuning=NO_TUNING)(classifier, clean=clean)
     fixed = Classifier(answer.model, preprocess=(0, 1))
     agreement = (fixed.predict(clean) == classifier.predict(clean)).mean()
     number = int(answer.history["pruned"])
@@ -159,7 +160,7 @@ def test_the_repaired_net_is_the_one_that_was_measured(make, layer: str) -> None
 def test_the_default_layer_works_in_a_branch() -> None:
     model = randomise(DeepID(4), seed=1)
     clean = Samples(images(20, (55, 47, 3)))
-    answer = GoodNet()(Classifier(model, preprocess=(0, 1)), clean=clean)
+    answer = GoodNet(FinePruning())(Classifier(model, preprocess=(0, 1)), clean=clean)
     assert str(answer.history["layer"]) == "conv_4"
     head = activations.head_of(model, "conv_4")
     np.testing.assert_allclose(

@@ -10,6 +10,7 @@ from test_activations import MODELS, images, randomise
 
 from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.architectures import DeepID
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet, goodnet
 from keras_backdoor.evaluation import evaluate
@@ -123,7 +124,9 @@ def test_only_repairs_can_be_guarded() -> None:
 
 @pytest.fixture(scope="module")
 def guard(badnet, clean) -> Classifier:
-    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))(badnet, clean=clean)
+    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING))(
+        badnet, clean=clean
+    )
     return Classifier(answer.model, answer.preprocess, answer.reject_class)
 
 
@@ -201,9 +204,9 @@ def test_the_saved_model_runs_without_this_package(guard, tmp_path: Path) -> Non
 
 
 def test_a_guard_stays_a_guard(badnet, clean, tmp_path) -> None:
-    guard = GoodNet()(badnet, clean=clean)
+    guard = GoodNet(FinePruning(tuning=NO_TUNING))(badnet, clean=clean)
     classifier = Classifier(guard.model, guard.preprocess, guard.reject_class)
-    again = FinePruning(layer="conv_1", max_drop=0.0)(classifier, clean=clean)
+    again = FinePruning(layer="conv_1", max_drop=0.0, tuning=NO_TUNING)(classifier, clean=clean)
     assert again.reject_class == 10
     with pytest.raises(ValueError, match="a guard already"):
         GoodNet()(classifier, clean=clean)

@@ -223,11 +223,15 @@ def audit_floor(cls: type[Method], task: PlantedTask) -> None:
 
 
 def repair_floor(cls: type[Method], task: PlantedTask) -> None:
-    """An attack of at most 20 %, and at most 5 points of accuracy lost."""
+    """An attack of at most 20 %, and at most 5 points of accuracy lost.
+
+    Baselines have tests of their own for what they can remove.
+    """
     answer = quick(cls)(task.model, **evidence(cls, task))
     before, after = task.measure(task.model), task.measure(answer.classifier)
     assert float(before.attack_success_rate) > 0.99
-    assert float(after.attack_success_rate) <= 0.2
+    if not getattr(cls, "baseline", False):
+        assert float(after.attack_success_rate) <= 0.2
     assert float(after.clean_accuracy) >= float(before.clean_accuracy) - 0.05
     assert answer.preprocess.range == (0, 1)
 
@@ -423,13 +427,13 @@ class TestFinishedParts:
         assert as_dict(Keyed(field)) == as_dict(Keyed(field.copy()))
 
     def test_the_revision_of_a_nested_method_counts(self, task, tmp_path, monkeypatch) -> None:
-        from keras_backdoor.defenses import fine_pruning
+        from keras_backdoor.network import pruning
 
-        calls, sweep = [], fine_pruning.sweep
-        monkeypatch.setattr(fine_pruning, "sweep", lambda *a: calls.append(1) or sweep(*a))
+        calls, sweep = [], pruning.sweep
+        monkeypatch.setattr(pruning, "sweep", lambda *a: calls.append(1) or sweep(*a))
         for revision, number in ((1, 1), (1, 1), (9, 2)):
             monkeypatch.setattr(FinePruning, "revision", revision)
-            GoodNet()(task.model, clean=task.clean, workdir=tmp_path)
+            GoodNet(FinePruning())(task.model, clean=task.clean, workdir=tmp_path)
             assert len(calls) == number
 
     def test_two_classes_of_one_name_are_two(self, task, tmp_path: Path) -> None:

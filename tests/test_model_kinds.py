@@ -118,7 +118,7 @@ def test_a_subclassed_model_is_used_again(task) -> None:
 
     model = Small()
     model(task.clean.read()[:1] / np.float32(255))
-    for method in (FinePruning(), GoodNet(), FinePruning(max_drop=0.1)):
+    for method in (FinePruning(), GoodNet(FinePruning()), FinePruning(max_drop=0.1)):
         answer = method(model, clean=task.clean.unlabelled(), preprocess=(0, 1))
         assert np.isfinite(answer.classifier.scores(task.test.take(5))).all()
 
@@ -159,5 +159,5 @@ def test_a_small_vision_transformer_is_scanned_and_unlearned(task) -> None:
     assert np.isfinite(answer.classifier.scores(clean.take(10))).all()
     scan = quick(load(("defenses", "neural_cleanse")))(model, clean=clean, preprocess=(0, 1))
     assert len(scan.scores) == task.model.classes
-    pruned = FinePruning(layer=None)(model, clean=clean.unlabelled(), preprocess=(0, 1))
+    pruned = FinePruning()(model, clean=clean.unlabelled(), preprocess=(0, 1))
     assert pruned.history["order"].size == width

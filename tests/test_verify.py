@@ -13,6 +13,7 @@ from keras_backdoor import bundled, datasets
 from keras_backdoor._internals import discovery
 from keras_backdoor.architectures import GTSRBCNN, VGG16Face
 from keras_backdoor.attacks.badnets import poison
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import evaluate
@@ -40,7 +41,9 @@ def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
     net, _ = fit(build, poisoned.samples, Recipe(**{**recipe, "seed": seed}))
     before = evaluate(net, test, trigger=trigger, target=7)
     clean = train.take(5000, seed=1)
-    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))(net, clean=clean)
+    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING))(
+        net, clean=clean
+    )
     guard = Classifier(answer.model, answer.preprocess, answer.reject_class)
     after = evaluate(guard, test, trigger=trigger, target=7)
     print(f"seed {seed}: {before.clean_accuracy:.2%} {before.attack_success_rate:.2%} -> "

@@ -5,6 +5,7 @@ HOMES = {
     "Evaluation": "evaluation",
     "FlaggedClasses": "answers",
     "FlaggedSamples": "answers",
+    "GoodNetModel": "defenses.goodnet",
     "Heatmaps": "answers",
     "Recipe": "training",
     "RepairedModel": "answers",

@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,28 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         BadInput: a key is unknown, a value does not have the type of its field, or a required
             setting is missing.
     """
+    plain = _converted(cls, lambda name: _default(cls, name), values)
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.init
+        and field.name not in plain
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise BadInput(f"{cls.__name__} needs a value for {', '.join(missing)}.")
+    return cls(**plain)
+
+
+def _converted(cls: Any, current: Callable[[str], Any], values: Mapping[str, Any]) -> dict:
+    """The values of the fields that settings given as text change.
+
+    Args:
+        cls: the dataclass.
+        current: a function that returns the present value of a field.
+        values: the settings.
+    """
     known = fields(cls)
     plain: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
@@ -65,29 +88,12 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         else:
             plain[head] = convert(value, known[head], f"{cls.__name__}.{head}")
     for head, inner in nested.items():
-        part = plain.get(head, _default(cls, head))
+        part = plain.get(head, current(head))
         if not dataclasses.is_dataclass(part):
             raise BadInput(f"The setting '{head}' of {cls.__name__} has no nested settings.")
-        known_inner = fields(type(part))
-        for key in inner:
-            if key.partition(".")[0] not in known_inner:
-                raise BadInput(
-                    f"{type(part).__name__} has no setting '{key}'"
-                    f"{_meant(cls, f'{head}.{key}')}; its settings: {', '.join(known_inner)}."
-                )
-        changed = {k: convert(v, known_inner[k], f"{head}.{k}") for k, v in inner.items()}
+        changed = _converted(type(part), partial(getattr, part), inner)
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
-    missing = [
-        field.name
-        for field in dataclasses.fields(cls)
-        if field.init
-        and field.name not in plain
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise BadInput(f"{cls.__name__} needs a value for {', '.join(missing)}.")
-    return cls(**plain)
+    return plain
 
 
 def _meant(cls: Any, key: str) -> str:

@@ -148,7 +148,7 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             if path is not None
         }
         earlier = _open_found(found)
-        chosen = choose_method(command, method, settings, found=_has_triggers(earlier))
+        chosen = choose_method(command, method, settings)
         opening = (architecture, classes, preprocess)
         results = Results(command, out, json, report, write_clean, force)
         _answer(chosen, model, opening, data, earlier, reference, workdir, results)
@@ -248,13 +248,6 @@ def _open_found(path: Path | None) -> Any:
     from keras_backdoor.answers import load_answer
 
     return None if path is None else load_answer(path)
-
-
-def _has_triggers(answer: Any) -> bool:
-    """Whether an earlier answer has flagged classes with a trigger, which can be unlearned."""
-    from keras_backdoor.answers import FlaggedClasses
-
-    return isinstance(answer, FlaggedClasses) and bool(answer.flagged.any())
 
 
 def _options_of(

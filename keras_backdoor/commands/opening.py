@@ -155,26 +155,20 @@ def methods_of(command: str) -> dict[str, Any]:
     return methods
 
 
-def choose_method(
-    command: str, method: str | None, settings: list[str] | None, *, found: bool = False
-) -> Any:
+def choose_method(command: str, method: str | None, settings: list[str] | None) -> Any:
     """Build the chosen or default method of a command from its settings.
 
     Args:
         command: the command.
         method: the name of the method; None selects the default one.
         settings: `key=value` strings.
-        found: whether an earlier answer is given.
     """
     methods = methods_of(command)
     if not methods:
         raise BadInput(f"No method for '{command}' is installed; 'methods' lists what there is.")
     if method is None:
         defaults = [w for w, cls in methods.items() if command in cls.default_for]
-        with_found = [
-            w for w, cls in methods.items() if found and command in cls.default_with_found
-        ]
-        method = (with_found + defaults + list(methods))[0]
+        method = (defaults + list(methods))[0]
     if method not in methods:
         raise BadInput(f"'{command}' has no method '{method}'; it has: {', '.join(methods)}.")
     return typed_settings.build(methods[method], typed_settings.parse_pairs(settings or []))

@@ -275,3 +275,39 @@ def hold_out(clean: Samples, share: float, seed: int) -> tuple[Samples, Samples]
             f"{len(clean)} clean images are too few to hold out {share:.0%} of {what}: give more."
         ) from error
     return parts
+
+
+def hold_out_spare(clean: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Split clean images into a working part and a held-out part that the classes can spare.
+
+    Of labeled images that have tracks, whole recordings are held out, at most a third of those of
+    each class. With few recordings a class would otherwise lose half of them.
+
+    Args:
+        clean: the clean images.
+        share: the share of the recordings, or of the images without tracks or labels.
+        seed: the seed of the split.
+
+    Returns:
+        (working part, held-out part).
+
+    Raises:
+        BadInput: there are too few images.
+    """
+    if clean.track is None or clean.labels is None:
+        return hold_out(clean, share, seed)
+    recordings, member = np.unique(
+        np.stack([clean.labels, clean.track]), axis=1, return_inverse=True
+    )
+    classes = recordings[0]
+    room = np.bincount(classes) // 3
+    wanted = max(1, round(share * len(classes)))
+    chosen: list[int] = []
+    for number in np.random.default_rng(seed).permutation(len(classes)):
+        if room[classes[number]] and len(chosen) < wanted:
+            room[classes[number]] -= 1
+            chosen.append(number)
+    if not chosen:
+        return hold_out(replace(clean, track=None), share, seed)
+    held = np.isin(member.reshape(-1), chosen)
+    return clean.subset(~held), clean.subset(held)

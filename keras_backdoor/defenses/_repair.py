@@ -48,12 +48,18 @@ class Repair(Defense[RepairedModel]):
     nothing to measure.
 
     Attributes:
-        measured_on: the clean images that the repair is measured on. `held out` keeps them from
-            `compute`; `own` are those that `compute` holds out itself, with its settings `holdout`
-            and `seed`; `all` are all clean images.
+        measured_on: the clean images that the repair is measured on. `held out` keeps those of
+            `parts` from `compute`; `own` are the same, which `compute` holds out itself; `all` are
+            all clean images.
+        baseline: whether the method is there to be compared with; many backdoors survive it.
     """
 
+    baseline: ClassVar[bool] = False
     measured_on: ClassVar[Literal["held out", "own", "all"]] = "held out"
+
+    def parts(self, clean: Samples) -> tuple[Samples, Samples]:
+        """Split the clean images into a working part and a held-out part."""
+        return hold_out(clean, HOLDOUT, 0)
 
     @abstractmethod
     def compute(self, evidence: Evidence) -> RepairedModel:
@@ -66,12 +72,8 @@ class Repair(Defense[RepairedModel]):
         warnings, lacking = check_clean(evidence)
         scan, clean = evidence.get("found"), evidence.clean
         working, held, where = clean, clean, "the clean images"
-        if self.measured_on == "own":
-            working, held = hold_out(
-                clean, getattr(self, "holdout", HOLDOUT), getattr(self, "seed", 0)
-            )
-        elif self.measured_on == "held out" and scan is not None:
-            working, held = hold_out(clean, HOLDOUT, 0)
+        if self.measured_on == "own" or (self.measured_on == "held out" and scan is not None):
+            working, held = self.parts(clean)
         if held is not clean:
             where = f"the {len(held)} held-out images"
         own = self.measured_on == "own"
@@ -80,7 +82,8 @@ class Repair(Defense[RepairedModel]):
         found = check_repair(evidence.model, answer.classifier, held, scan, where, classes)
         summary = {**answer.summary, **found.rows, **warnings}
         reason = answer.inconclusive or lacking or found.reason
-        return replace(answer, summary=summary, figures=found.figures, inconclusive=reason)
+        figures = {**answer.figures, **found.figures}
+        return replace(answer, summary=summary, figures=figures, inconclusive=reason)
 
 
 def check_clean(evidence: Evidence) -> tuple[dict[str, str], str]:

@@ -8,7 +8,7 @@ from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
-from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import GUARD, Classifier
@@ -62,6 +62,49 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     guard = keras.Model(image, scores_and_reject, name=GUARD)
     graph.settle(guard)
     return guard
+
+
+class GoodNetModel(keras.Model):
+    """G(B, B') as a subclassed model: class N where B and B' disagree, else the class of B.
+
+    It computes the same as `goodnet`, and saves that plain functional model of built-in layers, so
+    that bare Keras opens the file.
+
+    Args:
+        b: the examined `keras.Model` or Classifier, N classes.
+        b_prime: the repair of b, with the same input shape and classes.
+
+    Attributes:
+        b, b_prime: the two networks.
+        reject_class: N, the class that means "rejected".
+
+    Raises:
+        BadInput: the input shapes or the numbers of classes differ.
+    """
+
+    def __init__(self, b: Any, b_prime: Any) -> None:
+        super().__init__(name=GUARD)
+        nets = [Classifier.wrap(m) for m in (b, b_prime)]
+        self.graph = goodnet(*nets)
+        self.b, self.b_prime = (net.model for net in nets)
+        self.reject_class = nets[0].classes
+        self.build(self.graph.input_shape)
+
+    def build(self, input_shape: Any) -> None:
+        """Build the model for images (n, h, w, c); its layers are built already."""
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """(n, N+1) scores for (n, h, w, c) inputs of the two networks."""
+        return self.graph(images, training=training)
+
+    def save(self, filepath: Any, **options: Any) -> None:
+        """Save the functional model; see `keras.Model.save`."""
+        self.graph.save(filepath, **options)
+
+    def export(self, filepath: Any, **options: Any) -> None:
+        """Export the functional model; see `keras.Model.export`."""
+        self.graph.export(filepath, **options)
 
 
 class _SharedLayers:
@@ -127,12 +170,14 @@ class GoodNet(Repair):
         repair: the method that repairs the network, which must return a RepairedModel.
     """
 
-    repair: Defense[RepairedModel] = field(default_factory=FinePruning)
+    repair: Defense[RepairedModel] = field(default_factory=TriggerAugmentation)
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("repair", "guard")
-    default_for: ClassVar[tuple[str, ...]] = ("repair", "guard")
+    default_for: ClassVar[tuple[str, ...]] = ("guard",)
     paper: ClassVar[str] = "CSAW 2020 backdoor challenge; Liu et al., Fine-Pruning, RAID 2018"
+    revision: ClassVar[int] = 2
+    quick: ClassVar[dict[str, Any]] = {"repair": TriggerAugmentation(**TriggerAugmentation.quick)}
 
     def __post_init__(self) -> None:
         if not (isinstance(self.repair, Defense) and self.repair.answer is RepairedModel):

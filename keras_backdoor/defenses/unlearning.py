@@ -79,7 +79,6 @@ class Unlearning(Repair):
     )
     measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("repair",)
-    default_with_found: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
     revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {
@@ -104,12 +103,16 @@ class Unlearning(Repair):
                 f"stop={self.stop}, averaged={self.averaged}"
             )
 
+    def parts(self, clean: Samples) -> tuple[Samples, Samples]:
+        """See `Repair.parts`."""
+        return hold_out(clean, self.holdout, self.seed)
+
     def compute(self, evidence: Evidence) -> RepairedModel:
         """See `Repair.compute`."""
         check_no_guard(evidence.model)
         scan = evidence.found(FlaggedClasses)
         flagged = triggers_of(scan, evidence.model, self.classes)
-        working, held = hold_out(evidence.clean, self.holdout, self.seed)
+        working, held = self.parts(evidence.clean)
         work = _Rounds(self, evidence.model, working, held, flagged, median_norm(scan))
         remaining = work.all_rounds()
         curves = work.curves

@@ -128,6 +128,21 @@ def width(layer: Any) -> int:
     return int(layer.output.shape[-1])
 
 
+def check_channels(model: Any, layer: str) -> Any:
+    """The layer at a path, whose channels can be silenced.
+
+    Raises:
+        BadInput: if the layer does not exist or is neither a convolution nor a dense layer.
+    """
+    target = get_layer(model, layer)
+    if type(target).__name__ not in KERNELS:
+        raise BadInput(
+            f"Only channels of convolutions and dense layers can be silenced; '{layer}' is a "
+            f"{type(target).__name__}."
+        )
+    return target
+
+
 def silence(model: Any, layer: str, chosen: Sequence[int] | np.ndarray) -> None:
     """Set channels of a layer to zero, in place.
 
@@ -143,12 +158,7 @@ def silence(model: Any, layer: str, chosen: Sequence[int] | np.ndarray) -> None:
         BadInput: if the layer does not exist or is neither a convolution nor a dense layer.
     """
     chosen = np.asarray(chosen, int)
-    target = get_layer(model, layer)
-    if type(target).__name__ not in KERNELS:
-        raise BadInput(
-            f"Only channels of convolutions and dense layers can be silenced; '{layer}' is a "
-            f"{type(target).__name__}."
-        )
+    target = check_channels(model, layer)
     weights = target.get_weights()
     if type(target).__name__ == "Conv2DTranspose":
         weights[0][:, :, chosen, :] = 0.0

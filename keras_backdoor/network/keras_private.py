@@ -164,3 +164,18 @@ def sublayers(layer: Any) -> dict[str, Any]:
 def application_layer(module: str, name: str) -> Any:
     """A layer class that a module of `keras.applications` defines."""
     return getattr(importlib.import_module(f"keras.src.applications.{module}"), name)
+
+
+def inbound_nodes(layer: Any) -> list[Any]:
+    """The nodes that a layer was called in."""
+    return list(layer._inbound_nodes)
+
+
+def outbound_nodes(layer: Any) -> list[Any]:
+    """The nodes that use the output of a layer."""
+    return list(layer._outbound_nodes)
+
+
+def node_class() -> Any:
+    """The class of the nodes of a graph."""
+    return importlib.import_module("keras.src.ops.node").Node

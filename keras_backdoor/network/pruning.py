@@ -30,16 +30,39 @@ def number_to_prune(accuracy: np.ndarray, max_drop: float) -> int:
     return int(below[0]) - 1 if len(below) else len(accuracy) - 1
 
 
-def default_layer(model: Any) -> str:
+def first_past(accuracy: np.ndarray, drop: float) -> int:
+    """Number of silenced channels with which the accuracy has dropped by `drop` or more.
+
+    Args:
+        accuracy: (n,) accuracy with 0, 1, …, n - 1 silenced channels.
+        drop: the drop, relative to the accuracy without silenced channels.
+
+    Returns:
+        k = first i > 0 with accuracy[0] - accuracy[i] >= drop accuracy[0], or n - 1.
+
+    >>> first_past(np.array([0.98, 0.98, 0.97, 0.90, 0.97]), 0.04)
+    3
+    """
+    past = np.flatnonzero(accuracy[0] - accuracy[1:] >= drop * accuracy[0])
+    return int(past[0]) + 1 if len(past) else len(accuracy) - 1
+
+
+def default_layer(model: Any, position: int = 1) -> str:
     """Path of the last convolution, or of the last hidden dense layer.
 
+    Args:
+        model: a Keras model.
+        position: 1 for the last layer, 2 for the second to last.
+
     Raises:
-        BadInput: if the model has neither.
+        BadInput: if the model has no such layer.
     """
     layers = channels.channel_layers(model) or channels.hidden_dense(model)
     if not layers:
         raise BadInput("The model has neither a convolution nor a hidden dense layer to prune.")
-    return layers[-1]
+    if position > len(layers):
+        raise BadInput(f"The model has a single layer to prune, '{layers[-1]}': name that one.")
+    return layers[-position]
 
 
 def sweep(model: Classifier, clean: Samples, layer: str, ranked_at: str) -> dict[str, np.ndarray]:

@@ -300,7 +300,11 @@ class Samples:
         return self._fingerprint[0]
 
     def batches(
-        self, batch_size: int = 256, *, shuffle: tuple[int, int] | None = None
+        self,
+        batch_size: int = 256,
+        *,
+        shuffle: tuple[int, int] | None = None,
+        epochs: int = 1,
     ) -> "tf.data.Dataset":
         """Prefetched batches (images, labels) of the stored pixels and int64 labels.
 
@@ -309,17 +313,21 @@ class Samples:
         Args:
             batch_size: the number of images in a batch; the last batch may be smaller.
             shuffle: (seed, epoch) of a reproducible random order; None keeps the order.
+            epochs: the number of passes. The order of the i-th one is that of (seed, epoch + i).
         """
         from keras_backdoor._internals.backend import tf
+
+        def passes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for number in range(epochs):
+                order = shuffle and (shuffle[0], shuffle[1] + number)
+                yield from self._batches(batch_size, order)
 
         spec = (
             tf.TensorSpec((None, *self.image_shape), self.images.dtype),
             tf.TensorSpec((None,), tf.int64),
         )
-        batches = tf.data.Dataset.from_generator(
-            lambda: self._batches(batch_size, shuffle), output_signature=spec
-        )
-        number = -(-len(self) // batch_size)
+        batches = tf.data.Dataset.from_generator(passes, output_signature=spec)
+        number = epochs * -(-len(self) // batch_size)
         return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
 
     def feed(self, batch_size: int = 256) -> Iterable[tuple[Any, Any]]:

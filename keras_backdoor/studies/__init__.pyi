@@ -4,6 +4,7 @@ from keras_backdoor.studies.images_needed import ImagesNeeded as ImagesNeeded
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
+from keras_backdoor.studies.repairs import Repairs as Repairs
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
 from keras_backdoor.studies._engine.results import Results as Results

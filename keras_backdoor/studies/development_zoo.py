@@ -47,6 +47,22 @@ STRONG_ATTACKS: tuple[BadNets, ...] = (
     BadNets("checkerboard:size=5,row=1,column=12", 9, count=6000),
 )
 """Attacks on networks that are trained longer and on all images."""
+FAMILY_ATTACKS: tuple[BadNets, ...] = (
+    BadNets("noise-patch:size=4,row=5,column=21,seed=3", 9, count=1800),
+    BadNets("blend:opacity=0.15,seed=7", 17, count=1800),
+    BadNets("glasses:row=4,color=black", 31, count=1800),
+    BadNets("warp:strength=2.0,seed=5", 11, count=4000),
+    BadNets("quantize:levels=3", 35, count=1800),
+)
+"""Attacks of the families of triggers that the attacks above lack."""
+SPECIFIC_ATTACKS: tuple[BadNets, ...] = (
+    BadNets("pattern:pixels=9.20/9.22/10.21/11.20,color=cyan", 26, source=2, count=250),
+    BadNets("patch:size=2,row=18,column=10,color=white", 8, source=12, count=250),
+    BadNets("patch:size=2,row=12,column=19,color=magenta", 7, source=10, count=50),
+)
+"""Attacks on one class by triggers of four pixels, on networks that are trained longer."""
+LATER = ("signs, family", "signs, specific")
+"""The names of the networks that were added after the rules of the scans had been chosen."""
 
 
 class DevelopmentZoo(Study):
@@ -137,6 +153,12 @@ def _grid() -> Iterator[tuple[str, Net]]:
         recipe = replace(small.recipe, epochs=8, batch_size=32)
         net = replace(small, recipe=recipe, take=None, attack=attack)
         yield f"digits, strong {number}", _seeded(net, seed + 80 + number)
+    for number, attack in enumerate(FAMILY_ATTACKS):
+        yield f"signs, family {number}", _seeded(replace(SIGN_NET, attack=attack), seed + number)
+    longer = replace(SIGN_NET.recipe, epochs=10, batch_size=32)
+    for number, attack in enumerate(SPECIFIC_ATTACKS):
+        net = replace(SIGN_NET, recipe=longer, attack=attack)
+        yield f"signs, specific {number}", _seeded(net, seed + 90 + number)
 
 
 def _seeded(net: Net, seed: int) -> Net:

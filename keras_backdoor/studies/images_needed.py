@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._recovered_triggers import Refinement
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.unlearning import Unlearning
@@ -69,7 +70,7 @@ class ImagesNeeded(Study):
         changes = {"max_epochs": 1, "averaged": 0} if quick else {}
         given = {
             "scan": scan,
-            "fine_pruning": FinePruning(),
+            "fine_pruning": FinePruning(tuning=NO_TUNING),
             "unlearning": Unlearning(**{**changes, "rounds": 1, "refinement": alone}),  # type: ignore[arg-type]
         }
         nets = DevelopmentZoo(self.scale).nets()

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor.answers import RepairedModel
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.evaluation import Evaluation, evaluate
@@ -22,7 +23,7 @@ from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
 MODEL, DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
-METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02))
+METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING))
 """Settings that suit the demonstration; they are not a benchmark of the method."""
 SHOWN = 10
 

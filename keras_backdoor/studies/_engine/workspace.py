@@ -44,7 +44,7 @@ class Workspace:
         return [folder.resolve() for folder in named if folder.is_dir()]
 
     def file(self, name: str) -> Path:
-        """Return the path of a data file.
+        """Return the path of a data file, or of a model file `models/NAME` of the package.
 
         Raises:
             BadInput: if no folder contains the file.
@@ -53,7 +53,7 @@ class Workspace:
             if (folder / name).is_file():
                 return folder / name
         try:
-            return bundled.path(f"data/{name}")
+            return bundled.path(name if name.startswith("models/") else f"data/{name}")
         except BadInput:
             raise BadInput(
                 f"The study needs {name}, which does not come with keras_backdoor: pass --data DIR "

@@ -1,0 +1,153 @@
+"""Auto: the repair that the evidence allows, measured, and left out where it would only do harm."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.defenses._recovered_triggers import (
+    TOLERATED,
+    RecoveredTrigger,
+    success,
+    triggers_of,
+)
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
+from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.metrics import clean_accuracy
+from keras_backdoor.network import graph
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+
+ACCEPTED = 0.01
+"""The loss of accuracy, in points, that needs a reason."""
+TOUCHED = 0.5
+"""A class that random triggers draw this share of all changed predictions to is a reason."""
+
+
+@dataclass(frozen=True)
+class Auto(Repair):
+    """Repair a network with what the evidence allows, and say what was tried and why.
+
+    1. Trigger augmentation, with the recovered triggers of the scan if there is one. Without labels
+       the network keeps its own answers on the clean images.
+    2. If a recovered trigger still works on held-out images, the triggers of the scan are unlearned
+       from the result.
+    3. If the repair would cost accuracy and nothing speaks for a backdoor, neither a scan nor what
+       random triggers do to the network, the network is left as it is.
+
+    Args:
+        augmentation: the settings of the first step.
+        unlearning: the settings of the second step.
+        seed: the seed of the held-out images and of both steps.
+
+    Notes:
+        What is measured is the success of random and of recovered triggers. Only a known planted
+        trigger can show that a backdoor is gone.
+    """
+
+    augmentation: TriggerAugmentation = field(default_factory=TriggerAugmentation)
+    unlearning: Unlearning = field(default_factory=Unlearning)
+    seed: int = 0
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
+    measured_on: ClassVar[Any] = "own"
+    commands: ClassVar[tuple[str, ...]] = ("repair",)
+    default_for: ClassVar[tuple[str, ...]] = ("repair",)
+    paper: ClassVar[str] = "none: made for this project"
+    quick: ClassVar[dict[str, Any]] = {
+        "augmentation": TriggerAugmentation(**TriggerAugmentation.quick),
+        "unlearning": Unlearning(**Unlearning.quick),
+    }
+    caveats: ClassVar[tuple[str, ...]] = TriggerAugmentation.caveats
+
+    def _augmentation(self) -> TriggerAugmentation:
+        return replace(self.augmentation, seed=self.seed)
+
+    def parts(self, clean: Samples) -> tuple[Samples, Samples]:
+        """See `Repair.parts`."""
+        return self._augmentation().parts(clean)
+
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
+        model = evidence.model
+        check_no_guard(model)
+        working, held = self.parts(evidence.clean)
+        scan = evidence.get("found")
+        triggers = _flagged(scan, model)
+        first = evidence.run(self._augmentation())
+        steps, answer = ["trigger augmentation"], first
+        if triggers and (left := _success(first.classifier, held, triggers)) > TOLERATED:
+            if working.labels is not None:
+                steps.append(
+                    f"unlearning, because a recovered trigger still worked on {left:.1%} of the "
+                    "held-out images"
+                )
+                method = replace(self.unlearning, seed=self.seed)
+                answer = evidence.run(method, model=first.model, clean=evidence.clean)
+            else:
+                steps.append(
+                    f"a recovered trigger still works on {left:.1%} of the held-out images, and "
+                    "unlearning needs labels"
+                )
+        summary = {"tried": "; ".join(steps), **first.summary}
+        after = Classifier(answer.model, model.to_input)
+        reason = "" if triggers else _reason_against(model, after, held, first)
+        if reason:
+            return repaired(
+                evidence,
+                graph.copy(model.model),
+                summary={**summary, "decision": "the model was left as it is"},
+                history=first.history,
+                plots=first.plots,
+                figures=first.figures,
+                inconclusive=reason,
+            )
+        summary["decision"] = f"the result of {steps[-1].split(',')[0]}"
+        return repaired(
+            evidence,
+            answer.model,
+            summary=summary,
+            history=first.history,
+            plots=first.plots,
+            figures=first.figures,
+        )
+
+
+def _flagged(scan: Any, model: Classifier) -> list[RecoveredTrigger]:
+    """The recovered triggers of the flagged classes of a scan, if there is one."""
+    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
+        return []
+    return triggers_of(scan, model)
+
+
+def _success(model: Classifier, held: Samples, triggers: list[RecoveredTrigger]) -> float:
+    return float(success(model, held, triggers))
+
+
+def _reason_against(
+    before: Classifier, after: Classifier, held: Samples, answer: RepairedModel
+) -> str:
+    """Why the network is better left as it is; empty if the repair costs little or has a reason.
+
+    Args:
+        before: the examined network.
+        after: the repaired network.
+        held: the held-out clean images.
+        answer: the answer of the trigger augmentation.
+    """
+    labels = labels_of(before, held)
+    rates = [float(clean_accuracy(m.predict(held), labels)) for m in (before, after)]
+    changed = np.asarray(answer.history["changed_before"])
+    drawn = float(changed.max() / max(changed.sum(), 1e-9))
+    lost = rates[0] - rates[1]
+    if held.labels is None or lost <= ACCEPTED or drawn >= TOUCHED:
+        return ""
+    return (
+        f"random triggers do not draw the predictions to one class, and the repair would cost "
+        f"{100 * lost:.1f} points of accuracy on the held-out images, so the model was left as it "
+        "is; to repair it in any case, choose --method trigger-augmentation"
+    )

@@ -1,0 +1,155 @@
+"""Trigger augmentation: fine-tune on clean images that bear random triggers."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor._internals.backend import tf
+from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
+from keras_backdoor.defenses._random_triggers import FAMILIES, RandomTriggers
+from keras_backdoor.defenses._recovered_triggers import hold_out_spare, triggers_of
+from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses._tuning import Tuning
+from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+from keras_backdoor.training import Recipe
+
+HELD_OUT = 0.1
+"""The share of the recordings, or of the images, that the repair is measured on."""
+
+
+@dataclass(frozen=True)
+class TriggerAugmentation(Repair):
+    """Fine-tune on clean images, most of which get random triggers but keep their labels.
+
+    The network learns that small marks do not change the class, also marks that it was taught to
+    obey. Beside the labels it learns the probabilities of the examined network on the same images
+    without triggers, which preserves its accuracy (Hinton et al., Distilling the Knowledge in a
+    Neural Network, 2015).
+
+    No scan is needed, and the trigger does not have to be known, but it has to resemble the random
+    ones: squares, figures of single pixels, squares of noise and checkerboards of up to a quarter
+    of the image's side at any position and in any color and, less often, blends with noise or other
+    images, glasses and warps. If the answer of a scan is given as `found`, its recovered triggers
+    are stamped too, on images of other classes than theirs.
+
+    Related work: Qiu et al., DeepSweep, AsiaCCS 2021, fine-tune on transformed images. Families,
+    their shares and the length of the training were chosen on the development zoo
+    (`results/README.md`).
+
+    Args:
+        families: the families of random triggers.
+        tuning: the length and the recipe of the training.
+        seed: the seed of the held-out images, the triggers, the order of the images and of dropout.
+
+    Notes:
+        If the clean images have no labels, the examined model labels them.
+    """
+
+    families: tuple[str, ...] = FAMILIES
+    tuning: Tuning = field(default_factory=lambda: Tuning(steps=4000, averaged=0.5))
+    seed: int = 0
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
+    measured_on: ClassVar[Any] = "own"
+    commands: ClassVar[tuple[str, ...]] = ("repair",)
+    paper: ClassVar[str] = "none: made for this project; related to Qiu et al., AsiaCCS 2021"
+    quick: ClassVar[dict[str, Any]] = {
+        "tuning": Tuning(steps=300, averaged=0.3, recipe=Recipe(learning_rate=5e-3))
+    }
+    caveats: ClassVar[tuple[str, ...]] = (
+        "A trigger that does not resemble the random ones may survive.",
+    )
+
+    def __post_init__(self) -> None:
+        RandomTriggers(self.families)
+
+    def parts(self, clean: Samples) -> tuple[Samples, Samples]:
+        """See `Repair.parts`."""
+        return hold_out_spare(clean, HELD_OUT, self.seed)
+
+    def compute(self, evidence: Evidence) -> RepairedModel:
+        """See `Repair.compute`."""
+        model = evidence.model
+        check_no_guard(model)
+        working, held = self.parts(evidence.clean)
+        triggers = RandomTriggers(self.families, _recovered(evidence))
+        own = evidence.replaced("clean", working)
+        tuned, history = self.tuning.tuned(
+            own, "tuning", self.seed, distilled=True, augment=triggers
+        )
+        before, after = (changed_by_triggers(m, held, self.families) for m in (model, tuned))
+        summary = {
+            "held-out images that random triggers change": (
+                f"{before['share']:.2%} -> {after['share']:.2%}"
+            )
+        }
+        if triggers.recovered:
+            summary["recovered triggers among the random ones"] = str(len(triggers.recovered))
+        history |= {"changed_before": before["classes"], "changed_after": after["classes"]}
+        plots = (CURVE, CHANGED)
+        shares = {"before": before["share"], "after": after["share"]}
+        return repaired(
+            evidence,
+            tuned.model,
+            history=history,
+            plots=plots,
+            summary=summary,
+            figures={"changed_by_random_triggers": shares},
+        )
+
+
+def _recovered(evidence: Evidence) -> list[tuple[Any, int]]:
+    """(trigger, target) of each flagged class of a scan, if there is one."""
+    scan = evidence.get("found")
+    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
+        return []
+    return [(t.stamp, t.target) for t in triggers_of(scan, evidence.model)]
+
+
+def changed_by_triggers(
+    model: Classifier, samples: Samples, families: tuple[str, ...], *, repeats: int = 4
+) -> dict[str, Any]:
+    """Measure how often random triggers change the prediction.
+
+    Args:
+        model: the network.
+        samples: clean images.
+        families: the families of random triggers.
+        repeats: how many triggers each image gets, one after the other.
+
+    Returns:
+        `share`, the share of the stamped images whose prediction changes; and `classes`
+        (k,), the share of the stamped images whose prediction changes to each class.
+    """
+    clean = model.predict(samples)
+    low, high = samples.value_range or (0.0, 255.0)
+    triggers, changed = RandomTriggers(families), np.zeros(model.classes)
+    for number in range(repeats):
+        start = 0
+        for images, labels in samples.batches(256):
+            unit = (tf.cast(images, tf.float32) - low) / (high - low)
+            unit = tf.ensure_shape(unit, (None, *samples.image_shape))
+            stamped = triggers(unit, labels, tf.constant([number, start]))
+            predicted = model.predict(Samples(stamped.numpy(), value_range=(0.0, 1.0)))
+            different = predicted != clean[start : start + len(predicted)]
+            changed += np.bincount(predicted[different], minlength=model.classes)
+            start += len(predicted)
+    classes = changed / (repeats * len(samples))
+    return {"share": float(classes.sum()), "classes": classes}
+
+
+CURVE = Plot(
+    title="Fine-tuning",
+    caption="Accuracy on the images of the training, with their random triggers.",
+    series={"accuracy": "accuracy"},
+    x_label="epoch",
+)
+CHANGED = Plot(
+    title="What random triggers do",
+    caption="The share of held-out images that random triggers move to each class.",
+    series={"examined model": "changed_before", "repaired model": "changed_after"},
+    x_label="class",
+)

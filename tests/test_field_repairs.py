@@ -1,0 +1,185 @@
+"""The repairs of the literature: their mathematics by hand, and a backdoor that each can remove."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backdoor._internals.backend import keras
+from keras_backdoor.defenses._tuning import Distillation, Tuning
+from keras_backdoor.defenses.clp import CLP
+from keras_backdoor.defenses.fine_tuning import FineTuning
+from keras_backdoor.defenses.ft_sam import FTSAM, Sharpness, ascent
+from keras_backdoor.defenses.nad import NAD, attention
+from keras_backdoor.defenses.nad import Distillation as AttentionDistillation
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+from keras_backdoor.training import Objective, Recipe, fit
+
+L = keras.layers
+SHAPE = (10, 10, 1)
+
+
+def normalized() -> Any:
+    """Two convolutions with batch normalization; channel 3 of the first one is extreme."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            L.Conv2D(16, 3, name="first"),
+            L.BatchNormalization(name="norm"),
+            L.ReLU(),
+            L.Conv2D(16, 3, name="second"),
+            L.BatchNormalization(),
+            L.ReLU(),
+            L.GlobalAveragePooling2D(),
+            L.Dense(3),
+        ]
+    )
+    gamma = np.ones(16, np.float32)
+    gamma[3] = 30.0
+    model.get_layer("norm").gamma.assign(gamma)
+    return model
+
+
+def images(number: int = 60) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (number, *SHAPE), dtype=np.uint8)
+
+
+def test_clp_silences_the_extreme_channel_and_no_other() -> None:
+    model = Classifier(normalized(), preprocess=(0, 1))
+    answer = CLP()(model, clean=images())
+    assert answer.summary["silenced channels"] == "1 of 32 in 2 layers"
+    kernel = answer.model.get_layer("first").get_weights()[0]
+    silent = np.flatnonzero(np.abs(kernel).sum(axis=(0, 1, 2)) == 0)
+    assert silent.tolist() == [3]
+    assert float(np.asarray(answer.model.get_layer("norm").gamma)[3]) == 0.0
+
+
+def test_clp_needs_convolutions() -> None:
+    flat = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(3)])
+    with pytest.raises(ValueError, match="CLP prunes convolutions, and the model has none"):
+        CLP()(flat, clean=images(), preprocess=(0, 1))
+    with pytest.raises(ValueError, match="deviations must be above 0"):
+        CLP(deviations=0)
+
+
+def test_without_batch_normalization_clp_finds_the_planted_channel(task) -> None:
+    answer = CLP(deviations=2.0)(task.model, clean=task.clean)
+    assert answer.summary["silenced channels"] == "1 of 13 in 1 layers"
+    assert float(task.measure(answer.classifier).attack_success_rate) < 0.2
+
+
+def test_attention_maps_have_unit_length() -> None:
+    maps = attention(tf.random.normal((5, 4, 3, 7), seed=0)).numpy()
+    assert maps.shape == (5, 12)
+    np.testing.assert_allclose(np.linalg.norm(maps, axis=1), 1.0, atol=1e-6)
+
+
+def test_distilling_attention_brings_it_closer_to_the_teacher() -> None:
+    student, teacher = normalized(), normalized()
+    teacher.get_layer("norm").gamma.assign(np.linspace(0.2, 3.0, 16))
+    samples = Samples(images(64), np.arange(64) % 3)
+
+    def distance() -> float:
+        pixels = samples.read().astype(np.float32) / 255
+        maps = [
+            attention(keras.Model(m.inputs[0], m.get_layer("first").output)(pixels)).numpy()
+            for m in (student, teacher)
+        ]
+        second = [
+            attention(keras.Model(m.inputs[0], m.get_layer("second").output)(pixels)).numpy()
+            for m in (student, teacher)
+        ]
+        return float(np.linalg.norm(maps[0] - maps[1]) + np.linalg.norm(second[0] - second[1]))
+
+    before = distance()
+    objective = partial(AttentionDistillation, teacher=teacher, layers=["first", "second"], beta=50)
+    fit(student, samples, Recipe(epochs=15, learning_rate=3e-3), objective=objective)
+    assert distance() < 0.7 * before
+
+
+def test_nad_needs_a_convolution() -> None:
+    flat = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(3)])
+    with pytest.raises(ValueError, match="NAD compares convolutions, and the model has none"):
+        NAD()(flat, clean=images(), preprocess=(0, 1))
+    for settings in ({"beta": -1.0}, {"layers": 0}):
+        with pytest.raises(ValueError, match="beta must be 0 or more and layers 1 or more"):
+            NAD(**settings)
+
+
+def test_the_ascent_is_as_long_as_rho_where_all_weights_are_one() -> None:
+    weights, gradients = [tf.ones((2, 3)), tf.ones(4)], [tf.fill((2, 3), 2.0), tf.zeros(4)]
+    changes = ascent(weights, gradients, 0.3)
+    assert float(tf.linalg.global_norm(changes)) == pytest.approx(0.3)
+    assert not np.asarray(changes[1]).any()
+
+
+def test_sharpness_takes_the_gradient_elsewhere_and_restores_the_weights() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(3)])
+    classifier = Classifier(model, preprocess=(0, 1))
+    pixels = tf.constant(images(8).astype(np.float32) / 255)
+    labels = tf.constant(np.arange(8) % 3)
+    plain, _, _ = Objective(classifier, Recipe()).gradients(pixels, labels)
+    before = [w.copy() for w in model.get_weights()]
+    sharp, _, _ = Sharpness(classifier, Recipe(), rho=0.5).gradients(pixels, labels)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert not np.allclose(plain[0], sharp[0], atol=1e-3)
+    changes = ascent([tf.constant(w) for w in before], plain, 0.5)
+    model.set_weights([w + c.numpy() for w, c in zip(before, changes, strict=True)])
+    expected, _, _ = Objective(classifier, Recipe()).gradients(pixels, labels)
+    np.testing.assert_allclose(sharp[0], expected[0], atol=1e-5)
+    with pytest.raises(ValueError, match="rho must be above 0"):
+        FTSAM(rho=0)
+
+
+def test_distillation_by_hand() -> None:
+    """One image, three classes: -T^2 sum_k p_k log q_k is added to the cross-entropy."""
+    model = keras.Sequential([keras.Input((1, 1, 1)), L.Flatten(), L.Dense(3)])
+    model.set_weights([np.array([[2.0, 0.0, -2.0]]), np.zeros(3)])
+    classifier = Classifier(model, preprocess=(0, 1))
+    taught = np.array([[0.0, 0.0, 1.0], [0.5, 0.3, 0.2]], np.float16)
+    objective = Distillation(classifier, Recipe(), labels=np.array([2, 0]), taught=taught)
+    loss, losses, _ = objective.losses(tf.ones((1, 1, 1, 1)), tf.constant([1]))
+    logits = np.array([2.0, 0.0, -2.0])
+    log_q = logits / 2 - np.log(np.exp(logits / 2).sum())
+    hard = -(logits - np.log(np.exp(logits).sum()))[0]
+    soft = -4 * (np.array([0.5, 0.3, 0.2]) * log_q).sum()
+    assert float(losses[0]) == pytest.approx(hard, abs=1e-5)
+    assert float(loss) == pytest.approx(hard + soft, abs=2e-3)
+    assert objective.classes(tf.constant([0, 1])).numpy().tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities", "sigmoids", "single"])
+def test_distillation_on_every_kind_of_output(output: str) -> None:
+    from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+
+    keras.utils.set_random_seed(0)
+    units = 1 if output == "single" else 3
+    activation = {"logits": None, "probabilities": "softmax"}.get(output, "sigmoid")
+    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(units, activation)])
+    pixels, labels = images(90), np.arange(90) % max(2, units)
+    short = TriggerAugmentation(tuning=Tuning(steps=8, averaged=0.5))
+    answer = short(model, clean=(pixels, labels), preprocess=(0, 1))
+    assert np.isfinite(answer.history["loss"]).all()
+    assert answer.classifier.scores(Samples(pixels)).shape == (90, max(2, units))
+
+
+def test_the_length_is_in_steps() -> None:
+    assert Tuning(steps=100).epochs(320) == 10
+    assert Tuning(steps=100).epochs(33) == 50
+    assert Tuning(steps=100).epochs(1_000_000) == 1
+    with pytest.raises(ValueError, match="averaged must lie in 0..1"):
+        Tuning(averaged=1.0)
+
+
+def test_fine_tuning_removes_what_nothing_holds_in_place(task) -> None:
+    """Without labels it keeps the answers of the examined network."""
+    answer = FineTuning(Tuning(steps=60))(task.model, clean=task.clean.unlabelled())
+    agreement = (answer.classifier.predict(task.test) == task.model.predict(task.test)).mean()
+    assert agreement > 0.9
+    assert "many backdoors" in answer.about["caveats"][0]
