@@ -12,7 +12,7 @@ from keras_backdoor._internals.backend import keras, tf
 from keras_backdoor.architectures import DeepID
 from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.fine_pruning import FinePruning
-from keras_backdoor.defenses.goodnet import GoodNet, goodnet
+from keras_backdoor.defenses.goodnet import GoodNet, GoodNetModel, goodnet
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.loading import load_model
 from keras_backdoor.network import channels, graph
@@ -110,6 +110,25 @@ def test_any_graph_and_no_shared_weights(kind: str) -> None:
         weight.assign(weight * 0)
     np.testing.assert_array_equal(np.asarray(guard(images())), before)
     assert all(type(x).__module__.startswith("keras.src.layers") for x in guard.layers)
+
+
+def test_the_subclassed_model_is_the_functional_one(tmp_path: Path) -> None:
+    model, other = randomise(MODELS["nested"](), 0), randomise(MODELS["nested"](), 1)
+    ensemble = GoodNetModel(model, other)
+    assert isinstance(ensemble, keras.Model)
+    assert (ensemble.b, ensemble.b_prime, ensemble.reject_class) == (model, other, 4)
+    given = images()
+    expected = np.asarray(goodnet(model, other)(given))
+    np.testing.assert_array_equal(np.asarray(ensemble(given)), expected)
+    np.testing.assert_array_equal(ensemble.predict(given, verbose=0), expected)
+    y, y_prime = (np.asarray(m(given)).argmax(axis=1) for m in (model, other))
+    np.testing.assert_array_equal(expected.argmax(axis=1), np.where(y == y_prime, y, 4))
+    ensemble.save(tmp_path / "g.keras")
+    bare = keras.models.load_model(tmp_path / "g.keras", compile=False)
+    assert type(bare).__name__ == "Functional"
+    np.testing.assert_allclose(np.asarray(bare(given)), expected, atol=1e-6)
+    ensemble.export(tmp_path / "served", verbose=False)
+    assert (tmp_path / "served" / "saved_model.pb").exists()
 
 
 def test_different_nets_are_refused() -> None:

@@ -293,19 +293,20 @@ def test_a_nested_method_says_what_it_needs(task) -> None:
 
 
 def test_a_nested_method_resumes(task, tmp_path: Path, monkeypatch) -> None:
-    from keras_backdoor.defenses import fine_pruning, goodnet
+    from keras_backdoor.defenses import goodnet
+    from keras_backdoor.network import pruning
 
-    sweep, calls = fine_pruning.sweep, []
+    sweep, calls = pruning.sweep, []
 
     def counting(*arguments):
         calls.append(1)
         return sweep(*arguments)
 
-    monkeypatch.setattr(fine_pruning, "sweep", counting)
+    monkeypatch.setattr(pruning, "sweep", counting)
     monkeypatch.setattr(goodnet, "goodnet", lambda *nets: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            GoodNet()(task.model, clean=task.clean, workdir=tmp_path)
+            GoodNet(FinePruning())(task.model, clean=task.clean, workdir=tmp_path)
     assert len(calls) == 1
 
 

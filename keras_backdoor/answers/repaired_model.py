@@ -79,6 +79,13 @@ class RepairedModel(Answer):
             folder / "model.json",
             {
                 "sha256": sha256(folder / "model.keras"),
+                "weights_sha256": self.classifier.sha256(),
+                "examined": {
+                    "file": self.about.get("model"),
+                    "weights_sha256": self.about.get("model_sha256"),
+                },
+                "figures": self.figures,
+                "inconclusive": self.inconclusive,
                 "preprocess": self.preprocess.as_json(),
                 "reject_class": self.reject_class,
                 "made_by": self.about.get("settings", {}),
