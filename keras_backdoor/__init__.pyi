@@ -11,10 +11,12 @@ from keras_backdoor.network.classifier import Classifier as Classifier
 from keras_backdoor.evaluation import Evaluation as Evaluation
 from keras_backdoor.answers import FlaggedClasses as FlaggedClasses
 from keras_backdoor.answers import FlaggedSamples as FlaggedSamples
+from keras_backdoor.defenses.goodnet import GoodNetModel as GoodNetModel
 from keras_backdoor.answers import Heatmaps as Heatmaps
 from keras_backdoor.training import Recipe as Recipe
 from keras_backdoor.answers import RepairedModel as RepairedModel
 from keras_backdoor.samples import Samples as Samples
+from keras_backdoor.network.channel_activity import channel_activity as channel_activity
 from keras_backdoor.evaluation import evaluate as evaluate
 from keras_backdoor.serving import export as export
 from keras_backdoor.training import fit as fit

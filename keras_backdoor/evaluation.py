@@ -1,5 +1,6 @@
 """Measure the accuracy of a model and the success rate of an attack."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from keras_backdoor import metrics
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate
+from keras_backdoor.network.channel_activity import ChannelActivity, channel_activity
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Trigger
@@ -29,6 +31,7 @@ class Evaluation:
         per_class: attack success rate of each source class.
         confusion_stamped: (k, k) counts for stamped images; row = label.
         attacks: the evaluations of several attacks by name; empty for one attack.
+        activity: what the trigger does to the channels of layers; empty if it was not measured.
         about: hash of the model, preprocessing, number of images, trigger, target, source and seed.
     """
 
@@ -42,6 +45,7 @@ class Evaluation:
     confusion_stamped: np.ndarray | None
     about: dict[str, Any]
     attacks: "dict[str, Evaluation]" = field(default_factory=dict)
+    activity: tuple[ChannelActivity, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, value with 95% confidence interval) rows."""
@@ -80,6 +84,7 @@ def evaluate(
     target: int | None = None,
     source: int | None = None,
     seed: int = 0,
+    layers: Sequence[str] = (),
 ) -> Evaluation:
     """Measure a model on labeled test images, without and with the trigger.
 
@@ -90,6 +95,7 @@ def evaluate(
         target: the target class of the backdoor; required with a trigger.
         source: the class whose stamped images are measured; by default all classes.
         seed: seed of the random part of the trigger.
+        layers: layers whose channels are measured with the trigger, see `channel_activity`.
 
     Returns:
         The metrics.
@@ -116,6 +122,7 @@ def evaluate(
         ("attack_success_rate", "robust_accuracy", "rejected_stamped", "confusion_stamped")
     )
     per_class: dict[int, Rate] = {}
+    activity: tuple[ChannelActivity, ...] = ()
     if trigger is not None:
         if target is None or not 0 <= target < classifier.classes:
             raise BadInput(
@@ -138,11 +145,13 @@ def evaluate(
         }
         per_class = metrics.attack_success_per_class(predictions, truth, target)
         about |= {"trigger": repr(trigger), "target": target, "source": source, "seed": seed}
+        activity = tuple(channel_activity(classifier, attacked, trigger, x) for x in layers)
     return Evaluation(
         clean_accuracy=metrics.clean_accuracy(predicted, labels),
         rejected_clean=metrics.rejected(predicted, classifier.reject_class),
         confusion=metrics.confusion_matrix(predicted, labels, classifier.classes),
         per_class=per_class,
+        activity=activity,
         about=about,
         **stamped,
     )

@@ -12,6 +12,7 @@ HOMES = {
     "Samples": "samples",
     "attacks": "",
     "bundled": "",
+    "channel_activity": "network.channel_activity",
     "datasets": "",
     "evaluate": "evaluation",
     "export": "serving",

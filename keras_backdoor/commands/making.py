@@ -315,6 +315,7 @@ def evaluate(
     for each class.
     """
     from keras_backdoor._safe.files import check_output
+    from keras_backdoor.network.channel_activity import layers_with_channels
 
     if report:
         check_output(report, force=force)
@@ -342,7 +343,8 @@ def evaluate(
         )
         samples = options.open(test, "test", classifier)
         classifier = classifier.with_preprocess(classifier.check(samples))
-        measured = _evaluate_model(classifier, samples, attacks, seed)
+        shown = layers_with_channels(classifier) if report else ()
+        measured = _evaluate_model(classifier, samples, attacks, seed, shown)
         rows = [*measured.rows(), ("pixels", classifier.pixels), ("test", samples.description())]
         console.print_rows(model, rows)
     content = {"kind": type(measured).__name__, **measured.as_dict()}
@@ -351,8 +353,10 @@ def evaluate(
         write_report(measured, report, force)
 
 
-def _evaluate_model(classifier: Any, samples: Any, attacks: list[Any], seed: int) -> Any:
-    """Evaluate a model without and with each attack."""
+def _evaluate_model(
+    classifier: Any, samples: Any, attacks: list[Any], seed: int, layers: tuple[str, ...]
+) -> Any:
+    """Evaluate a model without and with each attack, and the channels of layers with it."""
     from keras_backdoor import evaluation
 
     def measured(attack: Any) -> Any:
@@ -363,6 +367,7 @@ def _evaluate_model(classifier: Any, samples: Any, attacks: list[Any], seed: int
             target=attack and attack.target,
             source=attack and attack.source,
             seed=seed,
+            layers=layers,
         )
 
     first = measured(attacks[0] if attacks else None)

@@ -13,11 +13,11 @@ from keras_backdoor.defenses.base import Evidence, Need, repaired
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, clean_accuracy
 from keras_backdoor.network import channels, graph, pruning
+from keras_backdoor.network.channel_activity import POSITIONS
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.surgery import Unsupported, delete_channels
 from keras_backdoor.network.units import at_chance
 
-LAYERS = {"last": 1, "second-last": 2}
 Stop = Literal["within", "crossed", "before-next"]
 
 
@@ -159,7 +159,7 @@ class FinePruning(Repair):
 
     def _layer(self, model: Any) -> str:
         """The path of the pruned layer."""
-        position = LAYERS.get(self.layer)
+        position = POSITIONS.get(self.layer)
         layer = self.layer if position is None else pruning.default_layer(model, position)
         channels.check_channels(model, layer)
         return layer

@@ -362,6 +362,38 @@ def class_bars(scores: np.ndarray, flagged: np.ndarray, further: np.ndarray) -> 
     return draw(paint)
 
 
+def channel_grids(clean: np.ndarray, triggered: np.ndarray, marked: np.ndarray) -> bytes:
+    """Draw the channels of a layer as cells, on clean and on triggered images.
+
+    Dark cells are dormant channels, bright ones the most active; marked channels are outlined.
+
+    Args:
+        clean: (channels,) mean activations on clean images.
+        triggered: (channels,) mean activations on triggered images.
+        marked: (channels,) bool.
+    """
+    columns = min(16, len(clean))
+    rows = -(-len(clean) // columns)
+    high = float(max(clean.max(), triggered.max())) or 1.0
+
+    def paint(axes: Any) -> None:
+        for ax, values, title in zip(
+            axes[0], (clean, triggered), ("clean images", "with the trigger"), strict=True
+        ):
+            cells = np.full(rows * columns, np.nan)
+            cells[: len(values)] = values
+            shown = ax.imshow(cells.reshape(rows, columns), cmap="viridis", vmin=0, vmax=high)
+            for number in np.flatnonzero(marked):
+                row, column = divmod(int(number), columns)
+                ax.plot(column, row, marker="s", markersize=9, markerfacecolor="none",
+                        markeredgecolor=ATTACK, markeredgewidth=1.5)  # fmt: skip
+            ax.set_title(title, fontsize=9, color=INK)
+            ax.set(xticks=[], yticks=[])
+        axes[0, 0].figure.colorbar(shown, ax=list(axes[0]), shrink=0.8, label="mean activation")
+
+    return draw(paint, width=9.0, height=0.6 + 0.27 * rows, grid=(1, 2))
+
+
 def layer_bars(layers: Sequence[tuple[str, int]]) -> bytes:
     """Draw the number of weights of each layer that has weights, in the order of the network.
 

@@ -265,6 +265,16 @@ def _(answer: Evaluation) -> list[Section]:
     table += [(str(c), f"{r:.2%}", str(r.of)) for c, r in answer.per_class.items()]
     caption = "Percentage of the images of each label, by predicted class."
     parts = [Section("Confusion matrices", figures=[Figure(caption, picture)])]
+    if answer.activity:
+        shown = [
+            Figure(
+                f"{len(a.clean)} channels of {a.layer}. Outlined: {int(a.marked.sum())} channels "
+                "that the trigger raises by half of the largest mean activation or more.",
+                figures.channel_grids(a.clean, a.triggered, a.marked),
+            )
+            for a in answer.activity
+        ]
+        parts.append(Section("Channels with and without the trigger", figures=shown))
     return [*parts, Section("Attack by source class", table=table)] if answer.per_class else parts
 
 
