@@ -22,8 +22,12 @@ from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
-ACCEPTED = 0.01
-"""The loss of accuracy, in points, that needs a reason."""
+ACCEPTED = 0.05
+"""The loss of accuracy on the held-out images that needs a reason.
+
+On networks of the development zoo that were repaired well, it is up to 0.022, although the accuracy
+on other images rises: the held-out images may be among those that the network was trained on.
+"""
 TOUCHED = 0.5
 """A class that random triggers draw this share of all changed predictions to is a reason."""
 

@@ -8,6 +8,7 @@ from keras_backdoor._internals.backend import tf
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import activations, channels
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.graph import walk
 from keras_backdoor.samples import Samples
 
 BATCH = 256
@@ -176,3 +177,23 @@ class _WholePredictions(_PredictionsPerMask):
 
     def finish(self, shared: Any, mask: Any) -> Any:
         return self.silenced([shared, mask[None], self.pruned[None]], training=False)
+
+
+def operations_of(model: Any) -> int:
+    """The number of multiplications of the convolutions and dense layers for one image.
+
+    Args:
+        model: a Keras model with an input of a fixed size.
+
+    >>> from keras_backdoor._internals.backend import keras
+    >>> layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()]
+    >>> operations_of(keras.Sequential([*layers, keras.layers.Dense(5)]))
+    112
+    """
+    total = 0
+    for _, layer in walk(model):
+        if type(layer).__name__ in channels.KERNELS:
+            positions = np.prod(layer.output.shape[1:-1]) if layer.output.shape[1:-1] else 1
+            kernels = (w for w in layer.get_weights() if w.ndim > 1)
+            total += int(positions) * sum(int(w.size) for w in kernels)
+    return total

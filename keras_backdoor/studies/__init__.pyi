@@ -1,5 +1,6 @@
 # Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
+from keras_backdoor.studies.goodnet_lab import GoodnetLab as GoodnetLab
 from keras_backdoor.studies.images_needed import ImagesNeeded as ImagesNeeded
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
@@ -7,6 +8,7 @@ from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as Ne
 from keras_backdoor.studies.repairs import Repairs as Repairs
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
+from keras_backdoor.studies.thesis_fine_pruning import ThesisFinePruning as ThesisFinePruning
 from keras_backdoor.studies._engine.results import Results as Results
 from keras_backdoor.studies._engine.results import load_results as load_results
 from keras_backdoor.studies._engine.runner import run as run
