@@ -60,6 +60,8 @@ OTHER_FAMILY = "signs, family 4"
 GLASSES = "deepid/sun_glass_trigger.png"
 SURE = 0.9
 """The probability from which on a face network is sure of a face."""
+TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Probabilities of B' for the class of B from which on a tolerant guard accepts it."""
 SMOKE_IMAGES = 600
 
 
@@ -189,7 +191,11 @@ class Repairs(Study):
             return {"refused": str(error)}
         guard = Classifier(goodnet(model, answer.classifier), model.to_input, model.classes)
         measured = [_evaluated(m, test, attack) for m in (model, answer.classifier, guard)]
-        return {"images": len(clean), **repair_figures(answer, measured, _source(subject))}
+        return {
+            "images": len(clean),
+            **repair_figures(answer, measured, _source(subject)),
+            "tolerant": tolerant_guards(model, answer.classifier, test, attack),
+        }
 
     def _of_faces(self, given: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
         """Repair a face network on faces of other people, which it labels itself."""
@@ -295,6 +301,35 @@ def repair_figures(
         figures["guarded"] = guarded(guard)
         if source is not None:
             figures["guarded_source"] = guarded(guard, source)
+    return figures
+
+
+def tolerant_guards(
+    model: Classifier, repaired: Classifier, test: Samples, attack: tuple[Trigger, int] | None
+) -> dict[str, dict[str, Rate]]:
+    """What guards reject that accept the class of B if B' gives it a small probability.
+
+    Args:
+        model: the examined network B.
+        repaired: the repaired network B'.
+        test: the test images.
+        attack: (planted trigger, target class), or None.
+
+    Returns:
+        By smallest accepted probability: `clean`, the clean images that are rejected, and
+        `guarded`, the triggered images that are rejected or classified correctly.
+    """
+    labels, kinds = test.known_labels, {"clean": test}
+    if attack is not None:
+        kinds["guarded"] = test.stamped(attack[0])
+    figures: dict[str, dict[str, Rate]] = {str(t): {} for t in TOLERANCES}
+    for kind, samples in kinds.items():
+        predicted, scores = model.predict(samples), repaired.scores(samples)
+        given = scores[np.arange(len(predicted)), predicted]
+        for smallest in TOLERANCES:
+            rejected = given < smallest
+            counted = rejected if kind == "clean" else rejected | (predicted == labels)
+            figures[str(smallest)][kind] = Rate(int(counted.sum()), len(counted))
     return figures
 
 
