@@ -393,9 +393,8 @@ class TestEvidence:
     """Each kind of evidence has its own split and its own number of images."""
 
     def answer(self, command, tmp_path: Path, *arguments: object) -> dict:
-        code, _, err = command(
-            "guard", BADNET, *arguments, "--json", tmp_path / "a.json", "--force"
-        )
+        short = ("--set", "repair.tuning.steps=2", "--json", tmp_path / "a.json", "--force")
+        code, _, err = command("guard", BADNET, *arguments, *short)
         assert code == 3, err
         return json.loads((tmp_path / "a.json").read_text())["data"]
 

@@ -51,7 +51,7 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
         BadInput: a key is unknown, a value does not have the type of its field, or a required
             setting is missing.
     """
-    plain = _converted(cls, lambda name: _default(cls, name), values)
+    plain = _converted(cls, lambda name: _default(cls, name), values, cls)
     missing = [
         field.name
         for field in dataclasses.fields(cls)
@@ -65,13 +65,17 @@ def build(cls: Any, values: Mapping[str, Any]) -> Any:
     return cls(**plain)
 
 
-def _converted(cls: Any, current: Callable[[str], Any], values: Mapping[str, Any]) -> dict:
+def _converted(
+    cls: Any, current: Callable[[str], Any], values: Mapping[str, Any], root: Any, prefix: str = ""
+) -> dict[str, Any]:
     """The values of the fields that settings given as text change.
 
     Args:
         cls: the dataclass.
         current: a function that returns the present value of a field.
         values: the settings.
+        root: the outermost dataclass, whose settings are suggested for a misspelled one.
+        prefix: the name of this dataclass within the outermost one, with a dot at the end.
     """
     known = fields(cls)
     plain: dict[str, Any] = {}
@@ -79,9 +83,9 @@ def _converted(cls: Any, current: Callable[[str], Any], values: Mapping[str, Any
     for key, value in values.items():
         head, _, tail = key.replace("-", "_").partition(".")
         if head not in known:
+            meant = _meant(root, prefix + key)
             raise BadInput(
-                f"{cls.__name__} has no setting '{head}'{_meant(cls, key)}; its settings: "
-                f"{', '.join(known)}."
+                f"{cls.__name__} has no setting '{head}'{meant}; its settings: {', '.join(known)}."
             )
         if tail:
             nested.setdefault(head, {})[tail] = value
@@ -91,7 +95,8 @@ def _converted(cls: Any, current: Callable[[str], Any], values: Mapping[str, Any
         part = plain.get(head, current(head))
         if not dataclasses.is_dataclass(part):
             raise BadInput(f"The setting '{head}' of {cls.__name__} has no nested settings.")
-        changed = _converted(type(part), partial(getattr, part), inner)
+        path = f"{prefix}{head}."
+        changed = _converted(type(part), partial(getattr, part), inner, root, path)
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
     return plain
 

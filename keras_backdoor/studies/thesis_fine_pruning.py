@@ -55,6 +55,7 @@ class ThesisFinePruning(Study):
     title: ClassVar[str] = "Fine-pruning of the thesis's traffic-sign BadNets"
     paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
     files: ClassVar[tuple[str, ...]] = (DATA,)
+    unfinished: ClassVar[str] = "the network that is pruning-aware has still to be trained"
     columns: ClassVar[Mapping[str, str]] = {
         "removed": "removed",
         "of": "of",
@@ -108,7 +109,7 @@ class ThesisFinePruning(Study):
         _, tuning = net.clean_data(workspace)
         test = net.open(workspace, "test")
         if self.scale == "smoke":
-            tuning, test = tuning.take(60, seed=0), test.take(2000, seed=0)
+            tuning, test = tuning.take(60, seed=0), test.take(min(2000, len(test)), seed=0)
         assert net.attack is not None
         stamped = test.of_class(SOURCE).stamped(net.attack.stamp)
         tuned = method(model, clean=tuning)
