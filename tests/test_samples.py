@@ -1,6 +1,7 @@
 """Samples: shapes, ranges, views, splits, batches."""
 
 from dataclasses import replace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -178,3 +179,16 @@ def test_views_refuse_what_is_not_there(noise: Samples) -> None:
         noise.unlabelled().of_class(0)
     with pytest.raises(ValueError, match="concat needs images of the same shape"):
         noise.concat(Samples(np.zeros((2, 3, 3), np.uint8)))
+
+
+def test_several_epochs_are_one_after_the_other(noise: Samples) -> None:
+    number = len(noise)
+    samples = noise.labelled(np.arange(number))
+
+    def order(**how: Any) -> list[int]:
+        return [int(x) for _, labels in samples.batches(7, **how) for x in labels]
+
+    joined = order(shuffle=(3, 5), epochs=2)
+    assert joined == [*order(shuffle=(3, 5)), *order(shuffle=(3, 6))]
+    assert order(epochs=2) == [*range(number), *range(number)]
+    assert int(samples.batches(7, epochs=2).cardinality()) == 2 * -(-number // 7)

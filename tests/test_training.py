@@ -176,3 +176,61 @@ def test_a_checkpoint_of_another_range_or_net_is_refused(clean, tmp_path) -> Non
     for build, bounds in ((BadNetMNIST, (0, 255)), (BorjiMNIST, (0, 1))):
         with pytest.raises(ValueError, match="checkpoint of another recipe, network, range"):
             fit(build, few, Recipe(epochs=2), checkpoint=path, preprocess=bounds)
+
+
+def test_the_average_is_that_of_the_last_epochs(digits: Samples, monkeypatch) -> None:
+    monkeypatch.setattr(training, "AVERAGED_EVERY", 1)
+    few, seen = digits.take(64, seed=0), []
+    whole, _ = fit(BadNetMNIST, few, Recipe(epochs=4, batch_size=64), averaged=2)
+
+    def watch(classifier: Classifier) -> bool:
+        seen.append(weights(classifier.model))
+        return False
+
+    last, _ = fit(BadNetMNIST, few, Recipe(epochs=4, batch_size=64), until=watch)
+    np.testing.assert_allclose(weights(whole.model), (seen[2] + seen[3]) / 2, atol=1e-6)
+    np.testing.assert_array_equal(weights(last.model), seen[3])
+
+
+def test_images_are_augmented_in_0_to_1_with_a_seed_of_their_own(digits: Samples) -> None:
+    from keras_backdoor._internals.backend import tf
+
+    shown, seeds = [], []
+
+    def augment(images, labels, seed):
+        def keep(images, labels, seed):
+            shown.append((images.numpy(), labels.numpy()))
+            seeds.append(tuple(seed.numpy()))
+            return images
+
+        kept = tf.py_function(keep, [images, labels, seed], tf.float32)
+        return tf.ensure_shape(kept, images.shape)
+
+    fit(BadNetMNIST, digits.take(100, seed=0), Recipe(epochs=3, batch_size=50, seed=7),
+        augment=augment)  # fmt: skip
+    assert seeds == [(7, number) for number in range(6)]
+    images = np.concatenate([x for x, _ in shown])
+    assert images.min() == 0 and images.max() == 1
+    first, second = (np.concatenate([y for _, y in shown[i : i + 2]]) for i in (0, 2))
+    assert sorted(first) == sorted(second)
+    assert not np.array_equal(first, second)
+
+
+def test_an_objective_decides_what_labels_mean(digits: Samples) -> None:
+    from keras_backdoor._internals.backend import tf
+
+    few = digits.take(60, seed=0)
+    labels = tf.constant(few.known_labels)
+
+    class Positions(training.Objective):
+        def classes(self, numbers):
+            return tf.gather(labels, numbers)
+
+        def losses(self, pixels, numbers):
+            return super().losses(pixels, self.classes(numbers))
+
+    plan = Recipe(epochs=2, batch_size=30)
+    plain, history = fit(BadNetMNIST, few, plan)
+    moved, other = fit(BadNetMNIST, few.labelled(np.arange(60)), plan, objective=Positions)
+    np.testing.assert_allclose(weights(plain.model), weights(moved.model), atol=1e-6)
+    assert history["accuracy"] == other["accuracy"]

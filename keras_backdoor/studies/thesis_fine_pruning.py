@@ -109,7 +109,7 @@ class ThesisFinePruning(Study):
         _, tuning = net.clean_data(workspace)
         test = net.open(workspace, "test")
         if self.scale == "smoke":
-            tuning, test = tuning.take(60, seed=0), test.take(min(2000, len(test)), seed=0)
+            tuning = tuning.take(60, seed=0).unlabelled()
         assert net.attack is not None
         stamped = test.of_class(SOURCE).stamped(net.attack.stamp)
         tuned = method(model, clean=tuning)
