@@ -24,6 +24,7 @@ from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
+from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
 FOLDERS = ("data", "models", "results")
@@ -116,6 +117,25 @@ def given_tables() -> str:
     return "\n".join(markdown(table) for table in tables if table[1:])
 
 
+def repairs_table() -> str:
+    found = load_results(ROOT / "results" / "repairs.json")
+    header, *rows = repairs_page.repaired(found)
+    chosen = [0, 1, 2, 3, 7]
+    return markdown([tuple(row[i] for i in chosen) for row in [header, *rows]])
+
+
+def repairs_tables() -> str:
+    found = load_results(ROOT / "results" / "repairs.json")
+    parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
+             for s in repairs_page.sections(found)]  # fmt: skip
+    return "\n".join(parts)
+
+
+def lab_table() -> str:
+    found = load_results(ROOT / "results" / "goodnet_lab.json")
+    return markdown(found.table(compact=True))
+
+
 def _published(card: dict) -> str:
     published = card["figures"].get("published")
     if not published:
@@ -203,6 +223,9 @@ RENDERED = [
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("results/README.md", "images table", "end of images table", images_table),
+    ("README.md", "repairs table", "end of repairs table", repairs_table),
+    ("results/README.md", "repairs tables", "end of repairs tables", repairs_tables),
+    ("results/README.md", "lab table", "end of lab table", lab_table),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 
@@ -242,7 +265,7 @@ def test_every_network_of_the_zoo_has_its_card(path: Path) -> None:
 
 def test_the_zoo_is_whole_and_small() -> None:
     packed = list((ROOT / "models" / "zoo").glob("*.xz"))
-    assert len(packed) == 32
+    assert len(packed) == 40
     assert sum(p.stat().st_size for p in packed) < 60 * 2**20
 
 
