@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 from keras_backdoor.defenses._tuning import NO_TUNING, Tuning
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.metrics import attack_success_rate, clean_accuracy
+from keras_backdoor.network.channel_activity import channel_activity
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.pruning import operations_of
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies.base import Cell, Study
-from keras_backdoor.studies.thesis_badnets.study import DATA, SOURCE, TARGET, ThesisBadnets
+from keras_backdoor.studies.thesis_badnets.study import DATA, FIRST, SOURCE, TARGET, ThesisBadnets
 
 TABLE_4_5: dict[str, tuple[int, float, float]] = {
     "yellowSquare-bigger": (76, 96.36, 92.96),
@@ -86,7 +87,10 @@ class ThesisFinePruning(Study):
                     "attack_success_rate": success,
                 }
                 net = badnets[f"{name}, seed 0"].given["net"]
-                yield self._cell(f"{name}, {layer}", net, layer, 0.04, group, published)
+                cell = self._cell(f"{name}, {layer}", net, layer, 0.04, group, published)
+                if name == FIRST:
+                    cell.given["activity"] = True  # type: ignore[index]
+                yield cell
         for name in FIGURE_4_19:
             for drop in DROPS:
                 net = badnets[f"{name}, seed 0"].given["net"]
@@ -126,6 +130,12 @@ class ThesisFinePruning(Study):
             "operations": operations_of(pruned.model) / operations_of(model.model),
             "latency": _latency(pruned.classifier, test) / _latency(model, test),
         }  # fmt: skip
+        if cell.given.get("activity"):
+            seen = channel_activity(model, test.of_class(SOURCE), net.attack.stamp, method.layer)
+            figures["activity"] = {
+                name: [round(float(v), 4) for v in getattr(seen, name)]
+                for name in ("clean", "triggered")
+            }
         for when, classifier in (
             ("before", model), ("pruned", pruned.classifier), ("", tuned.classifier),
         ):  # fmt: skip
