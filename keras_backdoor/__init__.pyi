@@ -16,6 +16,7 @@ from keras_backdoor.answers import Heatmaps as Heatmaps
 from keras_backdoor.training import Recipe as Recipe
 from keras_backdoor.answers import RepairedModel as RepairedModel
 from keras_backdoor.samples import Samples as Samples
+from keras_backdoor.defenses._tuning import Tuning as Tuning
 from keras_backdoor.network.channel_activity import channel_activity as channel_activity
 from keras_backdoor.evaluation import evaluate as evaluate
 from keras_backdoor.serving import export as export

@@ -10,6 +10,7 @@ HOMES = {
     "Recipe": "training",
     "RepairedModel": "answers",
     "Samples": "samples",
+    "Tuning": "defenses._tuning",
     "attacks": "",
     "bundled": "",
     "channel_activity": "network.channel_activity",

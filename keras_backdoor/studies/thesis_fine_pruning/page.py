@@ -21,8 +21,8 @@ KEYS = (
     "latency",
 )
 NOTE = (
-    "Channels are removed until the accuracy on the tuning set has fallen by 4 %, relative; then the "
-    "network is fine-tuned. The last columns are shares of what the network had before."
+    "Channels are removed until the accuracy on the tuning set has fallen by 4 %, relative; then "
+    "the network is fine-tuned. The last columns are shares of what the network had before."
 )
 
 
