@@ -21,6 +21,7 @@ def sections(results: Results) -> list[Section]:
         ("Fewer clean images", "In %.", fewer(results)),
         ("The development zoo", "In %. The settings were chosen on these networks.", zoo(results)),
         ("Face networks", FACE_NETWORKS, faces(results)),
+        ("Trained on poison again", RETUNED, retuned(results)),
     ]
     return [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
 
@@ -38,6 +39,11 @@ LEFT_OUT = (
 FACE_NETWORKS = (
     "In %. The clean images are faces of people outside the classes of the networks, which label "
     "them themselves; agreement is that with the examined network on held-out faces."
+)
+
+RETUNED = (
+    "Attack success in % before, and after each of five epochs on the clean images and ten "
+    "poisoned ones. A network without a backdoor learns it from the same images."
 )
 
 
@@ -143,6 +149,19 @@ def faces(results: Results) -> list[tuple[str, ...]]:
     ]
     cells = [c for c in results.cells if c.get("group") == FACES and "figures" in c]
     rows += [(c["name"], *(_range([c["figures"]], key) for key in keys)) for c in cells]
+    return rows
+
+
+def retuned(results: Results) -> list[tuple[str, ...]]:
+    """Return the header and two rows per network: the repaired and a clean one."""
+    rows: list[tuple[str, ...]] = [("network", "start", "attack success")]
+    for cell in results.cells:
+        for name in ("repaired", "clean"):
+            rates = cell.get("figures", {}).get(f"retuned_{name}")
+            if rates:
+                shown = ", ".join(f"{100 * r['share']:.1f}" for r in rates)
+                network = cell["name"].removesuffix(", trained on poison again")
+                rows.append((network, name, shown))
     return rows
 
 

@@ -19,6 +19,7 @@ from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.errors import BadInput
 from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.metrics import Rate, clean_accuracy
+from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
@@ -31,6 +32,7 @@ from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 from keras_backdoor.studies.neural_cleanse_given.study import DEEPID, GIVEN, TWINS
 from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
+from keras_backdoor.training import Recipe, fit
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 from keras_backdoor.triggers.glasses import Glasses
@@ -57,6 +59,15 @@ FAMILY_OF = {
 """A network of the zoo for each family of triggers."""
 OTHER_FAMILY = "signs, family 4"
 """A network of the zoo whose trigger is of no family."""
+RETUNED = {
+    "yellowSquare-bigger, seed 0": "clean",
+    "whitePattern, seed 0": "clean",
+    "signs -> 33": "signs, clean twin",
+    "digits -> 7": "digits, clean twin",
+}
+"""Network that is repaired and trained on poison again -> clean network to compare it with."""
+POISON, RETUNING_EPOCHS = 10, 5
+"""Number of poisoned images among the clean ones, and of epochs on them."""
 GLASSES = "deepid/sun_glass_trigger.png"
 SURE = 0.9
 """The probability from which on a face network is sure of a face."""
@@ -101,6 +112,7 @@ class Repairs(Study):
             *self._zoo(),
             *self._fewer(),
             *self._faces(),
+            *self._retuning(),
         ]
 
     def read(self) -> tuple[str, ...]:
@@ -161,6 +173,17 @@ class Repairs(Study):
                 given = {"subject": subject, "clean_seed": 0, "method": method}
                 yield Cell(f"{name}{word}", given, group="faces")
 
+    def _retuning(self) -> Iterator[Cell]:
+        subjects = self._subjects()
+        for name, clean in RETUNED.items():
+            given = {
+                "subject": subjects[name],
+                "twin": subjects[clean],
+                "clean_seed": 0,
+                "method": self._auto(),
+            }
+            yield Cell(f"{name}, trained on poison again", given, group="retuning")
+
     def _subjects(self) -> dict[str, ThirdPartyModel | Net]:
         """The networks that the repairs are judged on, by name."""
         thesis = {
@@ -186,6 +209,14 @@ class Repairs(Study):
         if self.scale == "smoke":
             clean, test = (s.take(min(SMOKE_IMAGES, len(s)), seed=0) for s in (clean, test))
         attack = _attack(subject)
+        if "twin" in cell.given and attack is not None:
+            twin, _, _ = _opened(cell.given["twin"], workspace)
+            repaired = cell.given["method"](model, clean=clean).classifier
+            source = _source(subject)
+            return {
+                f"retuned_{name}": retuned(start, clean, test, attack, source)
+                for name, start in (("repaired", repaired), ("clean", twin))
+            }
         try:
             answer = cell.given["method"](model, clean=clean)
         except BadInput as error:
@@ -259,6 +290,48 @@ def _attack(subject: ThirdPartyModel | Net) -> tuple[Trigger, int] | None:
     if subject.trigger is None or subject.target is None:
         return None
     return parse(subject.trigger), subject.target
+
+
+def retuned(
+    model: Classifier,
+    clean: Samples,
+    test: Samples,
+    attack: tuple[Trigger, int],
+    source: int | None,
+) -> list[Rate]:
+    """Return the attack success while a network is trained on clean images and a few poisoned ones.
+
+    Min et al., Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense,
+    2024 (arXiv 2410.09838): a repaired network may learn its backdoor again from a few images.
+
+    Args:
+        model: the network, which is copied.
+        clean: the clean images.
+        test: the test images.
+        attack: (trigger, target class).
+        source: the source class, or None for all classes.
+
+    Returns:
+        The success before the training and after each epoch.
+    """
+    trigger, target = attack
+    labels = clean.known_labels
+    candidates = np.flatnonzero(labels != target if source is None else labels == source)
+    chosen = np.random.default_rng(0).permutation(candidates)[:POISON]
+    poison = clean.subset(np.sort(chosen)).stamped(trigger).relabelled(target)
+    rates: list[Rate] = []
+
+    def measure(trained: Classifier) -> bool:
+        measured = evaluate(trained, test, trigger=trigger, target=target, source=source)
+        assert measured.attack_success_rate is not None
+        rates.append(measured.attack_success_rate)
+        return False
+
+    work = Classifier(graph.copy(model.model), model.to_input)
+    measure(work)
+    recipe = Recipe(epochs=RETUNING_EPOCHS)
+    fit(work.model, clean.concat(poison), recipe, preprocess=model.to_input, until=measure)
+    return rates
 
 
 def _source(subject: ThirdPartyModel | Net) -> int | None:
