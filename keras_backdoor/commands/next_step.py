@@ -40,9 +40,11 @@ def _after_scan(answer: Any, given: Given) -> str:
     if answer.verdict == "inconclusive":
         return f"no decision yet: {answer.inconclusive}"
     if answer.verdict == "nothing":
+        repair = _line("repair", given.model, *given.options, "--out", "repaired")
         return (
             "nothing found by this scan, which does not see every backdoor (see its page, --report "
-            f"DIR); {_line('evaluate', given.model, '--test', 'DATA')} measures the accuracy"
+            f"DIR); {repair} removes small triggers without a scan, and "
+            f"{_line('evaluate', given.model, '--test', 'DATA')} measures the accuracy"
         )
     if given.out is None:
         return "save the scan with --out DIR, then repair the model with --found DIR"
@@ -52,11 +54,12 @@ def _after_scan(answer: Any, given: Given) -> str:
 
 
 def _after_repair(answer: Any, given: Given) -> str:
+    evaluated = _line("evaluate", str(given.out), "--test", "DATA")
     if answer.verdict == "inconclusive":
-        return f"do not deploy it yet: {answer.inconclusive}"
+        measured = "" if given.out is None else f"; {evaluated} measures its accuracy"
+        return f"do not deploy it yet: {answer.inconclusive}{measured}"
     if given.out is None:
         return "save the repaired model with --out DIR"
-    evaluated = _line("evaluate", str(given.out), "--test", "DATA")
     return f"{evaluated} && {_line('export', str(given.out), '--out', 'serving/model')}"
 
 
