@@ -13,8 +13,7 @@ SHAPES = [(32, 32, 3), (28, 28, 1), (55, 47, 3), (8, 8, 1)]
 
 def stamped(triggers: RandomTriggers, images: np.ndarray, seed: int = 0, label: int = 0):
     labels = tf.fill([len(images)], tf.constant(label, tf.int64))
-    run = tf.function(triggers, autograph=False)
-    return run(tf.constant(images), labels, tf.constant([seed, 7])).numpy()
+    return triggers(tf.constant(images), labels, tf.constant([seed, 7])).numpy()
 
 
 def pictures(number: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -41,6 +40,13 @@ def test_the_same_seed_gives_the_same_images() -> None:
     first, again, other = (stamped(RandomTriggers(), images, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_graph_gives_the_same_images() -> None:
+    images, labels = tf.constant(pictures(50, (16, 16, 3))), tf.zeros(50, tf.int64)
+    triggers, seed = RandomTriggers(), tf.constant([1, 7])
+    compiled = tf.function(triggers, autograph=False)(images, labels, seed)
+    np.testing.assert_allclose(compiled, triggers(images, labels, seed), atol=1e-6)
 
 
 def test_small_triggers_reach_every_pixel_and_stay_small() -> None:
