@@ -120,7 +120,7 @@ def given_tables() -> str:
 def repairs_table() -> str:
     found = load_results(ROOT / "results" / "repairs.json")
     header, *rows = repairs_page.repaired(found)
-    chosen = [0, 1, 2, 3, 7]
+    chosen = [0, 1, 2, 3, 4, 5, 7]
     return markdown([tuple(row[i] for i in chosen) for row in [header, *rows]])
 
 

@@ -89,11 +89,11 @@ def test_the_tables_have_ranges_over_the_subsets() -> None:
 
     results: Any = SimpleNamespace(cells=cells, groups=groups)
     (row,) = page.repaired(results)[1:]
-    assert row[:4] == ("net", "2", "100", "1 to 2")
+    assert row[:4] == ("net", "2", "100.00", "1.00 to 2.00")
     assert row[7] == "-1.00 to +0.50"
-    assert page.literature(results)[1] == ("net", "100", "", "2 (+0.50)", "", "1 (-1.00)")
-    assert page.families(results)[1] == ("warp", "100", "1", "2")
-    assert page.faces(results)[1] == ("a face", "100", "50", "90", "95")
+    assert page.literature(results)[1] == ("net", "100.00", "", "2.00 (+0.50)", "", "1.00 (-1.00)")
+    assert page.families(results)[1] == ("warp", "100.00", "1.00", "2.00")
+    assert page.faces(results)[1] == ("a face", "100.00", "50.00", "90.00", "95.00")
 
 
 def test_a_tolerant_guard_by_hand() -> None:

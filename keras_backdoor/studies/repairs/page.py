@@ -5,7 +5,6 @@ from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.neural_cleanse_given.page import spread
 
 BASELINES = ("fine-tuning", "NAD", "FT-SAM")
 ZOO, FACES = "development zoo", "faces"
@@ -166,8 +165,20 @@ def retuned(results: Results) -> list[tuple[str, ...]]:
 
 
 def _range(figures: Sequence[dict[str, Any]], key: str) -> str:
-    """The range of a rate over runs, in %; empty if it was not measured."""
-    return spread([100 * f[key]["share"] for f in figures if f.get(key)])
+    """The range of a rate over runs, in %; empty if it was not measured.
+
+    >>> _range([{"a": {"share": 0.5}}, {"a": {"share": 0.00008}}], "a")
+    '0.01 to 50.00'
+    """
+    shares = [100 * f[key]["share"] for f in figures if f.get(key)]
+    return _between([f"{s:.2f}" for s in sorted(shares)])
+
+
+def _between(values: list[str]) -> str:
+    """The first and the last of some values, or one if they are the same."""
+    if not values:
+        return ""
+    return values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _changes(figures: Sequence[dict[str, Any]]) -> str:
@@ -181,7 +192,4 @@ def _changes(figures: Sequence[dict[str, Any]]) -> str:
         for f in figures
         if "accuracy_after" in f
     ]
-    if not changes:
-        return ""
-    low, high = f"{min(changes):+.2f}", f"{max(changes):+.2f}"
-    return low if low == high else f"{low} to {high}"
+    return _between([f"{change:+.2f}" for change in sorted(changes)])
