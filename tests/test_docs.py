@@ -25,6 +25,7 @@ from keras_backdoor.studies import Results, images_needed, load_results  # noqa:
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
+from keras_backdoor.studies.thesis_fine_pruning import page as pruning_page  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
 FOLDERS = ("data", "models", "results")
@@ -136,6 +137,13 @@ def lab_table() -> str:
     return markdown(found.table(compact=True))
 
 
+def pruning_tables() -> str:
+    found = load_results(ROOT / "results" / "thesis_fine_pruning.json")
+    groups = ("table 4.5", "table 4.6", "figure 4.19", "section 2.9")
+    parts = [pruning_page.table(found, g, g) for g in groups]
+    return "\n".join(f"### {p.heading}\n\n{markdown(p.table)}" for p in parts if p)
+
+
 def _published(card: dict) -> str:
     published = card["figures"].get("published")
     if not published:
@@ -226,6 +234,7 @@ RENDERED = [
     ("README.md", "repairs table", "end of repairs table", repairs_table),
     ("results/README.md", "repairs tables", "end of repairs tables", repairs_tables),
     ("results/README.md", "lab table", "end of lab table", lab_table),
+    ("results/README.md", "pruning tables", "end of pruning tables", pruning_tables),
     ("models/README.md", "cards", "end of cards", cards),
 ]
 
