@@ -523,6 +523,8 @@ def entries() -> list[tuple[str, str]]:
 def use_it(path: Path, folder: Path) -> None:
     """What people do with a model that opens: clone, repair, export."""
     from keras_backdoor._internals.backend import keras
+    from keras_backdoor.defenses._tuning import NO_TUNING
+    from keras_backdoor.defenses.fine_pruning import FinePruning
     from keras_backdoor.defenses.goodnet import GoodNet, goodnet
     from keras_backdoor.errors import BadInput
     from keras_backdoor.loading import load_model
@@ -533,7 +535,7 @@ def use_it(path: Path, folder: Path) -> None:
     keras.models.clone_model(classifier.model)
     images = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
     try:
-        guard = GoodNet()(classifier, clean=images).model
+        guard = GoodNet(FinePruning(tuning=NO_TUNING))(classifier, clean=images).model
     except BadInput:  # a network without training puts all images in one class
         guard = goodnet(classifier, classifier)
     export(Classifier(guard, (0, 1), 3), folder / "served", force=True)

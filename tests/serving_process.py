@@ -25,11 +25,13 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
-server = grpc.server(futures.ThreadPoolExecutor(1))
-prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(sys.argv[1]), server)
-port = server.add_insecure_port("127.0.0.1:0")
-server.start()
-assert "keras_backdoor" not in sys.modules
-print(port, flush=True)
-sys.stdin.read()
-server.stop(None)
+if __name__ == "__main__":
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    service = Service(sys.argv[1])
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    assert "keras_backdoor" not in sys.modules
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(None)

@@ -117,7 +117,7 @@ class Repairs(Study):
 
     def read(self) -> tuple[str, ...]:
         """Return the data files and the model files. See `Study.read`."""
-        models = (GIVEN | TWINS | DEEPID).values()
+        models = (GIVEN | TWINS | DEEPID | BUNDLED).values()
         return (*self.files, FACES, GLASSES, *(m.file for m in models))
 
     def _judged(self) -> Iterator[Cell]:
