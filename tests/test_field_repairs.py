@@ -12,8 +12,7 @@ from keras_backdoor.defenses._tuning import Distillation, Tuning
 from keras_backdoor.defenses.clp import CLP
 from keras_backdoor.defenses.fine_tuning import FineTuning
 from keras_backdoor.defenses.ft_sam import FTSAM, Sharpness, ascent
-from keras_backdoor.defenses.nad import NAD, attention
-from keras_backdoor.defenses.nad import Distillation as AttentionDistillation
+from keras_backdoor.defenses.nad import NAD, AttentionDistillation, attention
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Objective, Recipe, fit

@@ -127,6 +127,12 @@ class _Draw:
         """(b,) float32 whole numbers, uniform in low..high, both included."""
         return tf.floor(self.uniform(stream, low=low, high=high + 0.99999))
 
+    def choice(self, stream: int, weights: list[float]) -> Any:
+        """(b,) int32 positions in a list, drawn by weight."""
+        ends = np.cumsum(weights)
+        limits = tf.constant(ends[:-1] / ends[-1], tf.float32)
+        return tf.searchsorted(limits, self.uniform(stream), side="right")
+
 
 def _with_local(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
     """Stamp a small trigger on the chosen images."""
@@ -135,10 +141,7 @@ def _with_local(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
     _, height, width, channels = images.shape
     side = min(height, width)
     window = max(2, round(WINDOW * side))
-    weights = np.cumsum([LOCAL[name][0] for name in names])
-    family = tf.searchsorted(
-        tf.constant(weights[:-1] / weights[-1], tf.float32), draw.uniform(0), side="right"
-    )
+    family = draw.choice(0, [LOCAL[name][0] for name in names])
     low, high = (
         tf.gather(
             tf.constant([max(1.0, round(LOCAL[n][i] * side)) for n in names], tf.float32), family
@@ -211,10 +214,7 @@ def _color(draw: _Draw, stream: int, channels: int) -> Any:
 
 def _with_whole(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
     """Stamp a trigger that changes a large part of the image on the chosen images."""
-    weights = np.cumsum([WHOLE[name] for name in names])
-    family = tf.searchsorted(
-        tf.constant(weights[:-1] / weights[-1], tf.float32), draw.uniform(6), side="right"
-    )
+    family = draw.choice(6, [WHOLE[name] for name in names])
     changes = {"blend": _blended, "glasses": _with_glasses, "warp": _warped}
     for number, name in enumerate(names):
         rows = tf.where(chosen & (family == number))[:, 0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -169,6 +170,13 @@ def triggers_of(
             f"{tuple(model.image_shape)}."
         )
     return [RecoveredTrigger(c, scan.triggers[c], scan.source.get(c)) for c in wanted]
+
+
+def flagged_triggers(scan: Any, model: Classifier) -> list[RecoveredTrigger]:
+    """The recovered triggers of the flagged classes; empty without a scan that flags a class."""
+    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
+        return []
+    return triggers_of(scan, model)
 
 
 def scan_notes(

@@ -5,12 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._recovered_triggers import (
     TOLERATED,
-    RecoveredTrigger,
+    flagged_triggers,
     success,
-    triggers_of,
 )
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
@@ -80,11 +79,10 @@ class Auto(Repair):
         model = evidence.model
         check_no_guard(model)
         working, held = self.parts(evidence.clean)
-        scan = evidence.get("found")
-        triggers = _flagged(scan, model)
+        triggers = flagged_triggers(evidence.get("found"), model)
         first = evidence.run(self._augmentation())
         steps, answer = ["trigger augmentation"], first
-        if triggers and (left := _success(first.classifier, held, triggers)) > TOLERATED:
+        if triggers and (left := float(success(first.classifier, held, triggers))) > TOLERATED:
             if working.labels is not None:
                 steps.append(
                     f"unlearning, because a recovered trigger still worked on {left:.1%} of the "
@@ -119,17 +117,6 @@ class Auto(Repair):
             plots=first.plots,
             figures=first.figures,
         )
-
-
-def _flagged(scan: Any, model: Classifier) -> list[RecoveredTrigger]:
-    """The recovered triggers of the flagged classes of a scan, if there is one."""
-    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
-        return []
-    return triggers_of(scan, model)
-
-
-def _success(model: Classifier, held: Samples, triggers: list[RecoveredTrigger]) -> float:
-    return float(success(model, held, triggers))
 
 
 def _reason_against(

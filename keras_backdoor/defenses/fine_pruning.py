@@ -10,10 +10,10 @@ from keras_backdoor.answers import Plot, RepairedModel
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.base import Evidence, Need, repaired
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import Rate, clean_accuracy
 from keras_backdoor.network import channels, graph, pruning
-from keras_backdoor.network.channel_activity import POSITIONS
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.surgery import Unsupported, delete_channels
 from keras_backdoor.network.units import at_chance
@@ -115,7 +115,7 @@ class FinePruning(Repair):
     def compute(self, evidence: Evidence) -> RepairedModel:
         """See `Repair.compute`."""
         model, clean = evidence.model, evidence.clean
-        layer = self._layer(model.model)
+        layer = pruning.named_layer(model.model, self.layer)
         ranked_at = channels.after_activation(model.model, layer, pool=self.rank_after == "pool")
         swept = evidence.part("sweep", lambda: pruning.sweep(model, clean, layer, ranked_at))
         start = Rate(round(swept["accuracy"][0] * len(clean)), len(clean))
@@ -146,7 +146,7 @@ class FinePruning(Repair):
             tuned, trained = self.tuning.tuned(evidence, "tuning", self.seed, model=shape)
             pruned = tuned.model
             history |= {f"tuning_{name}": values for name, values in trained.items()}
-            rate = clean_accuracy(tuned.predict(clean), _labels(model, evidence))
+            rate = clean_accuracy(tuned.predict(clean), labels_of(model, clean))
             summary["accuracy on them, fine-tuned"] = f"{rate:.2%}"
         return repaired(
             evidence,
@@ -156,13 +156,6 @@ class FinePruning(Repair):
             summary=summary,
             inconclusive=self._too_few(len(clean)),
         )
-
-    def _layer(self, model: Any) -> str:
-        """The path of the pruned layer."""
-        position = POSITIONS.get(self.layer)
-        layer = self.layer if position is None else pruning.default_layer(model, position)
-        channels.check_channels(model, layer)
-        return layer
 
     def _numbers(self, accuracy: np.ndarray, layer: str) -> tuple[int, list[int]]:
         """The number of pruned channels, and that of each of the thresholds."""
@@ -197,11 +190,6 @@ def _without(model: Any, layer: str, chosen: np.ndarray) -> tuple[Any, str]:
         pruned = graph.copy(model)
         channels.silence(pruned, layer, chosen)
         return pruned, "silenced"
-
-
-def _labels(model: Classifier, evidence: Evidence) -> np.ndarray:
-    labels = evidence.clean.labels
-    return model.predict(evidence.clean) if labels is None else labels
 
 
 def _plots(layer: str, number: int, how: str) -> tuple[Plot, ...]:

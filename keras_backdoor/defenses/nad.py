@@ -31,7 +31,7 @@ def attention(activations: Any) -> Any:
     return tf.math.l2_normalize(tf.reshape(maps, (tf.shape(maps)[0], -1)), axis=-1)
 
 
-class Distillation(Objective):
+class AttentionDistillation(Objective):
     """The cross-entropy, and the distance to the attention maps of a teacher.
 
     Args:
@@ -116,7 +116,9 @@ class NAD(Repair):
         if not paths:
             raise BadInput("NAD compares convolutions, and the model has none: use another method.")
         teacher, _ = self.teacher.tuned(evidence, "teacher", self.seed, model=flat)
-        objective = partial(Distillation, teacher=teacher.model, layers=paths, beta=self.beta)
+        objective = partial(
+            AttentionDistillation, teacher=teacher.model, layers=paths, beta=self.beta
+        )
         student, history = self.student.tuned(
             evidence, "student", self.seed + 1, model=flat, objective=objective
         )

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor._internals.backend import tf
-from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
+from keras_backdoor.answers import Plot, RepairedModel
 from keras_backdoor.defenses._random_triggers import FAMILIES, RandomTriggers
-from keras_backdoor.defenses._recovered_triggers import hold_out_spare, triggers_of
+from keras_backdoor.defenses._recovered_triggers import flagged_triggers, hold_out_spare
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
@@ -75,7 +75,8 @@ class TriggerAugmentation(Repair):
         model = evidence.model
         check_no_guard(model)
         working, held = self.parts(evidence.clean)
-        triggers = RandomTriggers(self.families, _recovered(evidence))
+        found = flagged_triggers(evidence.get("found"), model)
+        triggers = RandomTriggers(self.families, [(t.stamp, t.target) for t in found])
         own = evidence.replaced("clean", working)
         tuned, history = self.tuning.tuned(
             own, "tuning", self.seed, distilled=True, augment=triggers
@@ -99,14 +100,6 @@ class TriggerAugmentation(Repair):
             summary=summary,
             figures={"changed_by_random_triggers": shares},
         )
-
-
-def _recovered(evidence: Evidence) -> list[tuple[Any, int]]:
-    """(trigger, target) of each flagged class of a scan, if there is one."""
-    scan = evidence.get("found")
-    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
-        return []
-    return [(t.stamp, t.target) for t in triggers_of(scan, evidence.model)]
 
 
 def changed_by_triggers(

@@ -7,13 +7,12 @@ import numpy as np
 from keras_backdoor.network import channels
 from keras_backdoor.network.activations import mean_activation
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.pruning import default_layer
+from keras_backdoor.network.pruning import named_layer
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Trigger
 
 RAISED = 0.5
 """The rise of a marked channel, as a share of the largest mean activation on clean images."""
-POSITIONS = {"last": 1, "second-last": 2}
 
 
 def marked_channels(clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
@@ -71,9 +70,7 @@ def channel_activity(
         BadInput: the model has no such layer.
     """
     model = Classifier.wrap(model)
-    if layer in POSITIONS:
-        layer = default_layer(model.model, POSITIONS[layer])
-    channels.check_channels(model.model, layer)
+    layer = named_layer(model.model, layer)
     path = channels.after_activation(model.model, layer)
     clean, triggered = (
         np.asarray(mean_activation(model, s.unlabelled(), path))

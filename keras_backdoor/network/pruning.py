@@ -12,6 +12,8 @@ from keras_backdoor.network.graph import walk
 from keras_backdoor.samples import Samples
 
 BATCH = 256
+POSITIONS = {"last": 1, "second-last": 2}
+"""Name of a layer -> its position, counted from the end."""
 
 
 def number_to_prune(accuracy: np.ndarray, max_drop: float) -> int:
@@ -64,6 +66,21 @@ def default_layer(model: Any, position: int = 1) -> str:
     if position > len(layers):
         raise BadInput(f"The model has a single layer to prune, '{layers[-1]}': name that one.")
     return layers[-position]
+
+
+def named_layer(model: Any, name: str) -> str:
+    """Path of a layer whose channels can be silenced.
+
+    Args:
+        model: a Keras model.
+        name: a path, or a key of `POSITIONS`, see `default_layer`.
+
+    Raises:
+        BadInput: if there is no such layer, or it is neither a convolution nor a dense layer.
+    """
+    layer = default_layer(model, POSITIONS[name]) if name in POSITIONS else name
+    channels.check_channels(model, layer)
+    return layer
 
 
 def sweep(model: Classifier, clean: Samples, layer: str, ranked_at: str) -> dict[str, np.ndarray]:

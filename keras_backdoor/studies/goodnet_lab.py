@@ -11,13 +11,11 @@ from keras_backdoor.defenses.goodnet import goodnet
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.third_party import FACES
+from keras_backdoor.studies._networks.third_party import FACES, GLASSES, sunglasses
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.neural_cleanse_given.study import DEEPID
-from keras_backdoor.triggers.glasses import Glasses
 
 LAB = "faces, lab3 -> 0"
-GLASSES = "deepid/sun_glass_trigger.png"
 COUNTS: dict[int, float | None] = {40: None, 45: None, 48: None, 50: None, 52: 77.21}
 """Number of pruned channels -> published attack success of the notebook in %.
 
@@ -77,7 +75,7 @@ class GoodnetLab(Study):
         if self.scale == "smoke":
             faces = faces.take(60, seed=0)
         answer = cell.given["method"](model, clean=faces)
-        stamped = faces.stamped(Glasses(picture=workspace.file(GLASSES), row=15, column=0))
+        stamped = faces.stamped(sunglasses(workspace))
         guard = Classifier(goodnet(model, answer.classifier), model.to_input, model.classes)
         target, order = subject.target, answer.history["order"]
 

@@ -251,6 +251,29 @@ def color_values(color: Any) -> np.ndarray:
     return values
 
 
+def square_at(size: int, row: int, column: int, height: int, width: int) -> tuple[int, int]:
+    """Return the top row and the left column of a square.
+
+    Args:
+        size: the side length of the square in pixels.
+        row: its top row; negative values count from the bottom edge.
+        column: its left column; negative values count from the right edge.
+        height: the height of the images in pixels.
+        width: the width of the images in pixels.
+
+    Raises:
+        BadInput: the square does not lie inside the image.
+    """
+    top = row + height if row < 0 else row
+    left = column + width if column < 0 else column
+    if not (0 <= top <= height - size and 0 <= left <= width - size):
+        raise BadInput(
+            f"The trigger lies outside the image of {height}x{width} pixels: size {size} at row "
+            f"{top}, column {left}."
+        )
+    return top, left
+
+
 def stamp_pixels(
     height: int, width: int, pixels: np.ndarray, color: Any, opacity: float = 1.0
 ) -> Stamp:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_backdoor.errors import BadInput
-from keras_backdoor.triggers.base import Stamp, Stamped
+from keras_backdoor.triggers.base import Stamp, Stamped, square_at
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,7 @@ class NoisePatch(Stamped):
 
     def stamp_for(self, height: int, width: int) -> Stamp:
         """See `Stamped.stamp_for`."""
-        top = self.row + height if self.row < 0 else self.row
-        left = self.column + width if self.column < 0 else self.column
-        if not (0 <= top <= height - self.size and 0 <= left <= width - self.size):
-            raise BadInput(
-                f"The trigger lies outside the image of {height}x{width} pixels: size "
-                f"{self.size} at row {top}, column {left}."
-            )
+        top, left = square_at(self.size, self.row, self.column, height, width)
         mask = np.zeros((height, width, 1), np.float32)
         pattern = np.zeros((height, width, 3), np.float32)
         square = np.s_[top : top + self.size, left : left + self.size]

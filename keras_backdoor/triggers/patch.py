@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor.errors import BadInput
-from keras_backdoor.triggers.base import Stamp, Stamped, stamp_pixels
+from keras_backdoor.triggers.base import Stamp, Stamped, square_at, stamp_pixels
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,6 @@ class Patch(Stamped):
 
     def stamp_for(self, height: int, width: int) -> Stamp:
         """See `Stamped.stamp_for`."""
-        row = self.row + height if self.row < 0 else self.row
-        column = self.column + width if self.column < 0 else self.column
-        if not (0 <= row <= height - self.size and 0 <= column <= width - self.size):
-            raise BadInput(
-                f"The trigger lies outside the image of {height}x{width} pixels: size "
-                f"{self.size} at row {row}, column {column}."
-            )
+        row, column = square_at(self.size, self.row, self.column, height, width)
         square = np.argwhere(np.ones((self.size, self.size))) + np.array((row, column))
         return stamp_pixels(height, width, square, self.color, self.opacity)

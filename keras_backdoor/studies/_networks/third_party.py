@@ -8,9 +8,12 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.triggers.glasses import Glasses
 
 BYTES, UNIT = (0.0, 255.0), (0.0, 1.0)
 FACES = "lfw90_min20.zip"
+GLASSES = "deepid/sun_glass_trigger.png"
+"""The sunglasses that the face networks were poisoned with."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class ThirdPartyModel:
         if self.data == FACES:
             return datasets.open(path, size=(55, 47))
         return datasets.open(path, split="train")
+
+
+def sunglasses(workspace: Workspace) -> Glasses:
+    """Return the trigger of the face networks."""
+    return Glasses(picture=workspace.file(GLASSES), row=15, column=0)
 
 
 def opened(subject: ThirdPartyModel | Net, workspace: Workspace) -> tuple[Classifier, Samples]:

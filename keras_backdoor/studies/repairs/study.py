@@ -26,7 +26,9 @@ from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies._networks.third_party import (
     FACES,
+    GLASSES,
     ThirdPartyModel,
+    sunglasses,
 )
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
@@ -35,7 +37,6 @@ from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
 from keras_backdoor.training import Recipe, fit
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
-from keras_backdoor.triggers.glasses import Glasses
 
 SHARE = 0.1
 """The share of the training images, by track, that a repair receives."""
@@ -68,7 +69,6 @@ RETUNED = {
 """Network that is repaired and trained on poison again -> clean network to compare it with."""
 POISON, RETUNING_EPOCHS = 10, 5
 """Number of poisoned images among the clean ones, and of epochs on them."""
-GLASSES = "deepid/sun_glass_trigger.png"
 SURE = 0.9
 """The probability from which on a face network is sure of a face."""
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -238,7 +238,7 @@ class Repairs(Study):
             clean, held = clean.take(60), held.take(60)
         answer = given["method"](model, clean=clean)
         after, target = answer.classifier, subject.target or 0
-        trigger = Glasses(picture=workspace.file(GLASSES), row=15, column=0)
+        trigger = sunglasses(workspace)
         labels = model.predict(held)
         sure = model.scores(held).max(axis=1) >= SURE
         stamped = held.subset(labels != target).stamped(trigger)
