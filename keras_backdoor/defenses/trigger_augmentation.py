@@ -145,4 +145,6 @@ CHANGED = Plot(
     caption="The share of held-out images that random triggers move to each class.",
     series={"examined model": "changed_before", "repaired model": "changed_after"},
     x_label="class",
+    y_label="share of the images",
+    kind="bars",
 )
