@@ -26,7 +26,7 @@ from keras_backdoor.samples import Samples
 AVERAGED_EVERY = 10
 """The number of steps between two sets of weights that are averaged."""
 Augment = Callable[[Any, Any, Any], Any]
-"""`augment(images, labels, seed) -> images`, see `fit`."""
+"""`augment(images, labels, seed) -> images`, or several versions of them, see `fit`."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ def fit(
             `MeanWeights`; with 0 the weights are those of the last step.
         augment: `augment(images, labels, seed) -> images`, called in the `tf.data` pipeline with
             (b, h, w, c) float32 images in 0..1, (b,) int64 labels and an int32 tensor (2,), the
-            seed of the batch. It consists of TensorFlow operations.
-        objective: what is minimized, see `Objective`; by default the cross-entropy. It decides
-            what the labels of the samples stand for.
+            seed of the batch. It consists of TensorFlow operations. If it returns a tuple of
+            versions of the images, the objective gets all of them.
+        objective: what is minimized, see `Objective`; by default the cross-entropy.
 
     Returns:
         The trained classifier and its history: `loss`, `accuracy` and, with validation data,
@@ -166,7 +166,7 @@ def fit(
     is_built = isinstance(model, keras.Model)
     model = model if is_built else model()
     classifier = Classifier(model, preprocess=preprocess)
-    classifier.check(samples if objective is None else samples.unlabelled())
+    classifier.check(samples)
     samples.known_labels  # noqa: B018
     value_range = (0.0, 1.0) if augment else samples.value_range or (0.0, 255.0)
     minimized = (objective or Objective)(classifier, recipe)
@@ -183,7 +183,7 @@ def fit(
         recipe.batch_size, shuffle=(recipe.seed, start), epochs=max(1, recipe.epochs - start)
     )
     if augment is not None:
-        batches = _augmented(batches, augment, minimized, samples, (recipe.seed, start * total))
+        batches = _augmented(batches, augment, samples, (recipe.seed, start * total))
     stream = iter(batches)
     for epoch in range(start, recipe.epochs):
         sums = np.zeros(3)
@@ -251,36 +251,36 @@ class Objective:
         self.model = classifier.model
         self.with_convolutions = _with_convolutions(self.model) if recipe.activity_l1 else None
 
-    def classes(self, labels: Any) -> Any:
-        """(b,) int64, the classes that the labels of a batch stand for."""
-        return labels
-
-    def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
-        """The loss of a batch.
-
-        Args:
-            pixels: (b, h, w, c) inputs of the model.
-            labels: (b,) int64.
-
-        Returns:
-            The scalar to minimize, (b,) the cross-entropy of each image, and the scores.
-        """
+    def forward(self, pixels: Any) -> tuple[Any, Any]:
+        """The scores of a batch, and the scalar penalties of the layers."""
         if self.with_convolutions is None:
             scores = self.model(pixels, training=True)
             penalty = 0.0
         else:
             scores, *outputs = self.with_convolutions(pixels, training=True)
             total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
-            penalty = self.recipe.activity_l1 * total / tf.cast(tf.size(labels), tf.float32)
-        losses = _losses(scores, labels, self.classifier.output)
-        loss = tf.reduce_mean(losses) + penalty + tf.add_n([*self.model.losses, 0.0])
-        return loss, losses, scores
+            penalty = self.recipe.activity_l1 * total / tf.cast(tf.shape(scores)[0], tf.float32)
+        return scores, penalty + tf.add_n([*self.model.losses, 0.0])
+
+    def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
+        """The loss of a batch.
+
+        Args:
+            pixels: (b, h, w, c) inputs of the model, or a tuple of versions of them.
+            labels: (b,) int64.
+
+        Returns:
+            The scalar to minimize, (b,) the cross-entropy of each image, and the scores.
+        """
+        scores, penalty = self.forward(pixels)
+        losses = cross_entropy(scores, labels, self.classifier.output)
+        return tf.reduce_mean(losses) + penalty, losses, scores
 
     def gradients(self, pixels: Any, labels: Any) -> tuple[list[Any], Any, Any]:
         """The gradients of the trainable weights.
 
         Args:
-            pixels: (b, h, w, c) inputs of the model.
+            pixels: see `losses`.
             labels: (b,) int64.
 
         Returns:
@@ -303,28 +303,25 @@ def _make_step(objective: Objective, value_range: Range) -> tuple[Callable[[Any,
 
     @tf.function(reduce_retracing=True, autograph=False)
     def step(images: Any, labels: Any) -> Any:
-        pixels = classifier.scaled(images, value_range)
+        pixels = tf.nest.map_structure(lambda x: classifier.scaled(x, value_range), images)
         gradients, losses, scores = objective.gradients(pixels, labels)
         optimizer.apply(gradients, model.trainable_variables)
         if scores.shape[-1] > 1:
             predicted = tf.argmax(scores, axis=-1)
         else:
             predicted = tf.cast(scores[:, 0] > (0.0 if logits else 0.5), tf.int64)
-        correct = tf.reduce_sum(tf.cast(predicted == objective.classes(labels), tf.float32))
+        correct = tf.reduce_sum(tf.cast(predicted == labels, tf.float32))
         return tf.stack([tf.reduce_sum(losses), correct, tf.cast(tf.size(labels), tf.float32)])
 
     return step, optimizer
 
 
-def _augmented(
-    batches: Any, augment: Augment, objective: Objective, samples: Samples, seed: tuple[int, int]
-) -> Any:
+def _augmented(batches: Any, augment: Augment, samples: Samples, seed: tuple[int, int]) -> Any:
     """The batches with augmented float32 images in 0..1.
 
     Args:
         batches: the batches of stored pixels.
         augment: see `fit`.
-        objective: decides which classes the labels stand for.
         samples: the samples that the batches are from.
         seed: the seed, and the number of the first batch in the training.
     """
@@ -335,12 +332,12 @@ def _augmented(
         images = (tf.cast(batch[0], tf.float32) - low) / (high - low)
         images = tf.ensure_shape(images, (None, *samples.image_shape))
         own_seed = tf.stack([seed[0], seed[1] + tf.cast(number, tf.int32)])
-        return augment(images, objective.classes(batch[1]), own_seed), batch[1]
+        return augment(images, batch[1], own_seed), batch[1]
 
     return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
 
 
-def _losses(scores: Any, labels: Any, kind: Output) -> Any:
+def cross_entropy(scores: Any, labels: Any, kind: Output) -> Any:
     """(n,) the cross-entropy of each image; the binary one for sigmoid outputs."""
     logits = kind == "logits"
     if scores.shape[-1] == 1:

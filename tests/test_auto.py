@@ -101,9 +101,8 @@ def test_families_can_be_left_out(task) -> None:
 
 
 def test_random_triggers_change_a_backdoored_network_more(task) -> None:
-    families = ("checkerboard",)
-    backdoored, clean = (
-        changed_by_triggers(m, task.clean, families) for m in (task.model, task.twin)
+    backdoored, clean = changed_by_triggers(
+        (task.model, task.twin), task.clean, families=("checkerboard",)
     )
     assert backdoored["classes"][TARGET] > clean["classes"][TARGET] + 0.02
     assert backdoored["share"] == pytest.approx(backdoored["classes"].sum())

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.defenses._tuning import Distillation, Tuning
+from keras_backdoor.defenses._tuning import Distillation, Tuning, corrected
 from keras_backdoor.defenses.clp import CLP
 from keras_backdoor.defenses.fine_tuning import FineTuning
 from keras_backdoor.defenses.ft_sam import FTSAM, Sharpness, ascent
@@ -137,20 +137,30 @@ def test_sharpness_takes_the_gradient_elsewhere_and_restores_the_weights() -> No
 
 
 def test_distillation_by_hand() -> None:
-    """One image, three classes: -T^2 sum_k p_k log q_k is added to the cross-entropy."""
+    """Two images: the teacher is right about the first one and wrong about the second one."""
     model = keras.Sequential([keras.Input((1, 1, 1)), L.Flatten(), L.Dense(3)])
     model.set_weights([np.array([[2.0, 0.0, -2.0]]), np.zeros(3)])
     classifier = Classifier(model, preprocess=(0, 1))
-    taught = np.array([[0.0, 0.0, 1.0], [0.5, 0.3, 0.2]], np.float16)
-    objective = Distillation(classifier, Recipe(), labels=np.array([2, 0]), taught=taught)
-    loss, losses, _ = objective.losses(tf.ones((1, 1, 1, 1)), tf.constant([1]))
-    logits = np.array([2.0, 0.0, -2.0])
-    log_q = logits / 2 - np.log(np.exp(logits / 2).sum())
-    hard = -(logits - np.log(np.exp(logits).sum()))[0]
-    soft = -4 * (np.array([0.5, 0.3, 0.2]) * log_q).sum()
-    assert float(losses[0]) == pytest.approx(hard, abs=1e-5)
-    assert float(loss) == pytest.approx(hard + soft, abs=2e-3)
-    assert objective.classes(tf.constant([0, 1])).numpy().tolist() == [2, 0]
+    objective = Distillation(classifier, Recipe(), teacher=classifier)
+    learned, taught = tf.constant([0.5, 0.5]), tf.constant([1.0, 1.0])
+    pixels = [tf.reshape(x, (2, 1, 1, 1)) for x in (learned, taught)]
+    loss, losses, _ = objective.losses(pixels, tf.constant([0, 1], tf.int64))
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum()
+
+    q, p = softmax(np.array([1.0, 0.0, -1.0])), softmax(np.array([2.0, 0.0, -2.0]))
+    first, second = -(p * np.log(q)).sum(), -(p[[1, 0, 2]] * np.log(q)).sum()
+    assert float(loss) == pytest.approx((first + second) / 2, abs=1e-5)
+    np.testing.assert_allclose(losses, -np.log(q[:2]), atol=1e-5)
+
+
+def test_probabilities_are_corrected_by_labels() -> None:
+    given = tf.constant([[0.7, 0.1, 0.2], [0.7, 0.1, 0.2]])
+    exchanged = corrected(given, tf.constant([0, 2], tf.int64))
+    np.testing.assert_allclose(exchanged, [[0.7, 0.1, 0.2], [0.2, 0.1, 0.7]], atol=1e-6)
+    single = corrected(tf.constant([[0.9], [0.9]]), tf.constant([1, 0], tf.int64))
+    np.testing.assert_allclose(single, [[0.9], [0.1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities", "sigmoids", "single"])

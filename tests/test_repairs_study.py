@@ -57,7 +57,7 @@ def test_every_network_is_judged_on_three_subsets() -> None:
     for name in ("signs -> 33", "digits -> 7", "digits, demo -> 7", "clean", "signs, clean twin",
                  "whitePattern, seed 0", "bigYellowSquare, seed 2"):  # fmt: skip
         assert sum(n.startswith(f"{name}, clean ") for n in names) == 3
-    left_out = [c.given["method"].families for c in cells if c.name.endswith("left out")]
+    left_out = [c.given["method"].families for c in cells if c.group == "a family left out"]
     assert len(left_out) == 7 and all(len(f) == 6 for f in left_out)
     zoo = [c for c in cells if c.group == "development zoo"]
     assert len(zoo) >= 18
@@ -74,8 +74,8 @@ def test_the_tables_have_ranges_over_the_subsets() -> None:
         run("net, clean 0", "net", **first),
         run("net, clean 1", "net", **second),
         run("net, NAD", "NAD", **second),
-        run("family warp", "family warp", **first),
-        run("family warp, left out", "family warp", **second),
+        run("signs, family 3", "development zoo", **first),
+        run("signs, family 3, without warp", "a family left out", **second),
         run("a face", "faces", attack_before=rate(1), attack_after=rate(0.5), agreement=rate(0.9),
             agreement_where_sure=rate(0.95)),
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_the_tables_have_ranges_over_the_subsets() -> None:
 
 def test_a_tolerant_guard_by_hand() -> None:
     from keras_backdoor.samples import Samples
-    from keras_backdoor.studies.repairs.study import tolerant_guards
+    from keras_backdoor.studies.repairs.measures import tolerant_guards
 
     class Fixed:
         def __init__(self, scores: list) -> None:

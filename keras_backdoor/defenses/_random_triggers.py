@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_backdoor._internals.backend import tf
+from keras_backdoor.defenses._random_numbers import Draw
 from keras_backdoor.errors import BadInput
 from keras_backdoor.triggers.base import Stamp
 
@@ -74,7 +75,7 @@ class RandomTriggers:
         Returns:
             (b, h, w, c) float32 in 0..1.
         """
-        draw = _Draw(seed, tf.shape(images)[0])
+        draw = Draw(seed, tf.shape(images)[0])
         local = [name for name in LOCAL if name in self.families]
         whole = [name for name in WHOLE if name in self.families]
         kind = draw.uniform(1)
@@ -84,14 +85,14 @@ class RandomTriggers:
         stamped = images
         for number, part in enumerate(PASSES if local else ()):
             chosen = is_small & (draw.uniform(2 + number) < part)
-            stamped = _with_local(stamped, chosen, local, _Draw(seed + (number + 1) * 1_000_003))
+            stamped = _with_local(stamped, chosen, local, Draw(seed + (number + 1) * 1_000_003))
         if whole:
             stamped = _with_whole(stamped, is_whole, whole, draw)
         if self.recovered:
             stamped = self._with_recovered(stamped, labels, draw)
         return tf.clip_by_value(stamped, 0.0, 1.0)
 
-    def _with_recovered(self, images: Any, labels: Any, draw: "_Draw") -> Any:
+    def _with_recovered(self, images: Any, labels: Any, draw: "Draw") -> Any:
         """Stamp a recovered trigger on some of the images that are not of its target."""
         targets = tf.constant([target for _, target in self.recovered], tf.int64)
         number = tf.cast(draw.uniform(20) * len(self.recovered), tf.int32)
@@ -106,35 +107,7 @@ class RandomTriggers:
         )
 
 
-class _Draw:
-    """Random numbers of a batch, each stream from a number of its own.
-
-    Args:
-        seed: (2,) int32.
-        number: the number of images.
-    """
-
-    def __init__(self, seed: Any, number: Any = None) -> None:
-        self.seed, self.number = tf.cast(seed, tf.int32), number
-
-    def uniform(self, stream: int, *shape: Any, low: Any = 0.0, high: Any = 1.0) -> Any:
-        """(b, *shape) float32, uniform in low..high."""
-        seed = self.seed + tf.constant([stream, 0])
-        values = tf.random.stateless_uniform((self.number, *shape), seed)
-        return low + values * (high - low)
-
-    def whole_number(self, stream: int, low: Any, high: Any) -> Any:
-        """(b,) float32 whole numbers, uniform in low..high, both included."""
-        return tf.floor(self.uniform(stream, low=low, high=high + 0.99999))
-
-    def choice(self, stream: int, weights: list[float]) -> Any:
-        """(b,) int32 positions in a list, drawn by weight."""
-        ends = np.cumsum(weights)
-        limits = tf.constant(ends[:-1] / ends[-1], tf.float32)
-        return tf.searchsorted(limits, self.uniform(stream), side="right")
-
-
-def _with_local(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
+def _with_local(images: Any, chosen: Any, names: list[str], draw: Draw) -> Any:
     """Stamp a small trigger on the chosen images."""
     rows = tf.where(chosen)[:, 0]
     draw.number = tf.shape(rows)[0]
@@ -151,6 +124,34 @@ def _with_local(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
     size = tf.minimum(draw.whole_number(1, low, high), float(window))
     y, top = _window(draw.uniform(2), size, height, window)
     x, left = _window(draw.uniform(3), size, width, window)
+    mask, pattern = _local_trigger(y, x, size, family, names, channels, draw)
+    vertical = (top[:, None] + tf.range(window))[:, :, None]
+    horizontal = (left[:, None] + tf.range(window))[:, None, :]
+    pixel = (tf.cast(rows, tf.int32)[:, None, None] * height + vertical) * width + horizontal
+    flat = tf.reshape(images, (-1, channels))
+    where = tf.boolean_mask(pixel, mask)
+    stamped = tf.tensor_scatter_nd_update(flat, where[:, None], tf.boolean_mask(pattern, mask))
+    return tf.reshape(stamped, tf.shape(images))
+
+
+def _local_trigger(
+    y: Any, x: Any, size: Any, family: Any, names: list[str], channels: int, draw: Draw
+) -> tuple[Any, Any]:
+    """Draw small triggers.
+
+    Args:
+        y: (m, w) the distance of each row of the window from the first one of the trigger.
+        x: (m, w) the same for the columns.
+        size: (m,) the side of the trigger in pixels.
+        family: (m,) positions in `names`.
+        names: the families to draw from.
+        channels: the number of channels.
+        draw: the random numbers.
+
+    Returns:
+        (m, w, w) bool, the pixels of the trigger; and (m, w, w, c), their colors.
+    """
+    window = y.shape[-1]
     mask = (
         (((y >= 0) & (y < size[:, None]))[:, :, None])
         & (((x >= 0) & (x < size[:, None]))[:, None, :])
@@ -173,13 +174,7 @@ def _with_local(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
         first = tf.where(contrast, tf.round(color), color)
         board = tf.where(even, first, other)
         pattern = tf.where(_is(family, names, "checkerboard"), board, pattern)
-    vertical = (top[:, None] + tf.range(window))[:, :, None]
-    horizontal = (left[:, None] + tf.range(window))[:, None, :]
-    pixel = (tf.cast(rows, tf.int32)[:, None, None] * height + vertical) * width + horizontal
-    flat = tf.reshape(images, (-1, channels))
-    where = tf.boolean_mask(pixel, mask)
-    stamped = tf.tensor_scatter_nd_update(flat, where[:, None], tf.boolean_mask(pattern, mask))
-    return tf.reshape(stamped, tf.shape(images))
+    return mask, pattern
 
 
 def _is(family: Any, names: list[str], name: str) -> Any:
@@ -205,27 +200,27 @@ def _window(position: Any, size: Any, length: int, window: int) -> tuple[Any, An
     return distance, tf.cast(start, tf.int32)
 
 
-def _color(draw: _Draw, stream: int, channels: int) -> Any:
+def _color(draw: Draw, stream: int, channels: int) -> Any:
     """(m, channels): half of the colors have channels of 0 and 1, the others are arbitrary."""
     arbitrary = draw.uniform(stream, channels)
     saturated = draw.uniform(stream + 1)[:, None] < 0.5
     return tf.where(saturated, tf.round(arbitrary), arbitrary)
 
 
-def _with_whole(images: Any, chosen: Any, names: list[str], draw: _Draw) -> Any:
+def _with_whole(images: Any, chosen: Any, names: list[str], draw: Draw) -> Any:
     """Stamp a trigger that changes a large part of the image on the chosen images."""
     family = draw.choice(6, [WHOLE[name] for name in names])
     changes = {"blend": _blended, "glasses": _with_glasses, "warp": _warped}
     for number, name in enumerate(names):
         rows = tf.where(chosen & (family == number))[:, 0]
-        own = _Draw(draw.seed + (number + 7) * 1_000_003, tf.shape(rows)[0])
+        own = Draw(draw.seed + (number + 7) * 1_000_003, tf.shape(rows)[0])
         others = tf.gather(images, (rows + 1) % tf.cast(tf.shape(images)[0], tf.int64))
         changed = changes[name](tf.gather(images, rows), others, own)
         images = tf.tensor_scatter_nd_update(images, rows[:, None], changed)
     return images
 
 
-def _blended(images: Any, others: Any, draw: _Draw) -> Any:
+def _blended(images: Any, others: Any, draw: Draw) -> Any:
     """Blend images with noise or with other images."""
     _, height, width, channels = images.shape
     opacity = draw.uniform(0, low=OPACITY[0], high=OPACITY[1])[:, None, None, None]
@@ -234,7 +229,7 @@ def _blended(images: Any, others: Any, draw: _Draw) -> Any:
     return (1.0 - opacity) * images + opacity * picture
 
 
-def _with_glasses(images: Any, others: Any, draw: _Draw) -> Any:
+def _with_glasses(images: Any, others: Any, draw: Draw) -> Any:
     """Draw glasses of a random size, position and color, shaped as `triggers.Glasses`."""
     _, height, width, channels = images.shape
     size = draw.uniform(0, low=0.4, high=1.0) * width
@@ -254,7 +249,7 @@ def _with_glasses(images: Any, others: Any, draw: _Draw) -> Any:
     return tf.where((lenses | bar)[..., None], color, images)
 
 
-def _warped(images: Any, others: Any, draw: _Draw) -> Any:
+def _warped(images: Any, others: Any, draw: Draw) -> Any:
     """Warp images with random smooth shifts, as `triggers.Warp`."""
     _, height, width, channels = images.shape
     grid = 4

@@ -1,7 +1,6 @@
 """Fine-tune a copy of a network on clean images, which all repairs that train have in common."""
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,7 @@ from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.samples import Samples
-from keras_backdoor.training import Objective, Recipe, fit
-
-TEMPERATURE = 2.0
-"""The temperature of the distillation."""
+from keras_backdoor.training import Objective, Recipe, cross_entropy, fit
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,6 @@ class Tuning:
         seed: int,
         *,
         model: Classifier | None = None,
-        distilled: bool = False,
         **how: Any,
     ) -> tuple[Classifier, dict[str, np.ndarray]]:
         """Fine-tune a copy of a model on the clean images of the evidence.
@@ -71,8 +65,6 @@ class Tuning:
             name: the name of this part of the work, under which its state is saved.
             seed: the seed of the order of the images and of dropout.
             model: the model to copy; by default the examined model.
-            distilled: whether the probabilities of the examined model on the clean images are
-                learned beside their labels.
             **how: `augment` and `objective` of `fit`.
 
         Returns:
@@ -82,14 +74,10 @@ class Tuning:
         if len(clean) > (most := max(1, self.steps * self.recipe.batch_size)):
             clean = clean.take(most, seed=seed)
         work = Classifier(graph.copy((model or examined).model), examined.to_input)
-        labels = labels_of(examined, clean)
-        if distilled:
-            how["objective"] = partial(Distillation, labels=labels, taught=_taught(examined, clean))
-            labels = np.arange(len(clean))
         epochs = self.epochs(len(clean))
         trained, history = fit(
             work.model,
-            clean.labelled(labels),
+            clean.labelled(labels_of(examined, clean)),
             replace(self.recipe, epochs=epochs, seed=seed),
             preprocess=examined.to_input,
             checkpoint=evidence.checkpoint(name),
@@ -104,64 +92,69 @@ NO_TUNING = Tuning(steps=0, averaged=0.0)
 
 
 class Distillation(Objective):
-    """The cross-entropy of the labels, and that of the probabilities of a teacher.
+    """The cross-entropy of the probabilities that a teacher gives to other versions of the images.
 
     Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015: with the
-    probabilities p of the teacher and q of the network, both at the temperature T, the second part
-    is -T^2 sum_k p_k log q_k.
+    probabilities p of the teacher and q of the network, the loss is -sum_k p_k log q_k. Where the
+    most probable class of the teacher is not the label, the probabilities of the two are exchanged
+    (Wen, Lai and Qian, Preparing Lessons: Improve Knowledge Distillation with Better Supervision,
+    2019).
 
     Args:
         classifier: the network that is trained.
         recipe: the recipe of the training.
-        labels: (n,) the labels of all images. The labels of a batch are positions in this array.
-        taught: (n, classes) the probabilities of the teacher at the temperature T, or (n, outputs)
-            those of single sigmoid outputs.
+        teacher: the network that teaches, with the inputs and outputs of the other one.
     """
 
-    def __init__(
-        self, classifier: Classifier, recipe: Recipe, labels: np.ndarray, taught: np.ndarray
-    ) -> None:
+    def __init__(self, classifier: Classifier, recipe: Recipe, teacher: Classifier) -> None:
         super().__init__(classifier, recipe)
-        self.labels, self.taught = tf.constant(labels, tf.int64), tf.constant(taught)
-
-    def classes(self, labels: Any) -> Any:
-        """See `Objective.classes`."""
-        return tf.gather(self.labels, labels)
+        self.teacher = teacher
 
     def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
-        """See `Objective.losses`."""
-        loss, losses, scores = super().losses(pixels, self.classes(labels))
-        taught = tf.cast(tf.gather(self.taught, labels), tf.float32)
-        if _by_sigmoid(self.classifier):
-            logits = self.classifier.output == "logits"
-            part = keras.losses.binary_crossentropy(taught, scores, from_logits=logits)
-            return loss + tf.reduce_mean(part), losses, scores
-        scaled = _log_scores(self.classifier, scores) / TEMPERATURE
-        part = keras.losses.categorical_crossentropy(taught, scaled, from_logits=True)
-        return loss + TEMPERATURE**2 * tf.reduce_mean(part), losses, scores
+        """See `Objective.losses`; the versions are that of the network and that of the teacher."""
+        learned, taught = pixels
+        scores, penalty = self.forward(learned)
+        wanted = corrected(self._probabilities(self.teacher.model(taught, training=False)), labels)
+        logits = self.classifier.output == "logits"
+        by_sigmoid = self._by_sigmoid(scores)
+        compare = (
+            keras.losses.binary_crossentropy
+            if by_sigmoid
+            else keras.losses.categorical_crossentropy
+        )
+        loss = tf.reduce_mean(compare(wanted, scores, from_logits=logits)) + penalty
+        return loss, cross_entropy(scores, labels, self.classifier.output), scores
+
+    def _by_sigmoid(self, scores: Any) -> bool:
+        """Whether each output is a probability, or a logit, of its own."""
+        return self.classifier.output == "sigmoids" or scores.shape[-1] == 1
+
+    def _probabilities(self, scores: Any) -> Any:
+        if self.classifier.output != "logits":
+            return scores
+        return tf.sigmoid(scores) if self._by_sigmoid(scores) else tf.nn.softmax(scores)
 
 
-def _taught(model: Classifier, samples: Samples) -> np.ndarray:
-    """The probabilities of a network at the temperature of the distillation, as float16."""
+def corrected(probabilities: Any, labels: Any) -> Any:
+    """Exchange the probability of the label with the largest one, see `Distillation`.
 
-    def soft(images: Any) -> Any:
-        scores = model.model(images, training=False)
-        if _by_sigmoid(model):
-            return tf.sigmoid(scores) if model.output == "logits" else scores
-        return tf.nn.softmax(_log_scores(model, scores) / TEMPERATURE)
+    Args:
+        probabilities: (b, classes), or (b, 1), the probabilities of class 1.
+        labels: (b,) int64.
 
-    parts = [np.asarray(part, np.float16) for part in model.stream(samples, soft)]
-    return np.concatenate(parts)
-
-
-def _by_sigmoid(model: Classifier) -> bool:
-    """Whether each output of a network is a probability, or a logit, of its own."""
-    return model.output == "sigmoids" or int(model.model.outputs[0].shape[-1]) == 1
-
-
-def _log_scores(model: Classifier, scores: Any) -> Any:
-    """Logits, or the logarithm of probabilities."""
-    return scores if model.output == "logits" else tf.math.log(tf.maximum(scores, 1e-7))
+    Returns:
+        The probabilities, of the same shape, whose largest one is that of the label.
+    """
+    if probabilities.shape[-1] == 1:
+        wrong = (probabilities[:, 0] > 0.5) != (labels == 1)
+        return tf.where(wrong[:, None], 1.0 - probabilities, probabilities)
+    largest = tf.argmax(probabilities, axis=-1)
+    difference = tf.reduce_max(probabilities, axis=-1) - tf.gather(
+        probabilities, labels, batch_dims=1
+    )
+    classes = probabilities.shape[-1]
+    exchange = tf.one_hot(labels, classes) - tf.one_hot(largest, classes)
+    return probabilities + difference[:, None] * exchange
 
 
 PLOT = Plot(

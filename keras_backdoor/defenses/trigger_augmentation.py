@@ -1,6 +1,8 @@
 """Trigger augmentation: fine-tune on clean images that bear random triggers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,9 +10,10 @@ import numpy as np
 from keras_backdoor._internals.backend import tf
 from keras_backdoor.answers import Plot, RepairedModel
 from keras_backdoor.defenses._random_triggers import FAMILIES, RandomTriggers
+from keras_backdoor.defenses._random_views import random_views
 from keras_backdoor.defenses._recovered_triggers import flagged_triggers, hold_out_spare
 from keras_backdoor.defenses._repair import Repair
-from keras_backdoor.defenses._tuning import Tuning
+from keras_backdoor.defenses._tuning import Distillation, Tuning
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -22,12 +25,13 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class TriggerAugmentation(Repair):
-    """Fine-tune on clean images, most of which get random triggers but keep their labels.
+    """Distill a network into a copy of itself that sees random triggers where it sees none.
 
-    The network learns that small marks do not change the class, also marks that it was taught to
-    obey. Beside the labels it learns the probabilities of the examined network on the same images
-    without triggers, which preserves its accuracy (Hinton et al., Distilling the Knowledge in a
-    Neural Network, 2015).
+    Each clean image is rotated, scaled, shifted, brightened or darkened a little. The examined
+    network sees it so; the copy sees the same view with random triggers and learns to give the
+    same probabilities, or those with the label on top where the examined network is wrong (see
+    `Distillation`). So it learns that small marks do not change the class, also marks that it was
+    taught to obey, and keeps the accuracy.
 
     No scan is needed, and the trigger does not have to be known, but it has to resemble the random
     ones: squares, figures of single pixels, squares of noise and checkerboards of up to a quarter
@@ -35,9 +39,10 @@ class TriggerAugmentation(Repair):
     images, glasses and warps. If the answer of a scan is given as `found`, its recovered triggers
     are stamped too, on images of other classes than theirs.
 
-    Related work: Qiu et al., DeepSweep, AsiaCCS 2021, fine-tune on transformed images. Families,
-    their shares and the length of the training were chosen on the development zoo
-    (`results/README.md`).
+    Related work: Beyer et al., Knowledge Distillation: A Good Teacher is Patient and Consistent,
+    CVPR 2022, show teacher and student the same views; Qiu et al., DeepSweep, AsiaCCS 2021,
+    fine-tune on transformed images. All settings were chosen on the development zoo
+    (`docs/repairs.md`).
 
     Args:
         families: the families of random triggers.
@@ -78,10 +83,16 @@ class TriggerAugmentation(Repair):
         found = flagged_triggers(evidence.get("found"), model)
         triggers = RandomTriggers(self.families, [(t.stamp, t.target) for t in found])
         own = evidence.replaced("clean", working)
+
+        def augment(images: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
+            seen = random_views(images, seed)
+            return triggers(seen, labels, seed), seen
+
+        objective = partial(Distillation, teacher=model)
         tuned, history = self.tuning.tuned(
-            own, "tuning", self.seed, distilled=True, augment=triggers
+            own, "tuning", self.seed, augment=augment, objective=objective
         )
-        before, after = (changed_by_triggers(m, held, self.families) for m in (model, tuned))
+        before, after = changed_by_triggers((model, tuned), held, self.families)
         summary = {
             "held-out images that random triggers change": (
                 f"{before['share']:.2%} -> {after['share']:.2%}"
@@ -103,35 +114,38 @@ class TriggerAugmentation(Repair):
 
 
 def changed_by_triggers(
-    model: Classifier, samples: Samples, families: tuple[str, ...], *, repeats: int = 4
-) -> dict[str, Any]:
-    """Measure how often random triggers change the prediction.
+    models: Sequence[Classifier], samples: Samples, families: tuple[str, ...], *, repeats: int = 4
+) -> list[dict[str, Any]]:
+    """Measure how often random triggers change the predictions of networks.
 
     Args:
-        model: the network.
+        models: the networks, which all see the same triggers.
         samples: clean images.
         families: the families of random triggers.
         repeats: how many triggers each image gets, one after the other.
 
     Returns:
-        `share`, the share of the stamped images whose prediction changes; and `classes`
-        (k,), the share of the stamped images whose prediction changes to each class.
+        For each network `share`, the share of the stamped images whose prediction changes; and
+        `classes` (k,), the share of the stamped images whose prediction changes to each class.
     """
-    clean = model.predict(samples)
+    clean = [model.predict(samples) for model in models]
+    changed = [np.zeros(model.classes) for model in models]
     low, high = samples.value_range or (0.0, 255.0)
-    triggers, changed = RandomTriggers(families), np.zeros(model.classes)
+    triggers = RandomTriggers(families)
     for number in range(repeats):
         start = 0
         for images, labels in samples.batches(256):
             unit = (tf.cast(images, tf.float32) - low) / (high - low)
             unit = tf.ensure_shape(unit, (None, *samples.image_shape))
-            stamped = triggers(unit, labels, tf.constant([number, start]))
-            predicted = model.predict(Samples(stamped.numpy(), value_range=(0.0, 1.0)))
-            different = predicted != clean[start : start + len(predicted)]
-            changed += np.bincount(predicted[different], minlength=model.classes)
-            start += len(predicted)
-    classes = changed / (repeats * len(samples))
-    return {"share": float(classes.sum()), "classes": classes}
+            stamped = triggers(unit, labels, tf.constant([number, start])).numpy()
+            end = start + len(stamped)
+            for model, without, counts in zip(models, clean, changed, strict=True):
+                predicted = model.predict(Samples(stamped, value_range=(0.0, 1.0)))
+                different = predicted[predicted != without[start:end]]
+                counts += np.bincount(different, minlength=model.classes)
+            start = end
+    shares = [counts / (repeats * len(samples)) for counts in changed]
+    return [{"share": float(classes.sum()), "classes": classes} for classes in shares]
 
 
 CURVE = Plot(

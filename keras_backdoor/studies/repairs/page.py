@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies.repairs.study import FAMILY_OF, OTHER_FAMILY, WITHOUT
 
 BASELINES = ("fine-tuning", "NAD", "FT-SAM")
 ZOO, FACES = "development zoo", "faces"
@@ -48,11 +49,11 @@ RETUNED = (
 
 def _groups(results: Results) -> dict[str, list[dict[str, Any]]]:
     """The results of the command `repair` on the networks of the evaluation, by network."""
-    others = {*BASELINES, ZOO, FACES}
+    others = {*BASELINES, ZOO, FACES, WITHOUT}
     return {
         name: figures
         for name, figures in results.groups("accuracy_after").items()
-        if name not in others and not name.endswith(FEWER) and not name.startswith("family ")
+        if name not in others and not name.endswith(FEWER)
     }
 
 
@@ -106,11 +107,13 @@ def _attack_and_change(figures: dict[str, Any] | None) -> str:
 def families(results: Results) -> list[tuple[str, ...]]:
     """Return the header and one row per family."""
     rows: list[tuple[str, ...]] = [("family of the attack", "before", "all families", "left out")]
-    for name, figures in results.groups("attack_after").items():
-        if name.startswith("family "):
-            kept = [_range([f], "attack_after") for f in figures]
-            before = _range(figures[:1], "attack_before")
-            rows.append((name.removeprefix("family "), before, *[*kept, ""][:2]))
+    measured = {c["name"]: c["figures"] for c in results.cells if "figures" in c}
+    for family, name in [*FAMILY_OF.items(), ("none of them", OTHER_FAMILY)]:
+        cells = [measured.get(cell) for cell in (name, f"{name}, without {family}")]
+        made = [[figures] if figures else [] for figures in cells]
+        if any(made):
+            before = _range([*made[0], *made[1]][:1], "attack_before")
+            rows.append((family, before, *(_range(figures, "attack_after") for figures in made)))
     return rows
 
 
