@@ -618,3 +618,15 @@ def test_the_thesis_grid_has_its_counts() -> None:
     assert list(counts.values()) == [52, 14, 44, 258, 258, 29]
     assert sum(c.name.startswith("A.2") for c in cells) == 13
     assert sum("seed 1" in c.name or "seed 2" in c.name for c in cells) == 4
+
+
+def test_the_revision_of_a_nested_method_is_part_of_a_cell(monkeypatch) -> None:
+    from keras_backdoor.defenses.auto import Auto
+    from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+
+    cell = Cell("repaired", {"method": Auto()})
+    before = cell.settings["method"]
+    monkeypatch.setattr(TriggerAugmentation, "revision", TriggerAugmentation.revision + 1)
+    after = cell.settings["method"]
+    assert after["augmentation"]["revision"] == before["augmentation"]["revision"] + 1
+    assert after["unlearning"] == before["unlearning"]

@@ -7,7 +7,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +44,8 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """The inputs as JSON values.
 
-        A dataclass is represented by its name and fields, and a method also by its revision.
+        A dataclass is represented by its name and fields, and a method also by its revision,
+        one in the settings of another only if its revision is not 1.
         """
         return {k: _as_json(v) for k, v in self.given.items()}
 
@@ -197,5 +198,9 @@ def _as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         revision = getattr(value, "revision", None)
         made = {} if revision is None else {"revision": revision}
-        return {"name": type(value).__name__, **made, **typed_settings.as_dict(value)}
+        settings = {"name": type(value).__name__, **made, **typed_settings.as_dict(value)}
+        for f in fields(value):
+            if (revision := getattr(getattr(value, f.name), "revision", 1)) != 1:
+                settings[f.name]["revision"] = revision
+        return settings
     return list(value) if isinstance(value, tuple) else value
