@@ -328,7 +328,10 @@ class Samples:
         )
         batches = tf.data.Dataset.from_generator(passes, output_signature=spec)
         number = epochs * -(-len(self) // batch_size)
-        return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(4)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # its thread has nothing to tune here
+        return batches.with_options(options)
 
     def feed(self, batch_size: int = 256) -> Iterable[tuple[Any, Any]]:
         """Batches in order, without `tf.data` where prefetching has no benefit.
