@@ -54,6 +54,25 @@ def test_the_truth_table(activation: str | None) -> None:
     assert (answers[[0, 2, 3], 3] == 0).all()
 
 
+def test_a_tolerance_by_hand() -> None:
+    """B says 0, 1, 2, 1, and B' gives these classes the probabilities 0.6, 0.05, 0.15, 0.3."""
+    b = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0, 0.4, 0.6], [0, 1.0, 0]])
+    b_prime = np.array([[0.6, 0.4, 0], [0.95, 0.05, 0], [0.85, 0, 0.15], [0.3, 0.3, 0.4]])
+
+    def answers(tolerance: float | None) -> np.ndarray:
+        nets = [table_net(np.log(table + 1e-30), "softmax") for table in (b, b_prime)]
+        return np.asarray(GoodNetModel(*nets, tolerance=tolerance)(ONE_HOT))
+
+    assert answers(None).argmax(axis=1).tolist() == [0, 3, 3, 3]
+    assert answers(0.1).argmax(axis=1).tolist() == [0, 3, 2, 1]
+    assert answers(0.2).argmax(axis=1).tolist() == [0, 3, 3, 1]
+    expected = [[0.9, 0.1, 0, 0], [0, 0, 0, 1], [0, 0.4, 0.6, 0], [0, 1, 0, 0]]
+    np.testing.assert_allclose(answers(0.1), expected, atol=1e-6)
+    for wrong in (0.0, 1.0):
+        with pytest.raises(ValueError, match="tolerance must lie between 0 and 1"):
+            GoodNet(tolerance=wrong)
+
+
 def test_layers_named_like_the_guard_s_own_do_not_meet_them() -> None:
     b = np.array([[5, 0, 0], [0, 5, 0], [0, 0, 5], [1.0, 2.0, 0]])
     nets = []

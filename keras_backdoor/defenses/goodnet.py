@@ -17,27 +17,32 @@ SHARPNESS = 1e12
 """The factor of the scores that makes a float32 softmax one-hot."""
 
 
-def goodnet(b: Any, b_prime: Any) -> Any:
+def goodnet(b: Any, b_prime: Any, tolerance: float | None = None) -> Any:
     """Combine a model B and its repair B' into a model that rejects inputs on which they disagree.
 
-    With the predictions y = argmax B(x) and y' = argmax B'(x), a = <onehot(y), onehot(y')> and the
-    probabilities p_B(x) of B, the outputs are
+    With the predictions y = argmax B(x) and y' = argmax B'(x), the probabilities p_B(x) of B and
+    a = 1 where the two agree, else a = 0, the outputs are
 
         G(x) = [a p_B(x), 1 - a]
 
+    They agree if y = y' or, with a tolerance t, if B' gives the class y a probability above t.
     The model consists of built-in Keras layers only, so its `.h5` and `.keras` files load without
     custom code. Layers that have the same weights and the same input in both networks run once.
 
     Args:
         b: the examined `keras.Model` or Classifier, N classes.
         b_prime: the repair of b, with the same input shape and classes.
+        tolerance: the largest probability of the class of B with which B' still disagrees; None
+            compares the predictions.
 
     Returns:
         A new `keras.Model` with N+1 outputs, which shares no weights with b and b_prime.
 
     Raises:
-        BadInput: the input shapes or the numbers of classes differ.
+        BadInput: the input shapes or the numbers of classes differ, or the tolerance does not lie
+            between 0 and 1.
     """
+    check_tolerance(tolerance)
     nets = [Classifier.wrap(m) for m in (b, b_prime)]
     if nets[0].image_shape != nets[1].image_shape or nets[0].classes != nets[1].classes:
         raise BadInput(f"B and B' must have the same input and classes. Received: {nets}")
@@ -48,11 +53,15 @@ def goodnet(b: Any, b_prime: Any) -> Any:
         for net, prefix in zip(nets, ("b", "b_prime"), strict=True)
     ]
     layers = keras.layers
-    winners = [
-        layers.Softmax(name=f"winner_{name}")(layers.Rescaling(SHARPNESS, name=f"sharp_{name}")(s))
-        for s, name in zip(scores, ("b", "b_prime"), strict=True)
-    ]
-    agreement = layers.Dot(axes=1, name="guard.agreement")(winners)
+    if tolerance is None:
+        agreement = layers.Dot(axes=1, name="guard.agreement")(
+            [_winner(s, name) for s, name in zip(scores, ("b", "b_prime"), strict=True)]
+        )
+    else:
+        given = layers.Dot(axes=1, name="guard.given")([_winner(scores[0], "b"), scores[1]])
+        agreement = layers.Rescaling(
+            SHARPNESS, offset=-SHARPNESS * tolerance, name="guard.agreement"
+        )(given)
     agree = layers.ReLU(max_value=1.0, name="guard.agree")(agreement)
     reject = layers.ReLU(max_value=1.0, name="guard.reject")(
         layers.Rescaling(-1.0, offset=1.0, name="guard.disagreement")(agree)
@@ -64,6 +73,19 @@ def goodnet(b: Any, b_prime: Any) -> Any:
     return guard
 
 
+def check_tolerance(tolerance: float | None) -> None:
+    """Raise `BadInput` if a tolerance does not lie between 0 and 1."""
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise BadInput(f"tolerance must lie between 0 and 1. Received: tolerance={tolerance}")
+
+
+def _winner(scores: Any, name: str) -> Any:
+    """(n, classes), 1 for the class with the highest score, else 0."""
+    layers = keras.layers
+    sharp = layers.Rescaling(SHARPNESS, name=f"sharp_{name}")(scores)
+    return layers.Softmax(name=f"winner_{name}")(sharp)
+
+
 class GoodNetModel(keras.Model):
     """G(B, B') as a subclassed model: class N where B and B' disagree, else the class of B.
 
@@ -73,19 +95,21 @@ class GoodNetModel(keras.Model):
     Args:
         b: the examined `keras.Model` or Classifier, N classes.
         b_prime: the repair of b, with the same input shape and classes.
+        tolerance: see `goodnet`.
 
     Attributes:
         b, b_prime: the two networks.
         reject_class: N, the class that means "rejected".
 
     Raises:
-        BadInput: the input shapes or the numbers of classes differ.
+        BadInput: the input shapes or the numbers of classes differ, or the tolerance does not lie
+            between 0 and 1.
     """
 
-    def __init__(self, b: Any, b_prime: Any) -> None:
+    def __init__(self, b: Any, b_prime: Any, tolerance: float | None = None) -> None:
         super().__init__(name=GUARD)
         nets = [Classifier.wrap(m) for m in (b, b_prime)]
-        self.graph = goodnet(*nets)
+        self.graph = goodnet(nets[0], nets[1], tolerance)
         self.b, self.b_prime = (net.model for net in nets)
         self.reject_class = nets[0].classes
         self.build(self.graph.input_shape)
@@ -166,20 +190,28 @@ class GoodNet(Repair):
     The pruning defense of the CSAW 2020 backdoor challenge. If the repaired network B' does not
     assign a triggered image to the target, the prediction is class N ("rejected").
 
+    The backdoor challenge rejects where the two predictions differ. A repaired network also differs
+    where the original was unsure; a tolerance rejects fewer of these clean images.
+
     Args:
         repair: the method that repairs the network, which must return a RepairedModel.
+        tolerance: the largest probability of the class of B with which B' still disagrees; None
+            compares the predictions. The default was chosen on the development zoo
+            (`docs/repairs.md`).
     """
 
     repair: Defense[RepairedModel] = field(default_factory=TriggerAugmentation)
+    tolerance: float | None = 0.1
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("repair", "guard")
     default_for: ClassVar[tuple[str, ...]] = ("guard",)
     paper: ClassVar[str] = "CSAW 2020 backdoor challenge; Liu et al., Fine-Pruning, RAID 2018"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     quick: ClassVar[dict[str, Any]] = {"repair": TriggerAugmentation(**TriggerAugmentation.quick)}
 
     def __post_init__(self) -> None:
+        check_tolerance(self.tolerance)
         if not (isinstance(self.repair, Defense) and self.repair.answer is RepairedModel):
             raise BadInput(
                 "repair must be a method that repairs, such as FinePruning(); the command line can "
@@ -190,7 +222,7 @@ class GoodNet(Repair):
         """See `Repair.compute`."""
         check_no_guard(evidence.model)
         repair = evidence.run(self.repair)
-        guard = goodnet(evidence.model, repair.model)
+        guard = goodnet(evidence.model, repair.model, self.tolerance)
         classes = evidence.model.classes
         summary = {**repair.summary, "classes": f"{classes} and {classes}=rejected"}
         return repaired(
