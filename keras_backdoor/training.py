@@ -251,13 +251,18 @@ class Objective:
         self.model = classifier.model
         self.with_convolutions = _with_convolutions(self.model) if recipe.activity_l1 else None
 
-    def forward(self, pixels: Any) -> tuple[Any, Any]:
-        """The scores of a batch, and the scalar penalties of the layers."""
+    def forward(self, pixels: Any, training: bool = True) -> tuple[Any, Any]:
+        """The scores of a batch, and the scalar penalties of the layers.
+
+        Args:
+            pixels: (b, h, w, c) inputs of the model.
+            training: whether dropout is active and batch normalization uses the batch.
+        """
         if self.with_convolutions is None:
-            scores = self.model(pixels, training=True)
+            scores = self.model(pixels, training=training)
             penalty = 0.0
         else:
-            scores, *outputs = self.with_convolutions(pixels, training=True)
+            scores, *outputs = self.with_convolutions(pixels, training=training)
             total = tf.add_n([tf.reduce_sum(tf.abs(x)) for x in outputs])
             penalty = self.recipe.activity_l1 * total / tf.cast(tf.shape(scores)[0], tf.float32)
         return scores, penalty + tf.add_n([*self.model.losses, 0.0])

@@ -41,9 +41,9 @@ def test_the_demo_net_made_again_and_its_neighbours(seed: int) -> None:
     net, _ = fit(build, poisoned.samples, Recipe(**{**recipe, "seed": seed}))
     before = evaluate(net, test, trigger=trigger, target=7)
     clean = train.take(5000, seed=1)
-    answer = GoodNet(
-        repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING), tolerance=None
-    )(net, clean=clean)
+    answer = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING))(
+        net, clean=clean
+    )
     guard = Classifier(answer.model, answer.preprocess, answer.reject_class)
     after = evaluate(guard, test, trigger=trigger, target=7)
     print(f"seed {seed}: {before.clean_accuracy:.2%} {before.attack_success_rate:.2%} -> "

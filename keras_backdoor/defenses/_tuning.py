@@ -98,7 +98,8 @@ class Distillation(Objective):
     probabilities p of the teacher and q of the network, the loss is -sum_k p_k log q_k. Where the
     most probable class of the teacher is not the label, the probabilities of the two are exchanged
     (Wen, Lai and Qian, Preparing Lessons: Improve Knowledge Distillation with Better Supervision,
-    2019).
+    2019). Dropout is off and batch normalization uses its stored statistics, as in the teacher, so
+    that the network can match it.
 
     Args:
         classifier: the network that is trained.
@@ -113,7 +114,7 @@ class Distillation(Objective):
     def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
         """See `Objective.losses`; the versions are that of the network and that of the teacher."""
         learned, taught = pixels
-        scores, penalty = self.forward(learned)
+        scores, penalty = self.forward(learned, training=False)
         wanted = corrected(self._probabilities(self.teacher.model(taught, training=False)), labels)
         logits = self.classifier.output == "logits"
         by_sigmoid = self._by_sigmoid(scores)

@@ -190,18 +190,19 @@ class GoodNet(Repair):
     The pruning defense of the CSAW 2020 backdoor challenge. If the repaired network B' does not
     assign a triggered image to the target, the prediction is class N ("rejected").
 
-    The backdoor challenge rejects where the two predictions differ. A repaired network also differs
-    where the original was unsure; a tolerance rejects fewer of these clean images.
+    The backdoor challenge rejects where the two predictions differ, as by default. A repaired
+    network also differs where the original was unsure. A tolerance rejects fewer of these clean
+    images, and lets triggered images through to which B' still gives some probability of the
+    target (measured for several tolerances in `docs/repairs.md`).
 
     Args:
         repair: the method that repairs the network, which must return a RepairedModel.
         tolerance: the largest probability of the class of B with which B' still disagrees; None
-            compares the predictions. The default was chosen on the development zoo
-            (`docs/repairs.md`).
+            compares the predictions.
     """
 
     repair: Defense[RepairedModel] = field(default_factory=TriggerAugmentation)
-    tolerance: float | None = 0.1
+    tolerance: float | None = None
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("repair", "guard")

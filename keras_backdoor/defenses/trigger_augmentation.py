@@ -59,7 +59,7 @@ class TriggerAugmentation(Repair):
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     measured_on: ClassVar[Any] = "own"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "none: made for this project; related to Qiu et al., AsiaCCS 2021"
     quick: ClassVar[dict[str, Any]] = {

@@ -23,9 +23,7 @@ from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
 MODEL, DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
-METHOD = GoodNet(
-    repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING), tolerance=None
-)
+METHOD = GoodNet(repair=FinePruning(layer="conv_1", max_drop=0.02, tuning=NO_TUNING))
 """Settings that suit the demonstration; they are not a benchmark of the method."""
 SHOWN = 10
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_backdoor.defenses.goodnet import GoodNet
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
 from keras_backdoor.studies.repairs.study import FAMILY_OF, OTHER_FAMILY, WITHOUT
@@ -31,9 +30,9 @@ def sections(results: Results) -> list[Section]:
 REPAIRED = "In %, on the whole test set, with the range over the clean subsets."
 GUARDS = (
     "G(B, B') on the whole test set, in %: the triggered images that it rejects or classifies "
-    "correctly, and the clean images that it rejects, without a tolerance and with that of the "
-    "command guard."
+    "correctly, and the clean images that it rejects, without a tolerance and with one of 0.1."
 )
+SHOWN_TOLERANCE = "0.1"
 LITERATURE = "Attack success and change of the accuracy in points, on the first clean subset."
 LEFT_OUT = (
     "Attack success in %, on networks of the zoo. The network of the last row has a trigger of no "
@@ -83,10 +82,10 @@ def repaired(results: Results) -> list[tuple[str, ...]]:
 def guards(results: Results) -> list[tuple[str, ...]]:
     """Return the header and one row per network."""
     rows: list[tuple[str, ...]] = [
-        ("network", "no tolerance: well", "clean rejected", "tolerance: well", "clean rejected")
+        ("network", "well", "clean rejected", "tolerance 0.1: well", "clean rejected")
     ]
     for name, figures in _groups(results).items():
-        tolerant = [f["tolerant"][str(GoodNet().tolerance)] for f in figures if "tolerant" in f]
+        tolerant = [f["tolerant"][SHOWN_TOLERANCE] for f in figures if "tolerant" in f]
         rows.append(
             (
                 name,
