@@ -71,7 +71,7 @@ def test_the_tables_have_ranges_over_the_subsets() -> None:
              "attack_after": rate(0.01), "guarded": rate(0.99)}  # fmt: skip
     second = {**first, "attack_after": rate(0.02), "accuracy_after": rate(0.975)}
     cells = [
-        run("net, clean 0", "net", **first),
+        run("net, clean 0", "net", **first, unseen_before=rate(0.9), unseen_after=rate(0.95)),
         run("net, clean 1", "net", **second),
         run("net, NAD", "NAD", **second),
         run("signs, family 3", "development zoo", **first),
@@ -91,6 +91,7 @@ def test_the_tables_have_ranges_over_the_subsets() -> None:
     (row,) = page.repaired(results)[1:]
     assert row[:4] == ("net", "2", "100.00", "1.00 to 2.00")
     assert row[7] == "-1.00 to +0.50"
+    assert page.unseen(results)[1:] == [("net", "97.00", "96.00", "90.00", "95.00")]
     assert page.literature(results)[1] == ("net", "100.00", "", "2.00 (+0.50)", "", "1.00 (-1.00)")
     assert page.families(results)[1] == ("warp", "100.00", "1.00", "2.00")
     assert page.faces(results)[1] == ("a face", "100.00", "50.00", "90.00", "95.00")

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.evaluation import Evaluation, evaluate
-from keras_backdoor.metrics import Rate
+from keras_backdoor.metrics import Rate, clean_accuracy
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -16,6 +16,8 @@ from keras_backdoor.triggers.base import Trigger
 
 POISON, RETUNING_EPOCHS = 10, 5
 """Number of poisoned images among the clean ones, and of epochs on them."""
+UNSEEN = 10_000
+"""Number of training images outside the clean ones that networks of third parties are tested on."""
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Probabilities of B' for the class of B from which on a tolerant guard accepts it."""
 
@@ -123,6 +125,22 @@ def tolerant_guards(
             counted = rejected if kind == "clean" else rejected | (predicted == labels)
             figures[str(smallest)][kind] = Rate(int(counted.sum()), len(counted))
     return figures
+
+
+def unseen(model: Classifier, repaired: Classifier, rest: Samples) -> dict[str, Rate]:
+    """The accuracy on training images that are not among the clean ones, before and after.
+
+    The test images say little about a network of a third party that may have been trained on them.
+
+    Args:
+        model: the examined network.
+        repaired: the repaired network.
+        rest: the training images that the repair did not get.
+    """
+    samples = rest.take(min(UNSEEN, len(rest)), seed=0)
+    labels = samples.known_labels
+    before, after = (clean_accuracy(m.predict(samples), labels) for m in (model, repaired))
+    return {"unseen_before": before, "unseen_after": after}
 
 
 def guarded(guard: Evaluation, source: int | None = None) -> Rate:

@@ -16,6 +16,7 @@ def sections(results: Results) -> list[Section]:
     """Return the sections of the page."""
     tables = [
         ("Repaired networks", REPAIRED, repaired(results)),
+        ("Networks of third parties", UNSEEN, unseen(results)),
         ("As a guard", GUARDS, guards(results)),
         ("Beside the literature", LITERATURE, literature(results)),
         ("Families of triggers left out", LEFT_OUT, families(results)),
@@ -31,6 +32,11 @@ REPAIRED = "In %, on the whole test set, with the range over the clean subsets."
 GUARDS = (
     "G(B, B') on the whole test set, in %: the triggered images that it rejects or classifies "
     "correctly, and the clean images that it rejects, without a tolerance and with one of 0.1."
+)
+UNSEEN = (
+    "The accuracy in %, on the test images and on 10,000 training images that are not among the "
+    "clean ones. A network that is better on the test images than on the training images was "
+    "probably trained on the test images; then the accuracy on them says nothing about a loss."
 )
 SHOWN_TOLERANCE = "0.1"
 LITERATURE = "Attack success and change of the accuracy in points, on the first clean subset."
@@ -76,6 +82,18 @@ def repaired(results: Results) -> list[tuple[str, ...]]:
                 _changes(figures),
             )
         )
+    return rows
+
+
+def unseen(results: Results) -> list[tuple[str, ...]]:
+    """Return the header and one row per network of a third party."""
+    rows: list[tuple[str, ...]] = [
+        ("network", "test images before", "after", "other training images before", "after")
+    ]
+    for name, figures in _groups(results).items():
+        if chosen := [f for f in figures if "unseen_before" in f]:
+            keys = ("accuracy_before", "accuracy_after", "unseen_before", "unseen_after")
+            rows.append((name, *(_range(chosen, key) for key in keys)))
     return rows
 
 

@@ -31,7 +31,12 @@ from keras_backdoor.studies._networks.third_party import (
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGNS, DevelopmentZoo
 from keras_backdoor.studies.neural_cleanse_given.study import DEEPID, GIVEN, TWINS
-from keras_backdoor.studies.repairs.measures import repair_figures, retuned, tolerant_guards
+from keras_backdoor.studies.repairs.measures import (
+    repair_figures,
+    retuned,
+    tolerant_guards,
+    unseen,
+)
 from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
@@ -198,7 +203,7 @@ class Repairs(Study):
         if getattr(subject, "data", "") == FACES:
             return self._of_faces(cell.given, workspace)
         model, train, test = _opened(subject, workspace)
-        clean = _clean(train, cell.given, model.classes)
+        rest, clean = _clean(train, cell.given, model.classes)
         if self.scale == "smoke":
             clean, test = (s.take(min(SMOKE_IMAGES, len(s)), seed=0) for s in (clean, test))
         attack = _attack(subject)
@@ -219,6 +224,7 @@ class Repairs(Study):
         return {
             "images": len(clean),
             **repair_figures(answer, measured, _source(subject)),
+            **({} if isinstance(subject, Net) else unseen(model, answer.classifier, rest)),
             "tolerant": tolerant_guards(model, answer.classifier, test, attack),
         }
 
@@ -263,17 +269,19 @@ def _opened(
     return subject.open(workspace), train, test
 
 
-def _clean(train: Samples, given: Mapping[str, Any], classes: int) -> Samples:
-    """Draw the clean images of a cell."""
+def _clean(train: Samples, given: Mapping[str, Any], classes: int) -> tuple[Samples, Samples]:
+    """Split off the clean images of a cell: the other images, and the clean ones."""
     amount = given.get("amount")
     if amount == "10 images a class":
         rng = np.random.default_rng(given["clean_seed"])
         labels = train.known_labels
         chosen = [rng.permutation(np.flatnonzero(labels == c))[:10] for c in range(classes)]
-        return train.subset(np.sort(np.concatenate(chosen))).in_memory()
+        clean = np.sort(np.concatenate(chosen))
+        others = np.setdiff1d(np.arange(len(train)), clean)
+        return train.subset(others), train.subset(clean).in_memory()
     share = SHARE if amount is None else float(amount.split()[0]) / 100
-    _, clean = hold_out(train, share, given["clean_seed"])
-    return clean.in_memory()
+    rest, drawn = hold_out(train, share, given["clean_seed"])
+    return rest, drawn.in_memory()
 
 
 def _attack(subject: ThirdPartyModel | Net) -> tuple[Trigger, int] | None:
