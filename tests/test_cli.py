@@ -506,5 +506,6 @@ def test_a_scan_opens_probes_and_wraps_once(command, tmp_path: Path, monkeypatch
     assert (len(asked), len(tried)) == (1, 1)
     assert len(made) <= 2  # the file's own range is looked at, then the classifier is made
     asked.clear(), tried.clear()
-    assert command("guard", BADNET, "--clean", DIGITS, "--take", 100)[0] == 3
+    quick = ("--set", "repair.tuning.steps=40")
+    assert command("guard", BADNET, "--clean", DIGITS, "--take", 100, *quick)[0] == 3
     assert (len(asked), len(tried)) == (1, 1)  # a nested method tries no range again

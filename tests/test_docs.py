@@ -21,6 +21,7 @@ from keras_backdoor import bundled, datasets  # noqa: E402
 from keras_backdoor._internals import discovery  # noqa: E402
 from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.answers import load_answer  # noqa: E402
+from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
@@ -286,6 +287,7 @@ def test_data_is_what_its_readme_says() -> None:
 
 def test_the_readme_s_python_runs(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trigger_augmentation, "STEPS", 200)
     data = np.load(bundled.path("data/mnist_small.npz"))
     names = {
         "clean_images": data["x_train"][:1500],

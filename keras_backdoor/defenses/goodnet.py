@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import graph
@@ -209,7 +211,7 @@ class GoodNet(Repair):
     default_for: ClassVar[tuple[str, ...]] = ("guard",)
     paper: ClassVar[str] = "CSAW 2020 backdoor challenge; Liu et al., Fine-Pruning, RAID 2018"
     revision: ClassVar[int] = 3
-    quick: ClassVar[dict[str, Any]] = {"repair": TriggerAugmentation(**TriggerAugmentation.quick)}
+    quick: ClassVar[dict[str, Any]] = {"repair": FinePruning(tuning=NO_TUNING)}
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)

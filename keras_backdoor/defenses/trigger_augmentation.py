@@ -19,6 +19,8 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 
+STEPS = 4000
+"""The length of the training."""
 HELD_OUT = 0.1
 """The share of the recordings, or of the images, that the repair is measured on."""
 
@@ -54,7 +56,7 @@ class TriggerAugmentation(Repair):
     """
 
     families: tuple[str, ...] = FAMILIES
-    tuning: Tuning = field(default_factory=lambda: Tuning(steps=4000, averaged=0.5))
+    tuning: Tuning = field(default_factory=lambda: Tuning(steps=STEPS, averaged=0.5))
     seed: int = 0
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
