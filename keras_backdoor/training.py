@@ -330,16 +330,21 @@ def _augmented(batches: Any, augment: Augment, samples: Samples, seed: tuple[int
         samples: the samples that the batches are from.
         seed: the seed, and the number of the first batch in the training.
     """
-    low, high = samples.value_range or (0.0, 255.0)
 
     @tf.autograph.experimental.do_not_convert
     def change(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-        images = (tf.cast(batch[0], tf.float32) - low) / (high - low)
-        images = tf.ensure_shape(images, (None, *samples.image_shape))
+        images = unit_images(batch[0], samples)
         own_seed = tf.stack([seed[0], seed[1] + tf.cast(number, tf.int32)])
         return augment(images, batch[1], own_seed), batch[1]
 
     return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
+
+
+def unit_images(images: Any, samples: Samples) -> Any:
+    """(b, h, w, c) float32 in 0..1 for a batch of the stored pixels of samples."""
+    low, high = samples.value_range or (0.0, 255.0)
+    unit = (tf.cast(images, tf.float32) - low) / (high - low)
+    return tf.ensure_shape(unit, (None, *samples.image_shape))
 
 
 def cross_entropy(scores: Any, labels: Any, kind: Output) -> Any:

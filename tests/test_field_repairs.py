@@ -159,8 +159,8 @@ def test_probabilities_are_corrected_by_labels() -> None:
     given = tf.constant([[0.7, 0.1, 0.2], [0.7, 0.1, 0.2]])
     exchanged = corrected(given, tf.constant([0, 2], tf.int64))
     np.testing.assert_allclose(exchanged, [[0.7, 0.1, 0.2], [0.2, 0.1, 0.7]], atol=1e-6)
-    single = corrected(tf.constant([[0.9], [0.9]]), tf.constant([1, 0], tf.int64))
-    np.testing.assert_allclose(single, [[0.9], [0.1]], atol=1e-6)
+    two = corrected(tf.constant([[0.1, 0.9], [0.1, 0.9]]), tf.constant([1, 0], tf.int64))
+    np.testing.assert_allclose(two, [[0.1, 0.9], [0.9, 0.1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities", "sigmoids", "single"])

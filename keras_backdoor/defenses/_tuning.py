@@ -115,40 +115,29 @@ class Distillation(Objective):
         """See `Objective.losses`; the versions are that of the network and that of the teacher."""
         learned, taught = pixels
         scores, penalty = self.forward(learned, training=False)
-        wanted = corrected(self._probabilities(self.teacher.model(taught, training=False)), labels)
-        logits = self.classifier.output == "logits"
-        by_sigmoid = self._by_sigmoid(scores)
+        wanted = corrected(self.teacher.probabilities(taught), labels)
+        kind, single = self.classifier.output, scores.shape[-1] == 1
+        by_sigmoid = single or kind == "sigmoids"
         compare = (
             keras.losses.binary_crossentropy
             if by_sigmoid
             else keras.losses.categorical_crossentropy
         )
-        loss = tf.reduce_mean(compare(wanted, scores, from_logits=logits)) + penalty
+        losses = compare(wanted[:, 1:] if single else wanted, scores, from_logits=kind == "logits")
+        loss = tf.reduce_mean(losses) + penalty
         return loss, cross_entropy(scores, labels, self.classifier.output), scores
-
-    def _by_sigmoid(self, scores: Any) -> bool:
-        """Whether each output is a probability, or a logit, of its own."""
-        return self.classifier.output == "sigmoids" or scores.shape[-1] == 1
-
-    def _probabilities(self, scores: Any) -> Any:
-        if self.classifier.output != "logits":
-            return scores
-        return tf.sigmoid(scores) if self._by_sigmoid(scores) else tf.nn.softmax(scores)
 
 
 def corrected(probabilities: Any, labels: Any) -> Any:
     """Exchange the probability of the label with the largest one, see `Distillation`.
 
     Args:
-        probabilities: (b, classes), or (b, 1), the probabilities of class 1.
+        probabilities: (b, classes).
         labels: (b,) int64.
 
     Returns:
         The probabilities, of the same shape, whose largest one is that of the label.
     """
-    if probabilities.shape[-1] == 1:
-        wrong = (probabilities[:, 0] > 0.5) != (labels == 1)
-        return tf.where(wrong[:, None], 1.0 - probabilities, probabilities)
     largest = tf.argmax(probabilities, axis=-1)
     difference = tf.reduce_max(probabilities, axis=-1) - tf.gather(
         probabilities, labels, batch_dims=1

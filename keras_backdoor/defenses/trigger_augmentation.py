@@ -17,7 +17,7 @@ from keras_backdoor.defenses._tuning import Distillation, Tuning
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
-from keras_backdoor.training import Recipe
+from keras_backdoor.training import Recipe, unit_images
 
 STEPS = 4000
 """The length of the training."""
@@ -133,13 +133,11 @@ def changed_by_triggers(
     """
     clean = [model.predict(samples) for model in models]
     changed = [np.zeros(model.classes) for model in models]
-    low, high = samples.value_range or (0.0, 255.0)
     triggers = RandomTriggers(families)
     for number in range(repeats):
         start = 0
         for images, labels in samples.batches(256):
-            unit = (tf.cast(images, tf.float32) - low) / (high - low)
-            unit = tf.ensure_shape(unit, (None, *samples.image_shape))
+            unit = unit_images(images, samples)
             stamped = triggers(unit, labels, tf.constant([number, start])).numpy()
             end = start + len(stamped)
             for model, without, counts in zip(models, clean, changed, strict=True):
