@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -229,6 +229,9 @@ class Method(ABC, Generic[A]):
         paper: the publication of the method.
         revision: a number to raise when `run` changes, which invalidates saved parts of earlier
             revisions.
+        baseline: whether the method is there to be compared with; many backdoors are not found by
+            it, or survive it.
+        presets: name -> settings of a publication or of another implementation.
         quick: settings with which the method runs in seconds and still meets the minimum
             requirements of `tests/test_methods.py`.
     """
@@ -239,6 +242,8 @@ class Method(ABC, Generic[A]):
     default_for: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
+    baseline: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     quick: ClassVar[dict[str, Any]] = {}
     caveats: ClassVar[tuple[str, ...]] = ()
 
@@ -252,6 +257,22 @@ class Method(ABC, Generic[A]):
             raise TypeError(f"{cls.__name__} must name its answer: Defense[FlaggedClasses], …")
         if "run" in vars(cls):
             cls.run = _with_evidence_check(vars(cls)["run"])  # type: ignore[method-assign]
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The method with the settings of a preset.
+
+        Args:
+            name: a key of `presets`.
+            **changes: settings that differ from the preset.
+
+        Raises:
+            BadInput: the method has no such preset.
+        """
+        if name not in cls.presets:
+            known = f"has {', '.join(cls.presets)}" if cls.presets else "has none"
+            raise BadInput(f"{cls.__name__} has no preset '{name}'; it {known}.")
+        return cls(**{**cls.presets[name], **changes})
 
     @classmethod
     def examined(cls) -> str | None:

@@ -64,6 +64,11 @@ class Recipe:
                 f"optimizer must be adam, adadelta, rmsprop or sgd. Received: {self.optimizer}"
             )
 
+    @classmethod
+    def from_text(cls, text: str) -> "Recipe":
+        """The preset of this name, see `PRESETS`."""
+        return recipe(text)
+
     def make_optimizer(self) -> Any:
         """A new Keras optimizer."""
         name = {"rmsprop": "RMSprop", "sgd": "SGD"}.get(self.optimizer, self.optimizer.title())

@@ -368,11 +368,11 @@ ADDED = {
         "flagged classes",
     ),
     "audit": Added(
-        "defenses", "label_disagreement", "test_methods.TestEveryMethod", ("defenses", "label_disagreement"),
+        "defenses", "low_probability", "test_methods.TestEveryMethod", ("defenses", "low_probability"),
         [
-            ["audit", MODEL, "--train", DATA, "--method", "label-disagreement", "--out", "{tmp}/flags",
+            ["audit", MODEL, "--train", DATA, "--method", "low-probability", "--out", "{tmp}/flags",
              "--report", "{tmp}/page", "--reference", "{tmp}/twin.h5", "--write-clean", "{tmp}/left.npz"],
-            ["audit", MODEL, "--train", DATA, "--method", "label-disagreement", "--take", "400",
+            ["audit", MODEL, "--train", DATA, "--method", "low-probability", "--take", "400",
              "--reference", "{tmp}/twin.h5", "--json", "{tmp}/part.json", "--out", "{tmp}/part",
              "--write-clean", "{tmp}/rest.npz"],
             ["evaluate", "{tmp}/part", "--truth", "{tmp}/truth.npz"],

@@ -34,7 +34,8 @@ def files(task: PlantedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flow")
     for name, model in (("suspicious", task.model), ("twin", task.twin)):
         cards.write(folder / f"{name}.h5", model, {})
-    for name, samples in (("clean", task.clean), ("test", task.test)):
+    poisoned = task.poisoned.samples
+    for name, samples in (("clean", task.clean), ("test", task.test), ("poisoned", poisoned)):
         write_npz(folder / f"{name}.npz", {"x": samples.read(), "y": samples.labels})
     return folder
 
@@ -371,3 +372,46 @@ def test_the_keys_that_the_documents_name_are_there(files, command, monkeypatch)
         assert found["schema"] == 2, err
         missing = [key for key in found if f"`{key}`" not in text]
         assert missing == [], f"{name} writes keys that docs/json.md does not explain"
+
+
+def test_poison_is_found_left_out_and_unlearned(files, command, monkeypatch, task) -> None:
+    """audit, then the line that it prints, then evaluate."""
+    monkeypatch.chdir(files)
+    quick = ("--set", "augmentation.tuning.steps=600", *QUICK[2:4])
+    audit = ("audit", "suspicious.h5", "--train", "poisoned.npz", *quick, "--out", "flags")
+    code, out, err = command(*audit, "--report", "flags-page", "--write-clean", "left.npz")
+    assert code == 1, err
+    assert re.search(r"suspicious groups\s+2\s", out)
+    page = (files / "flags-page" / "index.html").read_text()
+    assert re.search(r'lead bad">1\d\d of the 1,620 images are flagged as poisoned\.', page)
+    assert "Samples of 2" in page
+    assert "A trigger that survives the repair by random triggers is not seen." in page
+    assert len(np.load("left.npz")["y"]) == 1620 - len(load_answer("flags").flagged_rows)
+    line = re.search("next: keras-backdoor (.*)", out)
+    assert line is not None
+    step = shlex.split(line[1])
+    assert step[:4] == ["repair", "suspicious.h5", "--train", "poisoned.npz"]
+    recipe = ("--set", "recipe.epochs=8", "--set", "recipe.learning_rate=0.002")
+    code, out, err = command(*step, *recipe)
+    assert code == 0, err
+    assert "of 1620 images" in out
+    flags = load_answer("flags").flagged
+    assert flags[task.poisoned.is_poison].mean() > 0.9
+    # A network that is trained on 1,500 clean images takes some checkerboards for a 2.
+    measured = task.measure(load_answer("retrained").classifier)
+    assert float(measured.attack_success_rate) < 0.4
+    assert float(measured.clean_accuracy) > 0.85
+
+
+def test_the_recipe_of_a_retraining(files, command, monkeypatch) -> None:
+    monkeypatch.chdir(files)
+    audit = ("audit", "suspicious.h5", "--train", "poisoned.npz")
+    code, _, err = command(*audit, "--recipe", "thesis-gtsrb")
+    assert code == 2
+    assert "The method 'label-disagreement' trains no network anew: omit --recipe." in err
+    code, _, err = command(*audit, "--preset", "thesis")
+    assert code == 2
+    assert "LabelDisagreement has no preset 'thesis'; it has none." in err
+    code, out, _ = command(*audit, "--method", "spectral-signatures", "--preset", "thesis")
+    assert code == 1
+    assert "1620 of 1620 samples" in out

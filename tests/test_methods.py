@@ -213,7 +213,12 @@ def scan_floor(cls: type[Method], task: PlantedTask) -> None:
 
 
 def audit_floor(cls: type[Method], task: PlantedTask) -> None:
-    """At least 90 % of the poison, at most 5 % of the clean images."""
+    """At least 90 % of the poison, at most 5 % of the clean images.
+
+    Baselines have tests of their own for what they can find.
+    """
+    if cls.baseline:
+        return
     answer = quick(cls)(task.model, **evidence(cls, task))
     arriving = any(need.name == "incoming" for need in cls.needs)
     truth = task.is_triggered if arriving else task.poisoned.is_poison
@@ -230,7 +235,7 @@ def repair_floor(cls: type[Method], task: PlantedTask) -> None:
     answer = quick(cls)(task.model, **evidence(cls, task))
     before, after = task.measure(task.model), task.measure(answer.classifier)
     assert float(before.attack_success_rate) > 0.99
-    if not getattr(cls, "baseline", False):
+    if not cls.baseline:
         assert float(after.attack_success_rate) <= 0.2
     assert float(after.clean_accuracy) >= float(before.clean_accuracy) - 0.05
     assert answer.preprocess.range == (0, 1)

@@ -93,12 +93,18 @@ def _converted(
             plain[head] = convert(value, known[head], f"{cls.__name__}.{head}")
     for head, inner in nested.items():
         part = plain.get(head, current(head))
+        part = _dataclass_of(known[head])() if part is None and _dataclass_of(known[head]) else part
         if not dataclasses.is_dataclass(part):
             raise BadInput(f"The setting '{head}' of {cls.__name__} has no nested settings.")
         path = f"{prefix}{head}."
         changed = _converted(type(part), partial(getattr, part), inner, root, path)
         plain[head] = dataclasses.replace(part, **changed)  # type: ignore[type-var]
     return plain
+
+
+def _dataclass_of(kind: Any) -> Any:
+    """The dataclass in an optional type, or None."""
+    return next((o for o in typing.get_args(kind) if dataclasses.is_dataclass(o)), None)
 
 
 def _meant(cls: Any, key: str) -> str:
@@ -158,6 +164,8 @@ def convert(value: Any, kind: Any, name: str) -> Any:
             return kind(value)
         except ValueError:
             raise BadInput(f"{name} must be a {kind.__name__}. Received: {value}") from None
+    if hasattr(kind, "from_text"):
+        return kind.from_text(value)
     if kind is Any:
         return _number_or_text(value)
     if kind is np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.stats import binomtest
 
 from keras_backdoor.answers.base import Answer, check_scores
 from keras_backdoor.errors import BadInput
@@ -13,6 +14,8 @@ from keras_backdoor.samples import Samples
 
 SHOWN = 12
 """The largest number of flagged and of unflagged thumbnails of a group."""
+SIGNIFICANT = 0.01
+"""The largest p-value of a binomial test with which flagged samples count as found."""
 GROUPS_SHOWN = 8
 """The largest number of suspicious groups that get thumbnails."""
 
@@ -59,6 +62,8 @@ class FlaggedSamples(Answer):
         embedding: (n, d) coordinates of each sample for a plot, d >= 2, or None.
         row_numbers: (n,) the row of each sample in the data file, starting at 0, or None.
         labels: (n,) the given label of each sample, or None.
+        false_alarms: the share of clean samples that the method flags by its definition. The
+            verdict is found only if significantly more are flagged.
         thumbnails: name of a suspicious group -> its images.
     """
 
@@ -69,6 +74,7 @@ class FlaggedSamples(Answer):
     embedding: np.ndarray | None = None
     row_numbers: np.ndarray | None = None
     labels: np.ndarray | None = None
+    false_alarms: float = 0.0
     thumbnails: dict[str, Thumbnails] = field(default_factory=dict)
     _arrays: ClassVar[tuple[str, ...]] = (
         "scores", "flagged", "group_of", "embedding", "row_numbers", "labels",
@@ -92,10 +98,14 @@ class FlaggedSamples(Answer):
 
     @property
     def verdict(self) -> str:
-        """Inconclusive if the method cannot decide, found if a sample is flagged, else nothing."""
+        """Inconclusive if the method cannot decide, found if samples are flagged, else nothing."""
         if self.inconclusive or np.isnan(self.scores).all():
             return "inconclusive"
-        return "found" if self.flagged.any() else "nothing"
+        if not self.false_alarms:
+            return "found" if self.flagged.any() else "nothing"
+        number, total = int(self.flagged.sum()), len(self.flagged)
+        more = binomtest(number, total, self.false_alarms, alternative="greater")
+        return "found" if more.pvalue < SIGNIFICANT else "nothing"
 
     @property
     def flagged_rows(self) -> np.ndarray:
@@ -105,11 +115,12 @@ class FlaggedSamples(Answer):
 
     def _own_rows(self) -> list[tuple[str, str]]:
         number, total = int(self.flagged.sum()), len(self.flagged)
-        suspicious = [name for name, group in self.groups.items() if group.flagged]
-        return [
-            ("flagged", f"{number} of {total} samples ({number / total:.2%})"),
-            ("suspicious groups", ", ".join(suspicious) or "none"),
-        ]
+        usual = f"; {self.false_alarms:.2%} of clean samples are" if self.false_alarms else ""
+        rows = [("flagged", f"{number} of {total} samples ({number / total:.2%}{usual})")]
+        if self.groups:
+            suspicious = [name for name, group in self.groups.items() if group.flagged]
+            rows.append(("suspicious groups", ", ".join(suspicious) or "none"))
+        return rows
 
     def completed(self, model: Classifier, samples: Samples | None) -> Self:
         """A copy with the row numbers and labels of the samples, and thumbnails of the groups."""
@@ -129,6 +140,7 @@ class FlaggedSamples(Answer):
         return {
             **super().facts(),
             "flagged": self.flagged_rows,
+            "false_alarms": self.false_alarms,
             "groups": {name: vars(group) for name, group in self.groups.items()},
             "thumbnails": list(self.thumbnails),
         }
@@ -153,7 +165,9 @@ class FlaggedSamples(Answer):
         }
         common = cls._common(facts, arrays)
         common["flagged"] = common["flagged"].astype(bool)
-        return cls(**{**common, "groups": groups, "thumbnails": thumbnails})
+        rate = float(facts.get("false_alarms", 0.0))
+        own = {"groups": groups, "thumbnails": thumbnails, "false_alarms": rate}
+        return cls(**{**common, **own})
 
 
 def _thumbnails(answer: FlaggedSamples, samples: Samples) -> dict[str, Thumbnails]:

@@ -78,6 +78,9 @@ def _one(name: str) -> Block:
         rows.append(("commands", ", ".join(commands)))
     if needs := getattr(entry, "needs", ()):
         rows.append(("needs", ", ".join(map(str, needs))))
+    for preset, values in getattr(entry, "presets", {}).items():
+        shown = ", ".join(f"{key}={value}" for key, value in values.items())
+        rows.append((f"preset {preset}", shown))
     if isinstance(entry, type) and dataclasses.is_dataclass(entry):
         rows += _settings_of(entry)
     return name, rows

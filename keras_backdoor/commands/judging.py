@@ -52,7 +52,8 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
 
     Returns:
         A function with the options that all of these commands share. `IMAGE` is left out except
-        for `explain`, and `--write-clean` except for `audit`.
+        for `explain`, `--write-clean` and `--preset` except for `audit`, and `--recipe` except for
+        `audit` and `repair`.
     """
 
     def run(
@@ -83,6 +84,18 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             str | None, typer.Option(help="The method to run; 'methods' lists them.")
         ] = None,
         settings: Settings = None,
+        preset: Annotated[
+            str | None,
+            typer.Option(
+                help="Settings of a publication, for example paper or thesis; see 'methods'."
+            ),
+        ] = None,
+        recipe: Annotated[
+            str | None,
+            typer.Option(
+                help="The recipe of a method that trains the network anew; 'methods' lists them."
+            ),
+        ] = None,
         architecture: Architecture = None,
         classes: Classes = None,
         preprocess: Preprocess = None,
@@ -148,7 +161,7 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
             if path is not None
         }
         earlier = _open_found(found)
-        chosen = choose_method(command, method, settings)
+        chosen = choose_method(command, method, settings, preset, recipe)
         opening = (architecture, classes, preprocess)
         results = Results(command, out, json, report, write_clean, force)
         _answer(chosen, model, opening, data, earlier, reference, workdir, results)
@@ -156,7 +169,8 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
     run.__doc__ = help_text
     omitted = {
         *(() if command == "explain" else ("image",)),
-        *(() if command == "audit" else ("write_clean",)),
+        *(() if command == "audit" else ("write_clean", "preset")),
+        *(() if command in ("audit", "repair") else ("recipe",)),
     }
     signature = inspect_module.signature(run)
     parameters = [p for name, p in signature.parameters.items() if name not in omitted]
@@ -254,12 +268,13 @@ def _options_of(
     opening: tuple[str | None, int | None, str | None],
     data: dict[str, tuple[Path, DataOptions]],
 ) -> tuple[str, ...]:
-    """The options of the model and of the clean data, to be repeated in the next command."""
+    """The options of the model and of its data, to be repeated in the next command."""
     names = ("--architecture", "--classes", "--preprocess")
     words = [w for n, v in zip(names, opening, strict=True) if v is not None for w in (n, str(v))]
-    if "clean" in data:
-        path, options = data["clean"]
-        words += ["--clean", str(path), *options.words()]
+    kind = "train" if "train" in data else "clean"
+    if kind in data:
+        path, options = data[kind]
+        words += [f"--{kind}", str(path), *options.words()]
     return tuple(words)
 
 

@@ -12,7 +12,8 @@ class Given:
 
     Attributes:
         model: the model file.
-        options: the options that describe the model and the clean data, ready to paste.
+        options: the options that describe the model and the data that the next command needs,
+            ready to paste.
         out: the folder in which the answer was saved, or None.
     """
 
@@ -31,6 +32,8 @@ def next_step(command: str, answer: Any, given: Given) -> str:
     """
     if command == "scan":
         return _after_scan(answer, given)
+    if command == "audit":
+        return _after_audit(answer, given)
     if command in ("repair", "guard"):
         return _after_repair(answer, given)
     return ""
@@ -51,6 +54,24 @@ def _after_scan(answer: Any, given: Given) -> str:
     return _line(
         "repair", given.model, *given.options, "--found", str(given.out), "--out", "repaired"
     )
+
+
+def _after_audit(answer: Any, given: Given) -> str:
+    if answer.verdict == "inconclusive":
+        return f"no decision: {answer.inconclusive}"
+    if "--train" not in given.options:
+        return ""
+    if answer.verdict == "nothing":
+        return "nothing found by this audit, which does not see every backdoor (see its page)"
+    if given.out is None:
+        return (
+            "save the audit with --out DIR, look at the flagged images (--report DIR), and train "
+            "the network without them: repair --method retrain --found DIR"
+        )
+    return _line(
+        "repair", given.model, *given.options, "--method", "retrain", "--found", str(given.out),
+        "--out", "retrained",
+    )  # fmt: skip
 
 
 def _after_repair(answer: Any, given: Given) -> str:

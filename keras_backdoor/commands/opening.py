@@ -155,13 +155,21 @@ def methods_of(command: str) -> dict[str, Any]:
     return methods
 
 
-def choose_method(command: str, method: str | None, settings: list[str] | None) -> Any:
+def choose_method(
+    command: str,
+    method: str | None,
+    settings: list[str] | None,
+    preset: str | None = None,
+    recipe: str | None = None,
+) -> Any:
     """Build the chosen or default method of a command from its settings.
 
     Args:
         command: the command.
         method: the name of the method; None selects the default one.
         settings: `key=value` strings.
+        preset: the name of a preset of the method, or None.
+        recipe: the name of the recipe with which the method trains, or None.
     """
     methods = methods_of(command)
     if not methods:
@@ -171,7 +179,13 @@ def choose_method(command: str, method: str | None, settings: list[str] | None) 
         method = (defaults + list(methods))[0]
     if method not in methods:
         raise BadInput(f"'{command}' has no method '{method}'; it has: {', '.join(methods)}.")
-    return typed_settings.build(methods[method], typed_settings.parse_pairs(settings or []))
+    cls = methods[method]
+    values: dict[str, Any] = {} if preset is None else vars(cls.preset(preset))
+    if recipe is not None:
+        if "recipe" not in typed_settings.fields(cls):
+            raise BadInput(f"The method '{method}' trains no network anew: omit --recipe.")
+        values["recipe"] = recipe
+    return typed_settings.build(cls, {**values, **typed_settings.parse_pairs(settings or [])})
 
 
 def write_report(answer: Any, folder: Path, force: bool) -> None:

@@ -51,10 +51,8 @@ class Repair(Defense[RepairedModel]):
         measured_on: the clean images that the repair is measured on. `held out` keeps those of
             `parts` from `compute`; `own` are the same, which `compute` holds out itself; `all` are
             all clean images.
-        baseline: whether the method is there to be compared with; many backdoors survive it.
     """
 
-    baseline: ClassVar[bool] = False
     measured_on: ClassVar[Literal["held out", "own", "all"]] = "held out"
 
     def parts(self, clean: Samples) -> tuple[Samples, Samples]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
+from keras_backdoor.defenses._guards import SHARPNESS, probabilities
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses._tuning import NO_TUNING
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
@@ -14,9 +15,6 @@ from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import GUARD, Classifier
-
-SHARPNESS = 1e12
-"""The factor of the scores that makes a float32 softmax one-hot."""
 
 
 def goodnet(b: Any, b_prime: Any, tolerance: float | None = None) -> Any:
@@ -161,28 +159,6 @@ class _SharedLayers:
             return self.outputs[key]
 
         return visit
-
-
-def probabilities(net: Classifier, scores: Any, prefix: str) -> Any:
-    """The class probabilities of a network as a symbolic tensor.
-
-    Args:
-        net: the network.
-        scores: the symbolic output of the network.
-        prefix: the end of the names of the added layers.
-
-    Returns:
-        (n, classes) probabilities.
-    """
-    layers = keras.layers
-    if scores.shape[-1] > 1:
-        if net.output in ("probabilities", "sigmoids"):
-            return scores
-        return layers.Softmax(name=f"probabilities_{prefix}")(scores)
-    if net.output == "logits":
-        scores = layers.Activation("sigmoid", name=f"sigmoid_{prefix}")(scores)
-    other = layers.Rescaling(-1.0, offset=1.0, name=f"negative_{prefix}")(scores)
-    return layers.Concatenate(name=f"both_{prefix}")([other, scores])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import FlaggedClasses, RepairedModel
+from keras_backdoor.defenses._guards import probabilities, with_rejection
 from keras_backdoor.defenses._recovered_triggers import (
     activation_gaps,
     hold_out,
@@ -16,13 +17,12 @@ from keras_backdoor.defenses._recovered_triggers import (
 )
 from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
-from keras_backdoor.defenses.goodnet import SHARPNESS, probabilities
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.defenses.neuron_pruning import last_hidden
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network import channels, graph
 from keras_backdoor.network.activations import features
-from keras_backdoor.network.classifier import GUARD, Classifier
+from keras_backdoor.network.classifier import Classifier
 
 
 def suspicion(active: np.ndarray, neurons: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ class InputFilter(Repair):
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
     measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("guard",)
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
 
     def __post_init__(self) -> None:
@@ -145,7 +145,6 @@ def filtered(model: Classifier, layer: str, neurons: np.ndarray, threshold: floa
     Returns:
         A new `keras.Model` of built-in layers with N+1 outputs.
     """
-    layers = keras.layers
     image = keras.Input(model.model.inputs[0].shape[1:], name="image")
     watched: list[Any] = []
 
@@ -155,16 +154,10 @@ def filtered(model: Classifier, layer: str, neurons: np.ndarray, threshold: floa
         return hidden
 
     scores = probabilities(model, graph.rebuild(model.model, image, watch), "filtered")
-    mean = layers.Dense(1, name="guard.suspicion")
-    above = layers.Rescaling(SHARPNESS, name="guard.sharp")(mean(watched[0]))
-    reject = layers.ReLU(max_value=1.0, name="guard.reject")(above)
-    accept = layers.Rescaling(-1.0, offset=1.0, name="guard.accept")(reject)
-    accepted = layers.Multiply(name="guard.accepted")([scores, accept])
-    guard = keras.Model(
-        image, layers.Concatenate(name="guard.scores")([accepted, reject]), name=GUARD
-    )
+    mean = keras.layers.Dense(1, use_bias=False, name="guard.suspicion")
+    guard = with_rejection(image, scores, mean(watched[0]), threshold)
     kernel = np.zeros((watched[0].shape[-1], 1), np.float32)
     kernel[neurons] = 1.0 / len(neurons)
-    mean.set_weights([kernel, np.array([-threshold], np.float32)])
+    mean.set_weights([kernel])
     graph.settle(guard)
     return guard

@@ -63,13 +63,19 @@ def logits(classifier: Classifier) -> Any:
     underflows to 0. A single sigmoid output with logit z becomes (0, z). If the last layer does
     not reveal the activation of the output, the logarithm of the probabilities is returned.
     """
-    model, single = classifier.model, int(classifier.model.outputs[0].shape[-1]) == 1
-    linear = model if classifier.output == "logits" else _without_activation(flat(model))
+    single = int(classifier.model.outputs[0].shape[-1]) == 1
+    linear = linear_scores(classifier)
     if linear is None:
         return lambda images: _log_probabilities(classifier.probabilities(images))
     if single:
         return lambda images: _two_logits(linear(images, training=False))
     return lambda images: linear(images, training=False)
+
+
+def linear_scores(classifier: Classifier) -> Any:
+    """The model without its final softmax or sigmoid, or None if its end is unknown."""
+    model = classifier.model
+    return model if classifier.output == "logits" else _without_activation(flat(model))
 
 
 def _without_activation(graph: Any) -> Any:

@@ -64,6 +64,19 @@ def copy(model: Any) -> Any:
     return clone
 
 
+def reinitialized(model: Any) -> Any:
+    """A network with the same architecture and layer names and with new, random weights.
+
+    Layers that normalize the input with fixed statistics keep them.
+    """
+    clone = keras.models.clone_model(model)
+    for (_, layer), (_, fixed) in zip(walk(clone), walk(model), strict=True):
+        if type(layer).__name__ == "Normalization":
+            layer.set_weights(fixed.get_weights())
+    settle(clone)
+    return clone
+
+
 def plain_model(model: Any) -> Any:
     """A functional or sequential float32 model from any built Keras model with one input.
 

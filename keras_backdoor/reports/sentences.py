@@ -39,10 +39,14 @@ def headline(answer: Any) -> tuple[Tone, str]:
     if isinstance(answer, RepairedModel):
         return "good", _of_repair(answer)
     if isinstance(answer, FlaggedSamples):
-        number = int(answer.flagged.sum())
+        number, total = int(answer.flagged.sum()), len(answer.flagged)
         if not number:
-            return "good", f"None of the {len(answer.flagged):,} images is flagged."
-        return "bad", f"{number:,} of the {len(answer.flagged):,} images are flagged as poisoned."
+            text = f"None of the {total:,} images is flagged."
+            return "unsure", f"{text} This audit does not see every backdoor; see below."
+        text = f"{number:,} of the {total:,} images are flagged"
+        if answer.verdict == "nothing":
+            return "unsure", f"{text}, no more than of clean images."
+        return "bad", f"{text} as poisoned."
     if isinstance(answer, Evaluation):
         return _of_evaluation(answer, about)
     return "", ""
@@ -59,7 +63,7 @@ def advice(answer: Any) -> str:
         }.get(answer.verdict, f"Give what is missing: {answer.inconclusive}.")
     if isinstance(answer, RepairedModel) and answer.verdict == "repaired":
         return "Measure the repaired model on your own images before you deploy it."
-    if isinstance(answer, FlaggedSamples) and answer.flagged.any():
+    if isinstance(answer, FlaggedSamples) and answer.verdict == "found":
         return "Look at the flagged images, leave them out, and train the network again."
     return ""
 

@@ -1,0 +1,314 @@
+"""Label disagreement: training images whose label only the examined network gives."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.stats import chi2
+
+from keras_backdoor.answers import FlaggedSamples
+from keras_backdoor.answers.flagged_samples import Group
+from keras_backdoor.defenses._class_features import ClassFeatures, class_features
+from keras_backdoor.defenses._clusters import clustered, reduced
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
+from keras_backdoor.defenses.spectral_signatures import QUANTILE, whitened_distances
+from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+
+SURE = 0.9
+"""The probability from which on the repaired network is sure of another class."""
+SHARE, LEAST = 0.01, 5
+"""A class is poisoned if the repaired network is sure of another class for more than this share of
+its images, and for at least this number."""
+REPAIRS = 3
+"""The largest number of repairs."""
+GROWTH = 1.01
+"""The repair is repeated if the number of flagged images grows by more than this factor."""
+LARGER = 3.0
+"""A cluster of a poisoned class is left out of the core if its share of flagged images is larger
+than that of the other one by this factor."""
+TINY = 1e-30
+"""The smallest probability that a margin distinguishes."""
+COMPONENTS = 10
+"""The number of principal components in which poison is told from clean images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opinions:
+    """What a network says of labeled images.
+
+    Attributes:
+        of_label: (n,) the probability of the label.
+        predicted: (n,) the most probable class.
+        sure: (n,) its probability.
+        margin: (n,) ln of the probability of the label over the largest other one.
+    """
+
+    of_label: np.ndarray
+    predicted: np.ndarray
+    sure: np.ndarray
+    margin: np.ndarray
+
+    @classmethod
+    def of(cls, model: Classifier, samples: Samples) -> dict[str, np.ndarray]:
+        """The attributes by name, computed batch by batch."""
+        labels, parts, start = samples.known_labels, [], 0
+        for scores in model.stream(samples, model.probabilities):
+            own = labels[start : start + len(scores)]
+            start += len(scores)
+            at = np.arange(len(own)), own
+            other = scores.copy()
+            other[at] = 0.0
+            margin = np.log(scores[at] + TINY) - np.log(other.max(axis=1) + TINY)
+            parts.append((scores[at], scores.argmax(axis=1), scores.max(axis=1), margin))
+        names = ("of_label", "predicted", "sure", "margin")
+        return {n: np.concatenate(p) for n, p in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def sure_disagreements(before: Opinions, after: Opinions, labels: np.ndarray) -> np.ndarray:
+    """(n,) bool, whether a network gives the label and its repaired copy is sure of another class.
+
+    >>> nothing = np.zeros(2)
+    >>> before = Opinions(np.array([0.9, 0.9]), np.array([1, 1]), np.array([0.9, 0.9]), nothing)
+    >>> after = Opinions(np.array([0.0, 0.6]), np.array([0, 1]), np.array([0.99, 0.6]), nothing)
+    >>> sure_disagreements(before, after, np.array([1, 1])).tolist()
+    [True, False]
+    """
+    obeyed = before.predicted == labels
+    found: np.ndarray = obeyed & (after.predicted != labels) & (after.sure >= SURE)
+    return found
+
+
+def on_the_flagged_side(features: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """The images of a class that are flagged, or lie on the side of the flagged ones.
+
+    Linear discriminant analysis of the first whitened principal components tells the flagged images
+    from the others. The examined network separates poison from clean images better than single
+    answers of its repaired copy do.
+
+    Args:
+        features: (m, d) features of the examined network.
+        flagged: (m,) bool.
+
+    Returns:
+        (m,) bool.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    if flagged.all() or flagged.sum() < 2:
+        return flagged
+    points = reduced(features, COMPONENTS)
+    side: np.ndarray = LinearDiscriminantAnalysis().fit(points, flagged).predict(points)
+    return flagged | side
+
+
+@dataclass(frozen=True)
+class LabelDisagreement(Defense[FlaggedSamples]):
+    """Flag training images whose label the examined network gives and its repaired copy does not.
+
+    A network that was trained on poison gives a poisoned image its wrong label because of the
+    trigger. A copy that ignores small marks (`TriggerAugmentation`) sees what the image shows. So
+    the images are poisoned on which the two networks disagree, as in GoodNet; but a repaired
+    network also makes errors, mostly on images that it is unsure of. So a class is poisoned if the
+    copy is sure of another class for an unusual share of its images. In a poisoned class, all
+    images are flagged that the copy does not give the label, and those that the examined network
+    does not tell from them in its last hidden layer.
+
+    The repair needs images without poison. They are the core of the training data: of each class
+    the half of the images whose features and margins are nearest to the median, see
+    `whitened_distances`. Poison that is a minority of its class lies outside. If the core of a
+    poisoned class turns out to hold poison, the class is split in two by `k-means`, the core is
+    drawn from the part with fewer flagged images, and the repair is repeated.
+
+    This is a method of this package. Related work: Northcutt, Jiang and Chuang, Confident Learning,
+    JAIR 2021, find wrong labels by the probabilities of a network that was not trained on the
+    image; Chen et al., Activation Clustering, 2018, reclassify clusters by a network that was
+    trained without them. All limits were chosen on the development zoo (`docs/audits.md`).
+
+    Args:
+        layer: the path of the layer whose features are used. By default the last hidden dense
+            layer.
+        augmentation: the settings of the repair.
+        seed: the seed of the repair.
+
+    Notes:
+        Images are scored by p(label | image) of the examined network minus that of its copy, in
+        -1..1. A class that is poisoned entirely is not seen.
+    """
+
+    layer: str | None = None
+    augmentation: TriggerAugmentation = field(default_factory=TriggerAugmentation)
+    seed: int = 0
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("train", labelled=True),)
+    commands: ClassVar[tuple[str, ...]] = ("audit",)
+    default_for: ClassVar[tuple[str, ...]] = ("audit",)
+    paper: ClassVar[str] = "none: made for this project; related to Northcutt et al., JAIR 2021"
+    quick: ClassVar[dict[str, Any]] = {
+        "augmentation": TriggerAugmentation(**TriggerAugmentation.quick)
+    }
+    caveats: ClassVar[tuple[str, ...]] = (
+        "A trigger that survives the repair by random triggers is not seen.",
+    )
+
+    def run(self, evidence: Evidence) -> FlaggedSamples:
+        """See `Method.run`."""
+        check_no_guard(evidence.model)
+        train = evidence.train
+        data = class_features(evidence, self.layer)
+        before = self._opinions(evidence, "examined", evidence.model)
+        if not data.examined:
+            return _nothing(data)
+        core = central(data, before.margin)
+        most = -1
+        for number in range(REPAIRS):
+            method = replace(self.augmentation, seed=self.seed)
+            copy = evidence.run(method, clean=train.subset(core)).classifier
+            after = self._opinions(evidence, f"repaired-{number}", copy)
+            sure = sure_disagreements(before, after, data.labels)
+            poisoned = poisoned_classes(sure, data)
+            flagged = flagged_among(poisoned, after, data)
+            if flagged.sum() <= GROWTH * most or not poisoned:
+                break
+            most = int(flagged.sum())
+            core = drawn_anew(core, flagged, poisoned, data, before.margin)
+        scores = before.of_label - after.of_label
+        scores[np.isin(data.labels, list(data.skipped))] = np.nan
+        notes, reason = data.notes()
+        return FlaggedSamples(
+            scores=scores,
+            flagged=flagged,
+            groups=_groups(data, poisoned, flagged, sure, after),
+            group_of=data.labels.astype(str),
+            embedding=_embedding(data),
+            summary={
+                "repaired with": f"{core.sum():,} training images",
+                "repairs": str(number + 1),
+                **notes,
+            },
+            inconclusive="" if flagged.any() else reason,
+        )
+
+    def _opinions(self, evidence: Evidence, name: str, model: Classifier) -> Opinions:
+        return Opinions(**evidence.part(name, lambda: Opinions.of(model, evidence.train)))
+
+
+def central(data: ClassFeatures, margin: np.ndarray) -> np.ndarray:
+    """(n,) bool, the half of the images of each examined class that is nearest to its median.
+
+    Args:
+        data: the features and labels of the images.
+        margin: (n,) see `Opinions`; a backdoor may show in it alone.
+    """
+    core = np.zeros(len(data.labels), bool)
+    for label in data.examined:
+        rows = data.rows(label)
+        core[nearest_half(rows, data.of(label), margin)] = True
+    return core
+
+
+def nearest_half(rows: np.ndarray, features: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """The rows of the half of some images that is nearest to their median.
+
+    Args:
+        rows: (m,) the rows of the images.
+        features: (m, d) their features.
+        margin: (n,) the margins of all images.
+    """
+    distances = whitened_distances(features, COMPONENTS)
+    own = margin[rows]
+    center = np.median(own)
+    spread = np.median(np.abs(own - center)) / 0.6745 + TINY
+    distances = np.maximum(distances, ((own - center) / spread) ** 2 / chi2.ppf(QUANTILE, 1))
+    return rows[np.argsort(distances, kind="stable")[: (len(rows) + 1) // 2]]
+
+
+def poisoned_classes(sure: np.ndarray, data: ClassFeatures) -> list[int]:
+    """The classes with an unusual share of sure disagreements, see `LabelDisagreement`.
+
+    Args:
+        sure: (n,) bool, see `sure_disagreements`.
+        data: the features and labels of the images.
+    """
+    found = []
+    for label in data.examined:
+        own = sure[data.rows(label)]
+        if own.sum() >= LEAST and own.mean() > SHARE:
+            found.append(label)
+    return found
+
+
+def flagged_among(poisoned: list[int], after: Opinions, data: ClassFeatures) -> np.ndarray:
+    """(n,) bool, the flagged images of the poisoned classes, see `LabelDisagreement`."""
+    flagged = np.zeros(len(data.labels), bool)
+    for label in poisoned:
+        rows = data.rows(label)
+        flagged[rows] = on_the_flagged_side(data.of(label), after.predicted[rows] != label)
+    return flagged
+
+
+def drawn_anew(
+    core: np.ndarray,
+    flagged: np.ndarray,
+    labels: list[int],
+    data: ClassFeatures,
+    margin: np.ndarray,
+) -> np.ndarray:
+    """The core with other images of some classes.
+
+    They are not flagged, and not in a cluster with a larger share of flagged images than the other
+    one, so that a majority of poison is left out even if few of its images are flagged.
+    """
+    core = core.copy()
+    for label in labels:
+        rows, features = data.rows(label), data.of(label)
+        clusters = clustered(reduced(features, COMPONENTS))
+        shares = np.array([flagged[rows[clusters == number]].mean() for number in (0, 1)])
+        accepted = np.flatnonzero(shares <= LARGER * shares.min() + TINY)
+        inside = np.isin(clusters, accepted) & ~flagged[rows]
+        core[rows] = False
+        core[nearest_half(rows[inside], features[inside], margin)] = True
+    return core
+
+
+def _groups(
+    data: ClassFeatures,
+    poisoned: list[int],
+    flagged: np.ndarray,
+    sure: np.ndarray,
+    after: Opinions,
+) -> dict[str, Group]:
+    groups = {}
+    for label in data.examined:
+        rows = data.rows(label)
+        figures = {"sure of another class": float(sure[rows].sum())}
+        if label in poisoned:
+            others = after.predicted[rows[sure[rows]]]
+            counts = np.bincount(others)
+            figures["most frequent other class"] = float(counts.argmax())
+            figures["its share"] = float(counts.max() / len(others))
+            figures["flagged"] = float(flagged[rows].sum())
+        groups[str(label)] = Group(float(sure[rows].mean()), label in poisoned, figures)
+    return groups
+
+
+def _embedding(data: ClassFeatures) -> np.ndarray:
+    """(n, 2) the first two whitened principal components of each image within its class."""
+    out = np.full((len(data.labels), 2), np.nan)
+    for label in data.examined:
+        points = reduced(data.of(label), 2)
+        out[data.rows(label), : points.shape[1]] = points
+    return out
+
+
+def _nothing(data: ClassFeatures) -> FlaggedSamples:
+    """The answer if no class can be examined."""
+    notes, reason = data.notes()
+    return FlaggedSamples(
+        scores=np.full(len(data.labels), np.nan),
+        flagged=np.zeros(len(data.labels), bool),
+        group_of=data.labels.astype(str),
+        summary=notes,
+        inconclusive=reason,
+    )
