@@ -20,11 +20,13 @@ from keras_backdoor.defenses._class_features import ClassFeatures
 from keras_backdoor.defenses._clusters import clustered, reduced
 from keras_backdoor.defenses.activation_clustering import Reclassified, poison_among, reclassified
 from keras_backdoor.defenses.label_disagreement import (
+    Found,
     Opinions,
     central,
     drawn_anew,
     on_the_flagged_side,
     poisoned_classes,
+    turned_around,
 )
 from keras_backdoor.defenses.provenance import concentration
 from keras_backdoor.defenses.spectral_signatures import whitened_distances
@@ -329,3 +331,24 @@ def test_feature_maps_are_flattened(learned: Learned) -> None:
     )
     assert answer.summary["layer"] == "conv"
     assert isinstance(learned.model.model.get_layer("conv"), keras.layers.Conv2D)
+
+
+class TestTheMajority:
+    def test_the_rest_of_a_class_is_turned_around(self) -> None:
+        """A network without the rest is surer of other classes on it than one without the flags."""
+        poison = np.arange(100) < 70
+        features = np.random.default_rng(0).normal(size=(100, 3)) + 9.0 * poison[:, None]
+        data = ClassFeatures(features, np.zeros(100, int))
+
+        def found(flagged: np.ndarray, sure: np.ndarray) -> Found:
+            predicted = np.where(flagged, 1, 0)
+            one = np.ones(100)
+            return Found(Opinions(one, predicted, one, one), sure, [0], flagged)
+
+        first = found(~poison, ~poison & (np.arange(100) % 2 == 0))
+        other = found(poison, poison & (np.arange(100) % 10 > 0))
+        turned = turned_around(first, other, [0], data)
+        assert turned.flagged.tolist() == poison.tolist()
+        assert turned.sure.tolist() == other.sure.tolist()
+        less = found(poison, poison & (np.arange(100) % 10 == 0))
+        assert turned_around(first, less, [0], data).flagged.tolist() == (~poison).tolist()

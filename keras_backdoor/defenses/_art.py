@@ -51,6 +51,21 @@ def clusters_nearer_to_another_class(
     return [np.asarray(values, float) == 0 for values in is_clean]
 
 
+def clusters_by_fast_ica(features: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The clusters that ART finds with its defaults: FastICA to 10 components and k-means.
+
+    Args:
+        features: for each class (m, d) features.
+
+    Returns:
+        For each class the (m,) number of the cluster of each image, 0 or 1.
+    """
+    with _quietly():
+        from art.defences.detector.poison.activation_defence import cluster_activations
+    clusters, _ = cluster_activations(list(features), nb_clusters=2, nb_dims=10, reduce="FastICA")
+    return [np.asarray(numbers) for numbers in clusters]
+
+
 def uncentered_scores(features: np.ndarray) -> np.ndarray:
     """The outlier scores of ART's spectral signatures, |v · r|.
 

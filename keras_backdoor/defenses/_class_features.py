@@ -1,9 +1,11 @@
 """The features of training images in a layer of a network, class by class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from keras_backdoor.defenses.base import Evidence
 from keras_backdoor.defenses.neuron_pruning import last_hidden
@@ -59,6 +61,14 @@ class ClassFeatures:
         """(m, d) float64, the features of a class without those that are constant in it."""
         values = self.features[self.rows(label)]
         return values[:, (values != values[0]).any(axis=0)].astype(np.float64)
+
+    def map(self, function: Callable[[np.ndarray], Any]) -> dict[int, Any]:
+        """The results of a function of the features of each examined class, by class.
+
+        The matrices are small, so that several threads would wait for each other most of the time.
+        """
+        with threadpool_limits(1):
+            return {label: function(self.of(label)) for label in self.examined}
 
     def notes(self) -> tuple[dict[str, str], str]:
         """(rows, reason): what a summary says of the skipped classes, and what is inconclusive."""

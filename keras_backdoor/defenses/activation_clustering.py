@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from keras_backdoor.answers import FlaggedSamples
 from keras_backdoor.answers.flagged_samples import Group
@@ -144,9 +145,9 @@ class ActivationClustering(Defense[FlaggedSamples]):
     def run(self, evidence: Evidence) -> FlaggedSamples:
         """See `Method.run`."""
         data = class_features(evidence, self.layer)
-        points = {c: reduced(data.of(c), self.components, self.reducer, self.seed)
-                  for c in data.examined}  # fmt: skip
-        clusters = {c: clustered(p, self.clusters, self.seed) for c, p in points.items()}
+        points = data.map(lambda f: reduced(f, self.components, self.reducer, self.seed))
+        with threadpool_limits(1):
+            clusters = {c: clustered(p, self.clusters, self.seed) for c, p in points.items()}
         found = _Found(data, points, clusters)
         decide = {
             "reclassification": self._by_reclassification,

@@ -10,21 +10,27 @@ from keras_backdoor.answers import FlaggedSamples
 from keras_backdoor.answers.flagged_samples import Group
 from keras_backdoor.defenses._class_features import ClassFeatures, class_features
 from keras_backdoor.defenses._clusters import clustered, reduced
+from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.spectral_signatures import QUANTILE, whitened_distances
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
+STEPS = 1500
+"""The length of a repair."""
 SURE = 0.9
 """The probability from which on the repaired network is sure of another class."""
-SHARE, LEAST = 0.01, 5
+SHARE, LEAST = 0.005, 5
 """A class is poisoned if the repaired network is sure of another class for more than this share of
 its images, and for at least this number."""
-REPAIRS = 3
+LARGE = 0.1
+"""The flagged share of a class from which on the rest of the class might be the poison."""
+REPAIRS = 4
 """The largest number of repairs."""
-GROWTH = 1.01
-"""The repair is repeated if the number of flagged images grows by more than this factor."""
+GROWTH, FEW = 1.01, 2
+"""The repair is repeated if the number of flagged images grows by more than this factor and this
+number."""
 LARGER = 3.0
 """A cluster of a poisoned class is left out of the core if its share of flagged images is larger
 than that of the other one by this factor."""
@@ -138,7 +144,9 @@ class LabelDisagreement(Defense[FlaggedSamples]):
     """
 
     layer: str | None = None
-    augmentation: TriggerAugmentation = field(default_factory=TriggerAugmentation)
+    augmentation: TriggerAugmentation = field(
+        default_factory=lambda: TriggerAugmentation(tuning=Tuning(steps=STEPS, averaged=0.5))
+    )
     seed: int = 0
 
     needs: ClassVar[tuple[Need, ...]] = (Need("train", labelled=True),)
@@ -155,43 +163,111 @@ class LabelDisagreement(Defense[FlaggedSamples]):
     def run(self, evidence: Evidence) -> FlaggedSamples:
         """See `Method.run`."""
         check_no_guard(evidence.model)
-        train = evidence.train
         data = class_features(evidence, self.layer)
-        before = self._opinions(evidence, "examined", evidence.model)
         if not data.examined:
             return _nothing(data)
+        before = self._opinions(evidence, "examined", evidence.model)
         core = central(data, before.margin)
-        most = -1
-        for number in range(REPAIRS):
-            method = replace(self.augmentation, seed=self.seed)
-            copy = evidence.run(method, clean=train.subset(core)).classifier
-            after = self._opinions(evidence, f"repaired-{number}", copy)
-            sure = sure_disagreements(before, after, data.labels)
-            poisoned = poisoned_classes(sure, data)
-            flagged = flagged_among(poisoned, after, data)
-            if flagged.sum() <= GROWTH * most or not poisoned:
-                break
-            most = int(flagged.sum())
-            core = drawn_anew(core, flagged, poisoned, data, before.margin)
-        scores = before.of_label - after.of_label
+        found, repairs = self._found(evidence, data, before, core, 0), 1
+        if found.poisoned:
+            found, repairs = self._settled(evidence, data, before, core, found)
+        scores = before.of_label - found.after.of_label
         scores[np.isin(data.labels, list(data.skipped))] = np.nan
         notes, reason = data.notes()
         return FlaggedSamples(
             scores=scores,
-            flagged=flagged,
-            groups=_groups(data, poisoned, flagged, sure, after),
+            flagged=found.flagged,
+            groups=_groups(data, found),
             group_of=data.labels.astype(str),
             embedding=_embedding(data),
-            summary={
-                "repaired with": f"{core.sum():,} training images",
-                "repairs": str(number + 1),
-                **notes,
-            },
-            inconclusive="" if flagged.any() else reason,
+            summary={"repairs": str(repairs), **notes},
+            inconclusive="" if found.flagged.any() else reason,
         )
+
+    def _settled(
+        self,
+        evidence: Evidence,
+        data: ClassFeatures,
+        before: Opinions,
+        core: np.ndarray,
+        found: "Found",
+    ) -> tuple["Found", int]:
+        """Turn around classes whose majority is poison, and repeat the repair; how often it ran."""
+        repairs = 1
+        if large := [c for c in found.poisoned if found.flagged[data.rows(c)].mean() > LARGE]:
+            swapped = drawn_anew(core, ~found.flagged, large, data, before.margin)
+            other = self._found(evidence, data, before, swapped, repairs)
+            repairs += 1
+            found = turned_around(found, other, large, data)
+        while repairs < REPAIRS:
+            core = drawn_anew(core, found.flagged, found.poisoned, data, before.margin)
+            again = self._found(evidence, data, before, core, repairs)
+            repairs += 1
+            more = again.flagged.sum() > GROWTH * found.flagged.sum() + FEW
+            found = again if again.poisoned else found
+            if not more:
+                break
+        return found, repairs
+
+    def _found(
+        self,
+        evidence: Evidence,
+        data: ClassFeatures,
+        before: Opinions,
+        core: np.ndarray,
+        number: int,
+    ) -> "Found":
+        """Repair the network with the core, and compare the two networks."""
+        method = replace(self.augmentation, seed=self.seed)
+        copy = evidence.run(method, clean=evidence.train.subset(core)).classifier
+        after = self._opinions(evidence, f"repaired-{number}", copy)
+        sure = sure_disagreements(before, after, data.labels)
+        poisoned = poisoned_classes(sure, data)
+        return Found(after, sure, poisoned, flagged_among(poisoned, after, data))
 
     def _opinions(self, evidence: Evidence, name: str, model: Classifier) -> Opinions:
         return Opinions(**evidence.part(name, lambda: Opinions.of(model, evidence.train)))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a repaired network finds.
+
+    Attributes:
+        after: what the repaired network says.
+        sure: (n,) bool, see `sure_disagreements`.
+        poisoned: the poisoned classes.
+        flagged: (n,) bool, the flagged images of the poisoned classes.
+    """
+
+    after: Opinions
+    sure: np.ndarray
+    poisoned: list[int]
+    flagged: np.ndarray
+
+
+def turned_around(found: Found, other: Found, labels: list[int], data: ClassFeatures) -> Found:
+    """Flag the rest of a class if it is the poison.
+
+    A network that has not seen one of two groups of a class is sure of other classes on poisoned
+    images, which show other classes. It is less sure on clean ones, which show a class that it has
+    not seen.
+
+    Args:
+        found: what a network finds that has not seen the flagged images of the classes.
+        other: what a network finds that has seen only flagged images of the classes.
+        labels: the classes.
+        data: the features and labels of the images.
+    """
+    flagged, sure = found.flagged.copy(), found.sure.copy()
+    for label in labels:
+        rows = data.rows(label)
+        inside = found.flagged[rows]
+        if inside.all() or other.sure[rows[~inside]].mean() <= found.sure[rows[inside]].mean():
+            continue
+        flagged[rows] = flagged_among([label], other.after, data)[rows]
+        sure[rows] = other.sure[rows]
+    return replace(found, flagged=flagged, sure=sure)
 
 
 def central(data: ClassFeatures, margin: np.ndarray) -> np.ndarray:
@@ -202,25 +278,25 @@ def central(data: ClassFeatures, margin: np.ndarray) -> np.ndarray:
         margin: (n,) see `Opinions`; a backdoor may show in it alone.
     """
     core = np.zeros(len(data.labels), bool)
-    for label in data.examined:
+    for label, distances in data.map(lambda f: whitened_distances(f, COMPONENTS)).items():
         rows = data.rows(label)
-        core[nearest_half(rows, data.of(label), margin)] = True
+        core[nearest_half(rows, distances, margin)] = True
     return core
 
 
-def nearest_half(rows: np.ndarray, features: np.ndarray, margin: np.ndarray) -> np.ndarray:
+def nearest_half(rows: np.ndarray, distances: np.ndarray, margin: np.ndarray) -> np.ndarray:
     """The rows of the half of some images that is nearest to their median.
 
     Args:
         rows: (m,) the rows of the images.
-        features: (m, d) their features.
+        distances: (m,) the distances of their features, see `whitened_distances`.
         margin: (n,) the margins of all images.
     """
-    distances = whitened_distances(features, COMPONENTS)
     own = margin[rows]
     center = np.median(own)
-    spread = np.median(np.abs(own - center)) / 0.6745 + TINY
-    distances = np.maximum(distances, ((own - center) / spread) ** 2 / chi2.ppf(QUANTILE, 1))
+    spread = max(np.median(np.abs(own - center)) / 0.6745, 1e-3 * own.std())
+    if spread > 0:
+        distances = np.maximum(distances, ((own - center) / spread) ** 2 / chi2.ppf(QUANTILE, 1))
     return rows[np.argsort(distances, kind="stable")[: (len(rows) + 1) // 2]]
 
 
@@ -268,36 +344,29 @@ def drawn_anew(
         accepted = np.flatnonzero(shares <= LARGER * shares.min() + TINY)
         inside = np.isin(clusters, accepted) & ~flagged[rows]
         core[rows] = False
-        core[nearest_half(rows[inside], features[inside], margin)] = True
+        distances = whitened_distances(features[inside], COMPONENTS)
+        core[nearest_half(rows[inside], distances, margin)] = True
     return core
 
 
-def _groups(
-    data: ClassFeatures,
-    poisoned: list[int],
-    flagged: np.ndarray,
-    sure: np.ndarray,
-    after: Opinions,
-) -> dict[str, Group]:
+def _groups(data: ClassFeatures, found: Found) -> dict[str, Group]:
     groups = {}
     for label in data.examined:
-        rows = data.rows(label)
-        figures = {"sure of another class": float(sure[rows].sum())}
-        if label in poisoned:
-            others = after.predicted[rows[sure[rows]]]
-            counts = np.bincount(others)
+        rows, poisoned = data.rows(label), label in found.poisoned
+        sure = found.sure[rows]
+        figures = {"sure of another class": float(sure.sum())}
+        if poisoned:
+            counts = np.bincount(found.after.predicted[rows[found.flagged[rows]]], minlength=1)
             figures["most frequent other class"] = float(counts.argmax())
-            figures["its share"] = float(counts.max() / len(others))
-            figures["flagged"] = float(flagged[rows].sum())
-        groups[str(label)] = Group(float(sure[rows].mean()), label in poisoned, figures)
+            figures["flagged"] = float(found.flagged[rows].sum())
+        groups[str(label)] = Group(float(sure.mean()), poisoned, figures)
     return groups
 
 
 def _embedding(data: ClassFeatures) -> np.ndarray:
     """(n, 2) the first two whitened principal components of each image within its class."""
     out = np.full((len(data.labels), 2), np.nan)
-    for label in data.examined:
-        points = reduced(data.of(label), 2)
+    for label, points in data.map(lambda features: reduced(features, 2)).items():
         out[data.rows(label), : points.shape[1]] = points
     return out
 

@@ -132,8 +132,8 @@ class SpectralSignatures(Defense[FlaggedSamples]):
         """See `Method.run`."""
         data = class_features(evidence, self.layer)
         scores = np.full(len(data.labels), np.nan)
-        for label in data.examined:
-            scores[data.rows(label)] = self._scores(data.of(label))
+        for label, own in data.map(self._scores).items():
+            scores[data.rows(label)] = own
         decide = self._outliers if self.score == "whitened" else self._top
         flagged, groups = decide(data, scores)
         notes, reason = data.notes()
@@ -184,7 +184,6 @@ class SpectralSignatures(Defense[FlaggedSamples]):
     def _embedding(self, data: ClassFeatures) -> np.ndarray:
         """(n, 2) the first two principal components of each image within its class."""
         out = np.full((len(data.labels), 2), np.nan)
-        for label in data.examined:
-            points = reduced(data.of(label), 2, "pca")
+        for label, points in data.map(lambda f: reduced(f, 2, "pca")).items():
             out[data.rows(label), : points.shape[1]] = points
         return out
