@@ -1,5 +1,7 @@
 """The study of audits at small scale, and the tables that are made of its results."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_studies import small_signs  # noqa: F401
@@ -9,6 +11,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.studies.audits import page
 from keras_backdoor.studies.audits.cameras import with_cameras
 from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies.thesis_audits import page as thesis_page
 
 
 def test_audits_at_small_scale(small_signs) -> None:  # noqa: F811
@@ -60,3 +63,46 @@ def test_cameras_by_recording(seed: int) -> None:
     shown = marked.read()
     assert (shown[odd] == 100).all() and (shown[~odd] == 200).all()
     assert 0.1 < (origin[~poison] == "camera 3").mean() < 0.4
+
+
+def test_the_data_defenses_of_the_thesis_at_small_scale(small_signs) -> None:  # noqa: F811
+    only = ["yellowSquare-smaller, seed 0, curve", "provenance, 60%, trusted"]
+    results = studies.run("thesis-audits", scale="smoke", workspace=small_signs, only=only, jobs=2)
+    assert [c["error"] for c in results.cells if "error" in c] == []
+    curve, provenance = (results.figures()[name] for name in only)
+    assert 0.2 < curve["removed_clean"]["share"] < 0.5
+    assert {"ours_removed_poison", "attack", "retrained_attack"} <= set(curve)
+    assert provenance["flagged"] in range(5)
+    parts = {section.heading: section for section in thesis_page.sections(results)}
+    assert parts["Provenance (section 4.2.3)"].table[1][:2] == ("60%", "trusted")
+    assert parts["Over the number of poisoned images (figures 4.10 and 4.11)"].figures
+
+
+def test_the_tables_of_the_thesis_by_hand() -> None:
+    def rate(hits: int, of: int) -> dict:
+        return {"hits": hits, "of": of, "share": hits / of, "interval": [0.0, 1.0]}
+
+    study = load_study("thesis-audits")
+    cells = []
+    for cell in study.cells():
+        if cell.name == "whiteSquare, clustering first":
+            figures = {
+                "removed_poison": rate(200, 258),
+                "removed_clean": rate(10000, 35288),
+                "removed": 10200,
+                "retrained_accuracy": rate(95, 100),
+                "retrained_attack": rate(90, 100),
+                "pruned": 99,
+                "pruned_accuracy": rate(94, 100),
+                "pruned_attack": rate(80, 100),
+            }
+            cells.append({"name": cell.name, "group": cell.group, "figures": figures,
+                          "published": dict(cell.published)})  # fmt: skip
+    results = SimpleNamespace(cells=cells)
+    tables = {s.heading: s.table for s in thesis_page.sections(results)}
+    assert tables["Activation clustering (table 4.2)"][1] == (
+        "whiteSquare", "258", "200", "194", "10200", "11163", "28.34",
+    )  # fmt: skip
+    assert tables["Then fine-pruning (table 4.7)"][1] == (
+        "whiteSquare", "99", "99", "94.00", "96.17", "80.00", "78.89",
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """Reduce the features of one class to a few dimensions, and split its images into clusters."""
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -77,6 +78,36 @@ def clustered(points: np.ndarray, clusters: int = 2, seed: int = 0) -> np.ndarra
     ranks[order] = np.arange(len(order))
     by_size: np.ndarray = ranks[numbers]
     return by_size
+
+
+def grown(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The points of the group that some of them belong to.
+
+    Two normal distributions are fitted by expectation maximization, which starts at the means of
+    the given points and of the others.
+
+    Args:
+        points: (m, k) whitened coordinates.
+        seeds: (m,) bool, some points of the group.
+
+    Returns:
+        (m,) bool.
+
+    >>> points = np.concatenate([np.random.default_rng(0).normal(m, 0.1, (50, 1)) for m in (0, 5)])
+    >>> grown(points, np.arange(100) < 5).sum()
+    np.int64(50)
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    if seeds.all() or not seeds.any():
+        return seeds
+    means = np.stack([points[~seeds].mean(axis=0), points[seeds].mean(axis=0)])
+    mixture = GaussianMixture(2, means_init=means, reg_covar=1e-3, max_iter=200, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        group: np.ndarray = mixture.fit_predict(points) == 1
+    return group
 
 
 def silhouette(points: np.ndarray, clusters: np.ndarray, seed: int = 0) -> float:

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from keras_backdoor.answers import FlaggedSamples
 from keras_backdoor.answers.flagged_samples import Group
 from keras_backdoor.defenses._class_features import ClassFeatures, class_features
-from keras_backdoor.defenses._clusters import clustered, reduced
+from keras_backdoor.defenses._clusters import grown, reduced
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.spectral_signatures import QUANTILE, whitened_distances
@@ -31,9 +31,6 @@ REPAIRS = 4
 GROWTH, FEW = 1.01, 2
 """The repair is repeated if the number of flagged images grows by more than this factor and this
 number."""
-LARGER = 3.0
-"""A cluster of a poisoned class is left out of the core if its share of flagged images is larger
-than that of the other one by this factor."""
 TINY = 1e-30
 """The smallest probability that a margin distinguishes."""
 COMPONENTS = 10
@@ -333,19 +330,19 @@ def drawn_anew(
 ) -> np.ndarray:
     """The core with other images of some classes.
 
-    They are not flagged, and not in a cluster with a larger share of flagged images than the other
-    one, so that a majority of poison is left out even if few of its images are flagged.
+    They are not flagged, and not in the group of images that the flagged ones belong to by their
+    features (see `grown`), which may be the majority of the class.
     """
     core = core.copy()
     for label in labels:
         rows, features = data.rows(label), data.of(label)
-        clusters = clustered(reduced(features, COMPONENTS))
-        shares = np.array([flagged[rows[clusters == number]].mean() for number in (0, 1)])
-        accepted = np.flatnonzero(shares <= LARGER * shares.min() + TINY)
-        inside = np.isin(clusters, accepted) & ~flagged[rows]
+        own = flagged[rows]
+        group = grown(reduced(features, COMPONENTS), own)
+        inside = ~own if group.all() or own[group].mean() < own[~group].mean() else ~own & ~group
         core[rows] = False
-        distances = whitened_distances(features[inside], COMPONENTS)
-        core[nearest_half(rows[inside], distances, margin)] = True
+        if inside.any():
+            distances = whitened_distances(features[inside], COMPONENTS)
+            core[nearest_half(rows[inside], distances, margin)] = True
     return core
 
 

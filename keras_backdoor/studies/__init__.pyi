@@ -8,6 +8,7 @@ from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as Ne
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
 from keras_backdoor.studies.repairs import Repairs as Repairs
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
+from keras_backdoor.studies.thesis_audits import ThesisAudits as ThesisAudits
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
 from keras_backdoor.studies.thesis_fine_pruning import ThesisFinePruning as ThesisFinePruning
 from keras_backdoor.studies._engine.results import Results as Results

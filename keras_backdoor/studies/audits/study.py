@@ -23,6 +23,7 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.studies._networks.poisoned_data import poisoned_data
 from keras_backdoor.studies._networks.third_party import ThirdPartyModel
 from keras_backdoor.studies.audits.cameras import with_cameras
 from keras_backdoor.studies.base import Cell, Study
@@ -197,15 +198,6 @@ class Audits(Study):
             "limit": answer.figures["limit"],
             "seconds_of_audit": answer.about["seconds"],
         }
-
-
-def poisoned_data(net: Net, workspace: Workspace) -> tuple[Samples, np.ndarray]:
-    """The training data of a network, and which of its images are poison."""
-    clean, _ = net.clean_data(workspace)
-    if net.attack is None:
-        return clean, np.zeros(len(clean), bool)
-    poisoned = net.poisoned(clean)
-    return poisoned.samples, np.asarray(poisoned.is_poison)
 
 
 def audit_figures(

@@ -1,0 +1,268 @@
+"""Data defenses of the thesis: tables 4.2 to 4.4 and 4.7 to 4.9, figures 4.10 and 4.11, 4.2.3."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.attacks.badnets import BadNets, number_for_share
+from keras_backdoor.defenses._tuning import Tuning
+from keras_backdoor.defenses.activation_clustering import ActivationClustering
+from keras_backdoor.defenses.fine_pruning import FinePruning
+from keras_backdoor.defenses.label_disagreement import LabelDisagreement
+from keras_backdoor.defenses.provenance import Provenance
+from keras_backdoor.defenses.retrain import Retrain
+from keras_backdoor.defenses.spectral_signatures import SpectralSignatures
+from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+from keras_backdoor.metrics import Rate, attack_success_rate, clean_accuracy
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.studies._networks.poisoned_data import audit_rates, poisoned_data
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.thesis_badnets.study import DATA, SOURCE, TARGET, ThesisBadnets
+from keras_backdoor.training import PRESETS, builder, fit
+
+TABLE_4_2: dict[str, tuple[int, int]] = {
+    "yellowSquare-bigger": (35, 11238),
+    "yellowSquare-smaller": (0, 11578),
+    "yellowPattern": (39, 11310),
+    "whiteSquare": (194, 11163),
+    "whitePattern": (197, 11140),
+    "bigYellowSquare": (0, 10489),
+}
+"""By network: removed poisoned images, removed images in all."""
+TABLE_4_3: dict[str, tuple[float, float]] = {
+    "yellowSquare-bigger": (99.63, 100.0),
+    "yellowSquare-smaller": (96.36, 60.0),
+    "yellowPattern": (95.46, 99.26),
+    "whiteSquare": (95.19, 93.7),
+    "whitePattern": (94.47, 100.0),
+    "bigYellowSquare": (96.52, 100.0),
+}
+"""By network: accuracy and attack success in %, trained again on what was left."""
+TABLE_4_7: dict[str, tuple[int, float, float]] = {
+    "yellowSquare-bigger": (98, 95.96, 62.96),
+    "yellowSquare-smaller": (106, 96.34, 48.15),
+    "yellowPattern": (96, 94.06, 89.26),
+    "whiteSquare": (99, 96.17, 78.89),
+    "whitePattern": (100, 96.0, 97.04),
+    "bigYellowSquare": (101, 95.82, 100.0),
+}
+"""By network: removed channels of 128, accuracy and attack success in %."""
+TABLE_4_8: dict[str, tuple[int, int]] = {
+    "yellowSquare-bigger": (0, 10873),
+    "yellowSquare-smaller": (0, 11578),
+    "yellowPattern": (38, 11267),
+    "whiteSquare": (0, 11110),
+    "whitePattern": (163, 11488),
+    "bigYellowSquare": (0, 10933),
+}
+TABLE_4_9: dict[str, tuple[float, float]] = {
+    "yellowSquare-bigger": (96.53, 97.78),
+    "yellowSquare-smaller": (95.57, 52.29),
+    "yellowPattern": (95.76, 99.26),
+    "whiteSquare": (95.71, 94.07),
+    "whitePattern": (97.11, 98.52),
+    "bigYellowSquare": (96.3, 100.0),
+}
+CURVES = {
+    "yellow square": (
+        "yellowSquare-smaller, seed 0",
+        "A.2: yellow-square 4 %",
+        "A.2: yellow-square 5 %",
+        "yellowSquare-bigger, seed 0",
+        "A.2: yellow-square 8 %",
+    ),
+    "big yellow square": (
+        "A.2: big-yellow-square 2 %",
+        "bigYellowSquare, seed 0",
+        "A.2: big-yellow-square 6 %",
+    ),
+}
+"""The networks of figures 4.10 and 4.11, by increasing number of poisoned images."""
+SHARES = (0.06, 0.6)
+"""Poisoned shares of the target class in section 4.2.3."""
+FIRST_CLUSTERING, FIRST_PRUNING = "clustering first", "pruning first"
+CURVE, PROVENANCE, SPECTRAL = "figures 4.10 and 4.11", "section 4.2.3", "table 4.4"
+
+
+class ThesisAudits(Study):
+    """Activation clustering, spectral signatures and provenance as the thesis ran them.
+
+    Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021. Activation clustering removes the
+    smaller of two clusters of every class, and the network is trained again on what is left. Then
+    its last convolution is pruned (table 4.7); or it is pruned first (tables 4.8 and 4.9).
+
+    Notes:
+        The thesis does not say from which weights it trains again; here they are new. After
+        fine-pruning, the pruned architecture is trained. The attack success is that on the 450 test
+        images of the source class. Table 4.8 says that 44 images were poisoned in the first
+        network, where table 4.2 says 52. Section 4.2.3 uses images of the source and the target
+        class only; the thesis does not say which images it poisoned.
+    """
+
+    title: ClassVar[str] = "Data defenses on the thesis's traffic-sign BadNets"
+    paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
+    files: ClassVar[tuple[str, ...]] = (DATA,)
+    unfinished: ClassVar[str] = "its cells are computed in several sessions"
+    columns: ClassVar[Mapping[str, str]] = {
+        "removed_poison": "removed poison",
+        "removed": "removed in all",
+        "retrained_accuracy": "accuracy, trained again",
+        "retrained_attack": "attack, trained again",
+        "pruned": "pruned channels",
+        "pruned_accuracy": "accuracy, pruned",
+        "pruned_attack": "attack, pruned",
+        "flagged": "flagged origins",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        return [
+            *self._combined(),
+            *self._spectral(),
+            *self._curves(),
+            *self._provenance(),
+        ]
+
+    def _combined(self) -> Iterator[Cell]:
+        for name, (poison, removed) in TABLE_4_2.items():
+            accuracy, success = TABLE_4_3[name]
+            channels, pruned_accuracy, pruned_attack = TABLE_4_7[name]
+            published = {
+                "removed_poison": poison,
+                "removed": removed,
+                "retrained_accuracy": accuracy,
+                "retrained_attack": success,
+                "pruned": channels,
+                "pruned_accuracy": pruned_accuracy,
+                "pruned_attack": pruned_attack,
+            }
+            given = {**self._given(f"{name}, seed 0"), "then": self._pruning()}
+            yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
+        for name, (poison, removed) in TABLE_4_8.items():
+            accuracy, success = TABLE_4_9[name]
+            published = {
+                "removed_poison": poison,
+                "removed": removed,
+                "retrained_accuracy": accuracy,
+                "retrained_attack": success,
+            }
+            given = {**self._given(f"{name}, seed 0"), "before": self._pruning()}
+            yield Cell(f"{name}, {FIRST_PRUNING}", given, published, group=FIRST_PRUNING)
+
+    def _spectral(self) -> Iterator[Cell]:
+        for name in TABLE_4_2:
+            given = self._given(f"{name}, seed 0")
+            given["method"] = SpectralSignatures.preset("thesis")
+            yield Cell(f"{name}, spectral signatures", given, group=SPECTRAL)
+
+    def _curves(self) -> Iterator[Cell]:
+        quick = TriggerAugmentation(tuning=Tuning(steps=5))
+        ours = LabelDisagreement() if self.scale == "full" else LabelDisagreement(None, quick)
+        for trigger, names in CURVES.items():
+            for name in names:
+                given = {**self._given(name), "curve": trigger, "ours": ours}
+                yield Cell(f"{name}, curve", given, group=CURVE)
+
+    def _provenance(self) -> Iterator[Cell]:
+        recipe = PRESETS["thesis-gtsrb"]
+        recipe = recipe if self.scale == "full" else replace(recipe, epochs=1)
+        for share in SHARES:
+            for trusted in (True, False):
+                given = {
+                    "net": self._net("yellowSquare-bigger, seed 0"),
+                    "share": share,
+                    "trusted": trusted,
+                    "method": Provenance.preset("paper", recipe=recipe),
+                }
+                kind = "trusted" if trusted else "untrusted"
+                yield Cell(
+                    f"provenance, {share:.0%}, {kind}", given, {"flagged": 0}, group=PROVENANCE
+                )
+
+    def _net(self, name: str) -> Net:
+        cells = {c.name: c for c in ThesisBadnets(self.scale).cells()}
+        net: Net = cells[name].given["net"]
+        return net
+
+    def _given(self, name: str) -> dict[str, Any]:
+        return {"net": self._net(name), "method": ActivationClustering.preset("thesis")}
+
+    def _pruning(self) -> FinePruning:
+        if self.scale == "full":
+            return FinePruning(layer="last", max_drop=0.04)
+        return FinePruning(layer="last", max_drop=0.04, tuning=Tuning(steps=5, averaged=0.0))
+
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
+        """See `Study.compute`."""
+        given, net = cell.given, cell.given["net"]
+        if "share" in given:
+            return self._of_origins(given, workspace)
+        model = obtain(net, workspace).classifier
+        train, is_poison = poisoned_data(net, workspace)
+        test, (_, tuning) = net.open(workspace, "test"), net.clean_data(workspace)
+        if self.scale == "smoke":
+            tuning = tuning.take(60, seed=0).unlabelled()
+        figures: dict[str, Any] = {}
+        if "before" in given:
+            model = given["before"](model, clean=tuning).classifier
+        answer = given["method"](model, train=train)
+        figures |= _removed(answer.flagged, is_poison)
+        if given["method"] != ActivationClustering.preset("thesis"):
+            return figures
+        if "ours" in given:
+            ours = given["ours"](model, train=train)
+            figures |= {f"ours_{k}": v for k, v in _removed(ours.flagged, is_poison).items()}
+            figures["attack"] = _attack(model, test, net)
+        again = Retrain(recipe=net.recipe)(model, train=train, found=answer).classifier
+        figures |= _evaluated(again, test, net, "retrained")
+        if "then" in given:
+            pruned = given["then"](again, clean=tuning)
+            figures["pruned"] = int(pruned.history["pruned"])
+            figures |= _evaluated(pruned.classifier, test, net, "pruned")
+        return figures
+
+    def _of_origins(self, given: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+        """Four cameras, of which the last took the poisoned images, and two classes."""
+        net: Net = given["net"]
+        clean, tuning = net.clean_data(workspace)
+        two, trusted = (s.subset(np.isin(s.known_labels, (SOURCE, TARGET))) for s in (clean, tuning))
+        assert net.attack is not None
+        targets, sources = (int((two.known_labels == c).sum()) for c in (TARGET, SOURCE))
+        number = min(number_for_share(given["share"], targets), sources)
+        attack = BadNets(net.attack.trigger, TARGET, SOURCE, number)
+        poisoned = attack.poison(two, seed=net.recipe.seed)
+        cameras = np.random.default_rng(0).integers(0, 3, len(poisoned.samples))
+        cameras[poisoned.is_poison] = 3
+        train = replace(poisoned.samples, origin=np.array([f"camera {c}" for c in cameras]))
+        method: Provenance = given["method"]
+        assert method.recipe is not None
+        model, _ = fit(builder(net.architecture), train, method.recipe)
+        answer = method(model, train=train, clean=trusted if given["trusted"] else None)
+        return {
+            "flagged": sum(group.flagged for group in answer.groups.values()),
+            "scores": {name: group.score for name, group in answer.groups.items()},
+            "poisoned": int(poisoned.is_poison.sum()),
+            "images": len(train),
+            "attack": _attack(model, net.open(workspace, "test"), net),
+        }
+
+
+def _removed(flagged: np.ndarray, is_poison: np.ndarray) -> dict[str, Any]:
+    rates = audit_rates(flagged, is_poison)
+    return {**rates, "removed": int(flagged.sum())}
+
+
+def _evaluated(model: Classifier, test: Samples, net: Net, what: str) -> dict[str, Any]:
+    accuracy = clean_accuracy(model.predict(test), test.known_labels)
+    return {f"{what}_accuracy": accuracy, f"{what}_attack": _attack(model, test, net)}
+
+
+def _attack(model: Classifier, test: Samples, net: Net) -> Rate:
+    assert net.attack is not None
+    stamped = test.of_class(SOURCE).stamped(net.attack.stamp)
+    return attack_success_rate(model.predict(stamped), stamped.known_labels, TARGET)
