@@ -282,3 +282,17 @@ def test_features_follow_the_weights() -> None:
     channels.silence(model, "backbone/conv", range(6))
     after = activations.features(classifier, given, "backbone/conv")
     assert not np.allclose(before, after)
+
+
+def test_a_reinitialized_network_has_new_weights_and_the_old_statistics() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Normalization(name="norm"), layers.Dense(4, name="dense")]
+    )
+    model.get_layer("norm").set_weights([np.full(3, 2.0), np.full(3, 4.0), np.int64(9)])
+    graph.settle(model)
+    new = graph.reinitialized(model)
+    assert [x.name for x in new.layers] == [x.name for x in model.layers]
+    assert not np.allclose(*(m.get_layer("dense").get_weights()[0] for m in (new, model)))
+    values = np.ones((1, 3), np.float32)
+    np.testing.assert_allclose(*(m.get_layer("norm")(values) for m in (new, model)))

@@ -162,6 +162,15 @@ def test_what_a_report_draws_is_checked_at_once(task) -> None:
         maps.completed(task.twin, task.clean.take(2))
 
 
+def test_expected_false_alarms_are_not_found() -> None:
+    """Two of 100 are no more than 1 % of clean samples; ten are."""
+    for number, verdict in ((0, "nothing"), (2, "nothing"), (10, "found")):
+        flagged = np.arange(100) < number
+        answer = FlaggedSamples(scores=flagged.astype(float), flagged=flagged, false_alarms=0.01)
+        assert answer.verdict == verdict
+        assert "; 1.00% of clean samples are" in str(answer)
+
+
 def test_an_audit_prints_its_rows_and_groups() -> None:
     answer = ANSWERS["FlaggedSamples"]
     assert isinstance(answer, FlaggedSamples)

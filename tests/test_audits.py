@@ -24,6 +24,8 @@ from keras_backdoor.defenses.label_disagreement import (
     Opinions,
     central,
     drawn_anew,
+    majorities,
+    minor,
     on_the_flagged_side,
     poisoned_classes,
     turned_around,
@@ -352,3 +354,19 @@ class TestTheMajority:
         assert turned.sure.tolist() == other.sure.tolist()
         less = found(poison, poison & (np.arange(100) % 10 == 0))
         assert turned_around(first, less, [0], data).flagged.tolist() == (~poison).tolist()
+
+    def test_a_majority_that_the_core_does_not_show(self) -> None:
+        """The core of the class is poison, and the smaller cluster is clean."""
+        poison = np.arange(100) < 70
+        features = np.random.default_rng(0).normal(size=(100, 3)) + 9.0 * poison[:, None]
+        data = ClassFeatures(features, np.zeros(100, int))
+        rest = minor(data)
+        assert rest.tolist() == (~poison).tolist()
+        one, predicted = np.ones(100), np.where(poison, 1, 0)
+        for share, classes in ((0.9, [0]), (0.2, [])):
+            sure = poison & (np.arange(100) % 10 < 10 * share)
+            found = majorities(
+                Found(Opinions(one, predicted, one, one), sure, [], poison), rest, data
+            )
+            assert found.poisoned == classes
+            assert found.flagged.tolist() == (poison if classes else np.zeros(100, bool)).tolist()

@@ -1,14 +1,19 @@
 """Training: a seed makes it again, a kill loses nothing, recipes are the published ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_backdoor import training
+from keras_backdoor._internals import typed_settings
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.architectures import BadNetMNIST
+from keras_backdoor.defenses import Retrain
+from keras_backdoor.defenses._retraining import chosen_recipe
+from keras_backdoor.loading import cards, load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import PRESETS, MeanWeights, Recipe, fit, recipe
@@ -118,6 +123,33 @@ def test_binary_models_train(digits: Samples) -> None:
         )
         _, history = fit(model, two, Recipe(epochs=3))
         assert history["accuracy"][-1] > 0.7
+
+
+def test_a_recipe_as_a_setting() -> None:
+    """The name of a preset, or single settings of the default recipe."""
+    build = typed_settings.build
+    assert build(Retrain, {}).recipe is None
+    assert build(Retrain, {"recipe": "thesis-deepid"}).recipe == PRESETS["thesis-deepid"]
+    assert build(Retrain, {"recipe.epochs": "3"}).recipe == Recipe(epochs=3)
+    changed = build(Retrain, {"recipe": "thesis-deepid", "recipe.epochs": "3"}).recipe
+    assert changed == replace(PRESETS["thesis-deepid"], epochs=3)
+    assert build(Retrain, {"recipe": "none"}).recipe is None
+    with pytest.raises(ValueError, match="There is no recipe 'mine'; there are: thesis-gtsrb"):
+        build(Retrain, {"recipe": "mine"})
+
+
+def test_the_recipe_of_a_card(digits: Samples, tmp_path: Path) -> None:
+    model = Classifier(BadNetMNIST(), (0, 1))
+    assert chosen_recipe(model, None)[1].endswith("because the model has no card")
+    recipe = Recipe(epochs=7, optimizer="sgd", learning_rate=0.5)
+    cards.write(tmp_path / "net.h5", model, {"recipe": typed_settings.as_dict(recipe)})
+    loaded = load_model(tmp_path / "net.h5")
+    found, text = chosen_recipe(loaded, None)
+    assert found == recipe
+    assert text.endswith("from the card of the model")
+    assert chosen_recipe(loaded, Recipe())[0] == Recipe()
+    (tmp_path / "net.json").write_text('{"recipe": {"rate": 1}}')
+    assert chosen_recipe(loaded, None)[0] == Recipe()
 
 
 def test_presets_are_table_3_4() -> None:

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from keras_backdoor.answers import FlaggedSamples
 from keras_backdoor.answers.flagged_samples import Group
 from keras_backdoor.defenses._class_features import ClassFeatures, class_features
-from keras_backdoor.defenses._clusters import grown, reduced
+from keras_backdoor.defenses._clusters import clustered, grown, reduced
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.spectral_signatures import QUANTILE, whitened_distances
@@ -26,6 +26,9 @@ SHARE, LEAST = 0.005, 5
 its images, and for at least this number."""
 LARGE = 0.1
 """The flagged share of a class from which on the rest of the class might be the poison."""
+MAJORITY = 0.3
+"""A class is poisoned if a network that has seen its smaller cluster is sure of other classes for
+more than this share of the larger one."""
 REPAIRS = 4
 """The largest number of repairs."""
 GROWTH, FEW = 1.01, 2
@@ -120,9 +123,15 @@ class LabelDisagreement(Defense[FlaggedSamples]):
 
     The repair needs images without poison. They are the core of the training data: of each class
     the half of the images whose features and margins are nearest to the median, see
-    `whitened_distances`. Poison that is a minority of its class lies outside. If the core of a
-    poisoned class turns out to hold poison, the class is split in two by `k-means`, the core is
-    drawn from the part with fewer flagged images, and the repair is repeated.
+    `whitened_distances`. Poison that is a minority of its class mostly lies outside. If a class is
+    poisoned, its core is drawn anew from images that neither are flagged nor belong to the group of
+    the flagged ones by their features, and the repair is repeated until no more images are flagged,
+    at most four times in all.
+
+    Poison may also be the majority of its class. If much of a class is flagged, the repair is
+    therefore run with the flagged images as the core, to see whether the others are the poison, see
+    `turned_around`. If nothing is found, it is run with the smaller of two clusters of each class
+    as the core, see `majorities`.
 
     This is a method of this package. Related work: Northcutt, Jiang and Chuang, Confident Learning,
     JAIR 2021, find wrong labels by the probabilities of a network that was not trained on the
@@ -167,7 +176,12 @@ class LabelDisagreement(Defense[FlaggedSamples]):
         core = central(data, before.margin)
         found, repairs = self._found(evidence, data, before, core, 0), 1
         if found.poisoned:
-            found, repairs = self._settled(evidence, data, before, core, found)
+            found, repairs = self._turned(evidence, data, before, core, found)
+        else:
+            rest = minor(data)
+            found, repairs = self._found(evidence, data, before, rest, 1), 2
+            found = majorities(found, rest, data)
+        found, repairs = self._settled(evidence, data, before, core, found, repairs)
         scores = before.of_label - found.after.of_label
         scores[np.isin(data.labels, list(data.skipped))] = np.nan
         notes, reason = data.notes()
@@ -181,7 +195,7 @@ class LabelDisagreement(Defense[FlaggedSamples]):
             inconclusive="" if found.flagged.any() else reason,
         )
 
-    def _settled(
+    def _turned(
         self,
         evidence: Evidence,
         data: ClassFeatures,
@@ -189,14 +203,25 @@ class LabelDisagreement(Defense[FlaggedSamples]):
         core: np.ndarray,
         found: "Found",
     ) -> tuple["Found", int]:
-        """Turn around classes whose majority is poison, and repeat the repair; how often it ran."""
-        repairs = 1
-        if large := [c for c in found.poisoned if found.flagged[data.rows(c)].mean() > LARGE]:
-            swapped = drawn_anew(core, ~found.flagged, large, data, before.margin)
-            other = self._found(evidence, data, before, swapped, repairs)
-            repairs += 1
-            found = turned_around(found, other, large, data)
-        while repairs < REPAIRS:
+        """Turn around the classes whose rest is the poison; how often the repair ran."""
+        large = [c for c in found.poisoned if found.flagged[data.rows(c)].mean() > LARGE]
+        if not large:
+            return found, 1
+        swapped = drawn_anew(core, ~found.flagged, large, data, before.margin)
+        other = self._found(evidence, data, before, swapped, 1)
+        return turned_around(found, other, large, data), 2
+
+    def _settled(
+        self,
+        evidence: Evidence,
+        data: ClassFeatures,
+        before: Opinions,
+        core: np.ndarray,
+        found: "Found",
+        repairs: int,
+    ) -> tuple["Found", int]:
+        """Repeat the repair until no more images are flagged; how often it ran in all."""
+        while found.poisoned and repairs < REPAIRS:
             core = drawn_anew(core, found.flagged, found.poisoned, data, before.margin)
             again = self._found(evidence, data, before, core, repairs)
             repairs += 1
@@ -241,6 +266,32 @@ class Found:
     sure: np.ndarray
     poisoned: list[int]
     flagged: np.ndarray
+
+
+def minor(data: ClassFeatures) -> np.ndarray:
+    """(n,) bool, the smaller of two clusters of each examined class."""
+    core = np.zeros(len(data.labels), bool)
+    for label, clusters in data.map(lambda f: clustered(reduced(f, COMPONENTS))).items():
+        core[data.rows(label)] = clusters == 1
+    return core
+
+
+def majorities(found: Found, core: np.ndarray, data: ClassFeatures) -> Found:
+    """Keep the classes whose images outside the core are mostly poison.
+
+    Args:
+        found: what a network finds that has seen the core.
+        core: (n,) bool, see `minor`.
+        data: the features and labels of the images.
+    """
+    poisoned = []
+    for label in data.examined:
+        rows = data.rows(label)
+        outside = found.sure[rows[~core[rows]]]
+        if outside.mean() > MAJORITY:
+            poisoned.append(label)
+    flagged = flagged_among(poisoned, found.after, data)
+    return replace(found, poisoned=poisoned, flagged=flagged)
 
 
 def turned_around(found: Found, other: Found, labels: list[int], data: ClassFeatures) -> Found:

@@ -230,7 +230,9 @@ class ThesisAudits(Study):
         """Four cameras, of which the last took the poisoned images, and two classes."""
         net: Net = given["net"]
         clean, tuning = net.clean_data(workspace)
-        two, trusted = (s.subset(np.isin(s.known_labels, (SOURCE, TARGET))) for s in (clean, tuning))
+        two, trusted = (
+            s.subset(np.isin(s.known_labels, (SOURCE, TARGET))) for s in (clean, tuning)
+        )
         assert net.attack is not None
         targets, sources = (int((two.known_labels == c).sum()) for c in (TARGET, SOURCE))
         number = min(number_for_share(given["share"], targets), sources)
