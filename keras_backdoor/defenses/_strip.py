@@ -18,6 +18,7 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 
 Limit = Literal["quantile", "normal"]
+LIMITS: tuple[Limit, ...] = ("quantile", "normal")
 AT_ONCE = 512
 """The number of blended images that are classified at once."""
 CALIBRATED_ON = 4000
@@ -146,6 +147,7 @@ class Calibrated:
     Attributes:
         blending: the blending.
         limit: the entropy below which an image is rejected.
+        limits: both limits by name, see `entropy_limit`.
         clean: (n,) the entropies of the clean images that the limit was set on.
         summary: rows for the printed table.
         lacking: why the limit is not reliable, or an empty string.
@@ -153,6 +155,7 @@ class Calibrated:
 
     blending: Blending
     limit: float
+    limits: dict[str, float]
     clean: np.ndarray
     summary: dict[str, str]
     lacking: str
@@ -165,7 +168,7 @@ def check_settings(overlays: int, opacity: float, rejected: float, limit: str) -
             "overlays must be 1 or more, and opacity and rejected_clean must lie between 0 and 1. "
             f"Received: overlays={overlays}, opacity={opacity}, rejected_clean={rejected}"
         )
-    if limit not in ("quantile", "normal"):
+    if limit not in LIMITS:
         raise BadInput(f"limit must be quantile or normal. Received: {limit}")
 
 
@@ -190,11 +193,11 @@ def calibrated(
     pixels = model.scaled(tf.constant(drawn.read()), drawn.value_range or (0.0, 255.0)).numpy()
     blending = Blending(pixels, opacity)
     clean = evidence.part("clean", lambda: {"clean": blending.entropies(model, held)})["clean"]
-    chosen, fitted = (entropy_limit(clean, rejected, name) for name in (limit, "normal"))
+    limits: dict[str, float] = {name: entropy_limit(clean, rejected, name) for name in LIMITS}
     summary = {
         "overlays": f"{len(pixels)}, opacity {opacity:g}",
-        "limit of the entropy": f"{chosen:.4f} bits, on {len(held)} clean images",
-        "limit by a normal distribution": f"{fitted:.4f} bits",
+        "limit of the entropy": f"{limits[limit]:.4f} bits, on {len(held)} clean images",
+        "limit by a normal distribution": f"{limits['normal']:.4f} bits",
     }
     needed = math.ceil(1 / rejected)
     lacking = ""
@@ -203,4 +206,4 @@ def calibrated(
             f"{len(held)} held-out clean images are too few for a limit that rejects "
             f"{rejected:.1%} of them: give {2 * needed} clean images"
         )
-    return Calibrated(blending, chosen, clean, summary, lacking)
+    return Calibrated(blending, limits[limit], limits, clean, summary, lacking)

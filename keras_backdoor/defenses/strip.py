@@ -65,7 +65,7 @@ class STRIP(Defense[FlaggedSamples]):
             flagged=entropies < found.limit,
             false_alarms=self.rejected_clean,
             summary=found.summary,
-            figures={"limit": found.limit},
+            figures={"limits": found.limits},
         )
         if found.lacking or answer.verdict == "nothing":
             return replace(answer, inconclusive=found.lacking)

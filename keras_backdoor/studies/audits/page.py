@@ -128,18 +128,10 @@ def published(results: Results) -> list[Row]:
 
 
 def incoming(results: Results) -> list[Row]:
-    """Return the header and one row per network and limit."""
-    rows: list[Row] = [("network", "limit", "triggered found", "clean flagged", "AUC", "bits")]
-    for name, figures in _cells(results, INCOMING, ""):
-        network, limit = name.split(", STRIP, ")
-        rows.append(
-            (
-                network,
-                limit,
-                percent(figures["found"]),
-                percent(figures["clean_flagged"]),
-                f"{figures['area']:.3f}",
-                f"{figures['limit']:.3f}",
-            )
-        )
+    """Return the header and two rows per network, one for each limit."""
+    rows: list[Row] = [("network", "AUC", "limit", "bits", "triggered found", "clean flagged")]
+    for name, figures in _cells(results, INCOMING, ", STRIP"):
+        for limit, value in figures["limits"].items():
+            rates = (percent(figures[f"{what}_{limit}"]) for what in ("found", "clean"))
+            rows.append((name, f"{figures['area']:.3f}", limit, f"{value:.3f}", *rates))
     return rows

@@ -117,9 +117,7 @@ class Audits(Study):
 
     def _incoming(self) -> Iterator[Cell]:
         for name, subject in GIVEN.items():
-            for limit in ("quantile", "normal"):
-                given = {"subject": subject, "method": STRIP(limit=limit)}
-                yield Cell(f"{name}, STRIP, {limit}", given, group=INCOMING)
+            yield Cell(f"{name}, STRIP", {"subject": subject, "method": STRIP()}, group=INCOMING)
 
     def _subjects(self) -> dict[str, Net]:
         """The networks of table 4.1 and the clean one, by name."""
@@ -190,14 +188,16 @@ class Audits(Study):
         incoming = shown.concat(stamped.subset(works)).unlabelled()
         answer = method(model, incoming=incoming, clean=clean.unlabelled())
         is_triggered = np.arange(len(incoming)) >= len(shown)
-        rates = evaluate_audit(answer.flagged, is_triggered, None)
-        return {
-            "found": rates.removed_poison,
-            "clean_flagged": rates.removed_clean,
+        figures: dict[str, Any] = {
             "area": auroc(answer.scores, is_triggered),
-            "limit": answer.figures["limit"],
+            "limits": answer.figures["limits"],
             "seconds_of_audit": answer.about["seconds"],
         }
+        for name, limit in answer.figures["limits"].items():
+            rates = evaluate_audit(-answer.scores < limit, is_triggered, None)
+            figures[f"found_{name}"] = rates.removed_poison
+            figures[f"clean_{name}"] = rates.removed_clean
+        return figures
 
 
 def audit_figures(
