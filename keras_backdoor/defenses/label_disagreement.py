@@ -179,8 +179,9 @@ class LabelDisagreement(Defense[FlaggedSamples]):
             found, repairs = self._turned(evidence, data, before, core, found)
         else:
             rest = minor(data)
-            found, repairs = self._found(evidence, data, before, rest, 1), 2
-            found = majorities(found, rest, data)
+            other, repairs = self._found(evidence, data, before, rest, 1), 2
+            other = majorities(other, rest, data)
+            found = other if other.poisoned else found
         found, repairs = self._settled(evidence, data, before, core, found, repairs)
         scores = before.of_label - found.after.of_label
         scores[np.isin(data.labels, list(data.skipped))] = np.nan
