@@ -19,17 +19,15 @@ from keras_backdoor.defenses import (
 from keras_backdoor.defenses._class_features import ClassFeatures
 from keras_backdoor.defenses._clusters import clustered, reduced
 from keras_backdoor.defenses.activation_clustering import Reclassified, poison_among, reclassified
-from keras_backdoor.defenses.label_disagreement import (
+from keras_backdoor.defenses.label_disagreement.cores import central, drawn_anew, minor
+from keras_backdoor.defenses.label_disagreement.found import (
     Found,
-    Opinions,
-    central,
-    drawn_anew,
     majorities,
-    minor,
     on_the_flagged_side,
     poisoned_classes,
     turned_around,
 )
+from keras_backdoor.defenses.label_disagreement.opinions import Opinions
 from keras_backdoor.defenses.provenance import concentration
 from keras_backdoor.defenses.spectral_signatures import whitened_distances
 from keras_backdoor.evaluation import evaluate
