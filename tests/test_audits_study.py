@@ -21,7 +21,7 @@ def test_audits_at_small_scale(small_signs) -> None:  # noqa: F811
         if name != "mnist.npz" and not path.exists():
             path.write_bytes(b"not used by these cells")
     network = "yellowSquare-bigger, seed 0"
-    words = ("retrained", "cameras")
+    words = ("retrained", "spectral signatures, whitened")
     only = [f"{network}, {word}" for word in words]
     results = studies.run("audits", scale="smoke", workspace=small_signs, only=only, jobs=2)
     assert [c["error"] for c in results.cells if "error" in c] == []
@@ -33,7 +33,7 @@ def test_audits_at_small_scale(small_signs) -> None:  # noqa: F811
     tables = {section.heading: section.table for section in page.sections(results)}
     (row,) = tables["Trained again without the flagged images"][1:]
     assert row[0] == network and all(row)
-    assert tables["Cameras"][1][0] == network
+    assert tables["Published methods"][1][:2] == (words[1], network)
 
 
 def test_the_cells_are_those_of_the_issue() -> None:
@@ -66,16 +66,29 @@ def test_cameras_by_recording(seed: int) -> None:
 
 
 def test_the_data_defenses_of_the_thesis_at_small_scale(small_signs) -> None:  # noqa: F811
-    only = ["yellowSquare-smaller, seed 0, curve", "provenance, 60%, trusted"]
+    only = ["yellowSquare-smaller, spectral signatures", "provenance, 60%, trusted"]
     results = studies.run("thesis-audits", scale="smoke", workspace=small_signs, only=only, jobs=2)
     assert [c["error"] for c in results.cells if "error" in c] == []
-    curve, provenance = (results.figures()[name] for name in only)
-    assert 0.2 < curve["removed_clean"]["share"] < 0.5
-    assert {"ours_removed_poison", "attack", "retrained_attack"} <= set(curve)
+    spectral, provenance = (results.figures()[name] for name in only)
+    assert spectral["removed_clean"]["share"] == 1.0
     assert provenance["flagged"] in range(5)
     parts = {section.heading: section for section in thesis_page.sections(results)}
     assert parts["Provenance (section 4.2.3)"].table[1][:2] == ("60%", "trusted")
-    assert parts["Over the number of poisoned images (figures 4.10 and 4.11)"].figures
+    assert parts["Spectral signatures (table 4.4)"].table[1][0] == "yellowSquare-smaller"
+
+
+def test_the_curves_of_the_thesis_are_drawn() -> None:
+    rate = {"hits": 7, "of": 14, "share": 0.5, "interval": [0.3, 0.7]}
+    keys = ("removed_poison", "removed_clean", "ours_removed_poison", "ours_removed_clean",
+            "attack", "retrained_attack")  # fmt: skip
+    cells = [
+        {"name": c.name, "group": c.group, "figures": dict.fromkeys(keys, rate)}
+        for c in load_study("thesis-audits").cells()
+        if c.group == "figures 4.10 and 4.11"
+    ]
+    assert len(cells) == 8
+    (section,) = thesis_page.sections(SimpleNamespace(cells=cells))
+    assert section.figures[0].png.startswith(b"\x89PNG")
 
 
 def test_the_tables_of_the_thesis_by_hand() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.stats import binomtest
 
 from keras_backdoor.answers.base import Answer, check_scores
 from keras_backdoor.errors import BadInput
@@ -103,6 +102,8 @@ class FlaggedSamples(Answer):
             return "inconclusive"
         if not self.false_alarms:
             return "found" if self.flagged.any() else "nothing"
+        from scipy.stats import binomtest
+
         number, total = int(self.flagged.sum()), len(self.flagged)
         more = binomtest(number, total, self.false_alarms, alternative="greater")
         return "found" if more.pvalue < SIGNIFICANT else "nothing"

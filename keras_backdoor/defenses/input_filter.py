@@ -74,7 +74,7 @@ class InputFilter(Repair):
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"), Need("found", answer=FlaggedClasses))
     measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("guard",)
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
 
     def __post_init__(self) -> None:

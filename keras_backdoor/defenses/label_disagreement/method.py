@@ -16,6 +16,7 @@ from keras_backdoor.defenses.label_disagreement.found import Found, majorities, 
 from keras_backdoor.defenses.label_disagreement.opinions import Opinions
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.training import Recipe
 
 STEPS = 1500
 """The length of a repair."""
@@ -79,7 +80,9 @@ class LabelDisagreement(Defense[FlaggedSamples]):
     default_for: ClassVar[tuple[str, ...]] = ("audit",)
     paper: ClassVar[str] = "none: made for this project; related to Northcutt et al., JAIR 2021"
     quick: ClassVar[dict[str, Any]] = {
-        "augmentation": TriggerAugmentation(**TriggerAugmentation.quick)
+        "augmentation": TriggerAugmentation(
+            tuning=Tuning(steps=300, averaged=0.3, recipe=Recipe(learning_rate=1e-2))
+        )
     }
     caveats: ClassVar[tuple[str, ...]] = (
         "A trigger that survives the repair by random triggers is not seen.",
