@@ -92,7 +92,10 @@ def test_it_answers_like_the_plain_model(kind: str, task) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_runs_on_it(method: tuple[str, str], kind: str, task) -> None:
     make, preprocess = KINDS[kind]
-    model, cls = make(task.model.model), load(method)
+    cls = load(method)
+    if hasattr(cls(), "audit") and kind != next(iter(KINDS)):
+        pytest.skip("it runs another audit, which is tried on all kinds")
+    model = make(task.model.model)
     before = weights_hash(model)
     answer = quick(cls)(model, **evidence(cls, task), preprocess=preprocess)
     if method not in PLAIN:
