@@ -70,6 +70,17 @@ class ClassFeatures:
         with threadpool_limits(1):
             return {label: function(self.of(label)) for label in self.examined}
 
+    def embedding(self, points: dict[int, np.ndarray]) -> np.ndarray:
+        """(n, 2) the first two coordinates of each image; NaN where there is none.
+
+        Args:
+            points: class -> (m, k) coordinates of its images.
+        """
+        out = np.full((len(self.labels), 2), np.nan)
+        for label, own in points.items():
+            out[self.rows(label), : own.shape[1]] = own[:, :2]
+        return out
+
     def notes(self) -> tuple[dict[str, str], str]:
         """(rows, reason): what a summary says of the skipped classes, and what is inconclusive."""
         if not self.skipped:

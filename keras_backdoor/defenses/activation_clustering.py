@@ -162,7 +162,7 @@ class ActivationClustering(Defense[FlaggedSamples]):
             flagged=flagged,
             groups={str(c): group for c, group in groups.items()},
             group_of=data.labels.astype(str),
-            embedding=found.embedding(),
+            embedding=data.embedding(points),
             summary={"layer": data.layer, **summary, **notes},
             inconclusive="" if flagged.any() else reason,
         )
@@ -278,10 +278,3 @@ class _Found:
             near = distances[:, suspicious].min(axis=1)
             scores[self.data.rows(label)] = distances[:, ~suspicious].min(axis=1) - near
         return scores
-
-    def embedding(self) -> np.ndarray:
-        """(n, 2) the first two components of each image within its class."""
-        out = np.full((len(self.data.labels), 2), np.nan)
-        for label, points in self.points.items():
-            out[self.data.rows(label), : points.shape[1]] = points[:, :2]
-        return out

@@ -142,7 +142,7 @@ class SpectralSignatures(Defense[FlaggedSamples]):
             flagged=flagged,
             groups={str(c): group for c, group in groups.items()},
             group_of=data.labels.astype(str),
-            embedding=self._embedding(data),
+            embedding=data.embedding(data.map(lambda f: reduced(f, 2, "pca"))),
             summary={"layer": data.layer, **notes},
             inconclusive="" if flagged.any() else reason,
         )
@@ -180,10 +180,3 @@ class SpectralSignatures(Defense[FlaggedSamples]):
             flagged[rows] = poisoned & (scores[rows] > 1.0)
             groups[label] = Group(share, poisoned, {"above the limit": share})
         return flagged, groups
-
-    def _embedding(self, data: ClassFeatures) -> np.ndarray:
-        """(n, 2) the first two principal components of each image within its class."""
-        out = np.full((len(data.labels), 2), np.nan)
-        for label, points in data.map(lambda f: reduced(f, 2, "pca")).items():
-            out[data.rows(label), : points.shape[1]] = points
-        return out

@@ -104,7 +104,7 @@ class LabelDisagreement(Defense[FlaggedSamples]):
             flagged=found.flagged,
             groups=_groups(data, found),
             group_of=data.labels.astype(str),
-            embedding=_embedding(data),
+            embedding=data.embedding(data.map(lambda f: reduced(f, 2))),
             summary={"repairs": str(search.repairs), **notes},
             inconclusive="" if found.flagged.any() else reason,
         )
@@ -178,14 +178,6 @@ def _groups(data: ClassFeatures, found: Found) -> dict[str, Group]:
             figures["flagged"] = float(found.flagged[rows].sum())
         groups[str(label)] = Group(float(sure.mean()), poisoned, figures)
     return groups
-
-
-def _embedding(data: ClassFeatures) -> np.ndarray:
-    """(n, 2) the first two whitened principal components of each image within its class."""
-    out = np.full((len(data.labels), 2), np.nan)
-    for label, points in data.map(lambda features: reduced(features, 2)).items():
-        out[data.rows(label), : points.shape[1]] = points
-    return out
 
 
 def _nothing(data: ClassFeatures) -> FlaggedSamples:

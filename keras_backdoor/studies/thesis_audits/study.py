@@ -15,12 +15,13 @@ from keras_backdoor.defenses.provenance import Provenance
 from keras_backdoor.defenses.retrain import Retrain
 from keras_backdoor.defenses.spectral_signatures import SpectralSignatures
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
+from keras_backdoor.evaluation import evaluate_audit
 from keras_backdoor.metrics import Rate, attack_success_rate, clean_accuracy
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
-from keras_backdoor.studies._networks.poisoned_data import audit_rates, poisoned_data
+from keras_backdoor.studies._networks.poisoned_data import poisoned_data
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.thesis_badnets.study import DATA, SOURCE, TARGET, ThesisBadnets
 from keras_backdoor.training import PRESETS, builder, fit
@@ -255,8 +256,12 @@ class ThesisAudits(Study):
 
 
 def _removed(flagged: np.ndarray, is_poison: np.ndarray) -> dict[str, Any]:
-    rates = audit_rates(flagged, is_poison)
-    return {**rates, "removed": int(flagged.sum())}
+    rates = evaluate_audit(flagged, is_poison, None)
+    return {
+        "removed_poison": rates.removed_poison,
+        "removed_clean": rates.removed_clean,
+        "removed": int(flagged.sum()),
+    }
 
 
 def _evaluated(model: Classifier, test: Samples, net: Net, what: str) -> dict[str, Any]:
