@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor import datasets
 from keras_backdoor.answers import FlaggedSamples
+from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.activation_clustering import ActivationClustering
 from keras_backdoor.defenses.base import Defense
@@ -35,6 +36,7 @@ from keras_backdoor.triggers._parse import parse
 
 OURS, PUBLISHED = "this package", "published methods"
 RETRAINED, CAMERAS, ZOO, INCOMING = "retrained", "cameras", "development zoo", "incoming images"
+MAJORITY = "poison is most of its class"
 METHODS: dict[str, Defense[FlaggedSamples]] = {
     "activation clustering, thesis": ActivationClustering.preset("thesis"),
     "activation clustering, thesis, distance": ActivationClustering.preset("thesis-distance"),
@@ -47,6 +49,10 @@ METHODS: dict[str, Defense[FlaggedSamples]] = {
 }
 """Methods that train nothing."""
 RECLASSIFIED = "activation clustering, paper"
+COPIED = replace(
+    SIGN_NET, attack=BadNets("patch:size=4,row=26,column=26,color=white", 17, count=1800)
+)
+"""A network with 1,800 poisoned images in a class of 999 clean ones."""
 STRIP_IMAGES = 2000
 """The number of test images, clean and triggered, that STRIP is measured on."""
 
@@ -77,7 +83,8 @@ class Audits(Study):
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        return [*self._ours(), *self._published(), *self._zoo(), *self._incoming()]
+        cells = (self._ours(), self._published(), self._majority(), self._zoo(), self._incoming())
+        return [cell for group in cells for cell in group]
 
     def read(self) -> tuple[str, ...]:
         """Return the data files and the model files. See `Study.read`."""
@@ -107,6 +114,13 @@ class Audits(Study):
                 method = ActivationClustering(recipe=net.recipe)
                 given = {"net": net, "method": method}
                 yield Cell(f"{name}, {RECLASSIFIED}", given, group=PUBLISHED)
+
+    def _majority(self) -> Iterator[Cell]:
+        net = DevelopmentZoo(self.scale).scaled(COPIED)
+        methods = {"audit": self._audit(), RECLASSIFIED: ActivationClustering(recipe=net.recipe)}
+        for word, method in methods.items():
+            given = {"net": net, "method": method}
+            yield Cell(f"1,800 copies -> 17, {word}", given, group=MAJORITY)
 
     def _zoo(self) -> Iterator[Cell]:
         cheap = ("spectral signatures, whitened", "activation clustering, silhouette")

@@ -119,10 +119,11 @@ def curves(results: Results) -> list[Section]:
         "attack": "attack before",
         "retrained_attack": "attack, trained again (thesis)",
     }
-    cells = {c["name"]: c for c in results.cells if c.get("group") == CURVE and "figures" in c}
+    groups = (CURVE, FIRST_CLUSTERING)
+    cells = {c["name"]: c for c in results.cells if c.get("group") in groups and "figures" in c}
     for trigger, names in CURVES.items():
         for name in names:
-            if cell := cells.get(f"{name}, curve"):
+            if cell := cells.get(f"{name}, {FIRST_CLUSTERING}"):
                 panel = panels.setdefault(trigger, {title: [] for title in lines.values()})
                 for key, title in lines.items():
                     rate = cell["figures"][key]

@@ -71,15 +71,15 @@ TABLE_4_9: dict[str, tuple[float, float]] = {
 }
 CURVES = {
     "yellow square": (
-        "yellowSquare-smaller, seed 0",
+        "yellowSquare-smaller",
         "A.2: yellow-square 4 %",
         "A.2: yellow-square 5 %",
-        "yellowSquare-bigger, seed 0",
+        "yellowSquare-bigger",
         "A.2: yellow-square 8 %",
     ),
     "big yellow square": (
         "A.2: big-yellow-square 2 %",
-        "bigYellowSquare, seed 0",
+        "bigYellowSquare",
         "A.2: big-yellow-square 6 %",
     ),
 }
@@ -142,7 +142,7 @@ class ThesisAudits(Study):
                 "pruned_accuracy": pruned_accuracy,
                 "pruned_attack": pruned_attack,
             }
-            given = {**self._given(f"{name}, seed 0"), "then": self._pruning()}
+            given = {**self._given(name), "then": self._pruning()}
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
         for name, (poison, removed) in TABLE_4_8.items():
             accuracy, success = TABLE_4_9[name]
@@ -152,22 +152,20 @@ class ThesisAudits(Study):
                 "retrained_accuracy": accuracy,
                 "retrained_attack": success,
             }
-            given = {**self._given(f"{name}, seed 0"), "before": self._pruning()}
+            given = {**self._given(name, curves=False), "before": self._pruning()}
             yield Cell(f"{name}, {FIRST_PRUNING}", given, published, group=FIRST_PRUNING)
 
     def _spectral(self) -> Iterator[Cell]:
         for name in TABLE_4_2:
-            given = self._given(f"{name}, seed 0")
-            given["method"] = SpectralSignatures.preset("thesis")
+            given = {"net": self._net(name), "method": SpectralSignatures.preset("thesis")}
             yield Cell(f"{name}, spectral signatures", given, group=SPECTRAL)
 
     def _curves(self) -> Iterator[Cell]:
-        quick = TriggerAugmentation(tuning=Tuning(steps=5))
-        ours = LabelDisagreement() if self.scale == "full" else LabelDisagreement(None, quick)
-        for trigger, names in CURVES.items():
+        """The networks of the figures that are in no table."""
+        for names in CURVES.values():
             for name in names:
-                given = {**self._given(name), "curve": trigger, "ours": ours}
-                yield Cell(f"{name}, curve", given, group=CURVE)
+                if name not in TABLE_4_2:
+                    yield Cell(f"{name}, {FIRST_CLUSTERING}", self._given(name), group=CURVE)
 
     def _provenance(self) -> Iterator[Cell]:
         recipe = PRESETS["thesis-gtsrb"]
@@ -175,7 +173,7 @@ class ThesisAudits(Study):
         for share in SHARES:
             for trusted in (True, False):
                 given = {
-                    "net": self._net("yellowSquare-bigger, seed 0"),
+                    "net": self._net("yellowSquare-bigger"),
                     "share": share,
                     "trusted": trusted,
                     "method": Provenance.preset("paper", recipe=recipe),
@@ -186,12 +184,20 @@ class ThesisAudits(Study):
                 )
 
     def _net(self, name: str) -> Net:
-        cells = {c.name: c for c in ThesisBadnets(self.scale).cells()}
+        cells = {c.name.removesuffix(", seed 0"): c for c in ThesisBadnets(self.scale).cells()}
         net: Net = cells[name].given["net"]
         return net
 
-    def _given(self, name: str) -> dict[str, Any]:
-        return {"net": self._net(name), "method": ActivationClustering.preset("thesis")}
+    def _given(self, name: str, curves: bool = True) -> dict[str, Any]:
+        given = {"net": self._net(name), "method": ActivationClustering.preset("thesis")}
+        if curves and any(name in names for names in CURVES.values()):
+            given["ours"] = self._ours()
+        return given
+
+    def _ours(self) -> LabelDisagreement:
+        if self.scale == "full":
+            return LabelDisagreement()
+        return LabelDisagreement(augmentation=TriggerAugmentation(tuning=Tuning(steps=5)))
 
     def _pruning(self) -> FinePruning:
         if self.scale == "full":
