@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contract import FirstRun, first_runs
 from planted import PlantedTask, make_task
 
 from keras_backdoor import bundled, datasets
@@ -64,6 +65,12 @@ def trigger() -> Trigger:
 def task() -> PlantedTask:
     """A small network with a planted backdoor, its clean twin, and all evidence."""
     return make_task()
+
+
+@pytest.fixture(scope="session")
+def first_run(task, tmp_path_factory) -> Callable[[tuple[str, str]], FirstRun]:
+    """The first run of a method on the planted task, which most tests of the contract look at."""
+    return first_runs(task, tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The contract of all methods, defenses and explanations, and their floors on a planted task."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,11 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import tensorflow as tf
+from contract import IMAGES, METHODS, evidence, load, quick
 from planted import CLASSES, TARGET, TRIGGER, PlantedTask
 from scipy.ndimage import binary_dilation
 
-from keras_backdoor._internals import discovery
-from keras_backdoor._internals.public import FOLDERS
 from keras_backdoor._internals.typed_settings import as_dict
 from keras_backdoor.answers import (
     Answer,
@@ -35,7 +33,6 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp
 
-METHODS = [(folder, key) for folder in FOLDERS for key in discovery.keys(folder)]
 ANSWER_OF = {
     "scan": FlaggedClasses,
     "audit": FlaggedSamples,
@@ -43,38 +40,6 @@ ANSWER_OF = {
     "guard": RepairedModel,
     "explain": Heatmaps,
 }
-IMAGES = ("train", "clean", "incoming")
-
-
-def load(method: tuple[str, str]) -> type[Method]:
-    return discovery.load(*method)
-
-
-def quick(cls: type[Method]) -> Method:
-    """The method with settings under which it runs in seconds."""
-    return cls(**cls.quick)
-
-
-def evidence(cls: type[Method], task: PlantedTask) -> dict:
-    """Everything that a method needs."""
-    given: dict = {n.name: task.evidence(n.name) for n in cls.needs if n.name != "found"}
-    for need in cls.needs:
-        if need.name == "incoming" and not need.labelled:
-            given["incoming"] = given["incoming"].unlabelled()
-    if cls.answer is Heatmaps and "incoming" in given:
-        given["incoming"] = given["incoming"].take(30)
-    for need in cls.needs:
-        if need.name == "found":
-            given["found"] = task.found(need.answer)
-    return given
-
-
-def weights_hash(model) -> str:
-    return hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
-
-
-def pixels_hash(samples: Samples) -> str:
-    return hashlib.sha256(np.ascontiguousarray(samples.read()).tobytes()).hexdigest()
 
 
 def assert_alike(one: Answer, other: Answer) -> None:
@@ -89,6 +54,15 @@ def assert_alike(one: Answer, other: Answer) -> None:
     elif isinstance(one, Heatmaps) and isinstance(other, Heatmaps):
         np.testing.assert_allclose(one.maps, other.maps, atol=0.05 * np.abs(one.maps).max())
     assert one.verdict == other.verdict
+
+
+def bare(samples: Samples, form: str) -> Any:
+    """The images and labels as arrays in 0..1, or as a dataset of bytes."""
+    pixels, labels = samples.read(), samples.labels
+    if form == "floats":
+        pixels = pixels / np.float32(255)
+    parts = pixels if labels is None else (pixels, labels)
+    return tf.data.Dataset.from_tensor_slices(parts) if form == "dataset" else parts
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m[1])
@@ -108,17 +82,10 @@ class TestEveryMethod:
         with pytest.raises(dataclasses.FrozenInstanceError):
             cls().anything = 1  # type: ignore[attr-defined]
 
-    def test_changes_neither_model_nor_evidence(self, method, task, tmp_path) -> None:
-        cls, given = load(method), evidence(load(method), task)
-        images = [given[n] for n in IMAGES if n in given]
-
-        def state() -> tuple:
-            hashes = [pixels_hash(s) for s in images]
-            return weights_hash(task.model.model), task.model.model.to_json(), hashes
-
-        before = state()
-        answer = quick(cls)(task.model, **given)
-        assert state() == before
+    def test_changes_neither_model_nor_evidence(self, method, first_run, tmp_path) -> None:
+        cls, run = load(method), first_run(method)
+        assert run.after == run.before
+        answer = run.answer
         assert type(answer) is cls.answer
         assert answer.verdict in EXIT
         for key in ("settings", "model_sha256", "data", "versions", "seconds"):
@@ -145,41 +112,30 @@ class TestEveryMethod:
                 with pytest.raises(ValueError, match=f"needs a saved {need.answer.__name__}"):
                     cls()(task.model, **given)
 
-    def test_takes_bare_models_arrays_and_datasets(self, method, task) -> None:
+    def test_takes_bare_models_arrays_and_datasets(self, method, task, first_run) -> None:
         cls, given = load(method), evidence(load(method), task)
         if any(need.with_origin for need in cls.needs):
             pytest.skip("an array has no origin")
-
-        def bare(samples: Samples, form: str):
-            pixels, labels = samples.read(), samples.labels
-            if form == "floats":
-                pixels = pixels / np.float32(255)
-            parts = pixels if labels is None else (pixels, labels)
-            return tf.data.Dataset.from_tensor_slices(parts) if form == "dataset" else parts
-
-        forms = []
-        for form in ("bytes", "floats", "dataset"):
+        for form in ("floats", "dataset"):
             shown = {k: bare(v, form) if k in IMAGES else v for k, v in given.items()}
-            forms.append(quick(cls)(task.model.model, preprocess=(0, 1), **shown))
-        for other in forms[1:]:
-            assert_alike(forms[0], other)
+            answer = quick(cls)(task.model.model, preprocess=(0, 1), **shown)
+            assert_alike(first_run(method).answer, answer)
 
-    def test_resumes_from_its_folder(self, method, task, tmp_path, monkeypatch) -> None:
-        cls, given = load(method), evidence(load(method), task)
-        first = quick(cls)(task.model, **given, workdir=tmp_path)
+    def test_resumes_from_its_folder(self, method, task, first_run, monkeypatch) -> None:
+        cls, given, first = load(method), evidence(load(method), task), first_run(method)
 
         def never(self, evidence) -> Answer:
             raise AssertionError("computed again")
 
         monkeypatch.setattr(cls, "run", never)
-        again = quick(cls)(task.model, **given, workdir=tmp_path)
-        assert str(again) == str(first)
+        again = quick(cls)(task.model, **given, workdir=first.folder)
+        assert str(again) == str(first.answer)
         name = next((n for n in IMAGES if n in given), None)
         if name is None:
             return
         given[name] = given[name].take(0.8)
         with pytest.raises(AssertionError, match="computed again"):
-            quick(cls)(task.model, **given, workdir=tmp_path)
+            quick(cls)(task.model, **given, workdir=first.folder)
 
     def test_refuses_images_that_do_not_fit(self, method, task, noise) -> None:
         cls, given = load(method), evidence(load(method), task)
@@ -196,15 +152,14 @@ class TestEveryMethod:
         with pytest.raises(TypeError, match=r"run is not called directly: use evidence.run\("):
             cls().run(other)
 
-    def test_reaches_its_floor(self, method, task) -> None:
+    def test_reaches_its_floor(self, method, task, first_run) -> None:
         cls = load(method)
         for command in cls.commands:
-            FLOORS[command](cls, task)
+            FLOORS[command](cls, task, first_run(method).answer)
 
 
-def scan_floor(cls: type[Method], task: PlantedTask) -> None:
+def scan_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
     """Exactly the planted class, and nothing on the clean twin."""
-    answer = quick(cls)(task.model, **evidence(cls, task))
     assert np.flatnonzero(answer.flagged).tolist() == [TARGET]
     assert answer.verdict == "found"
     twin = quick(cls)(task.twin, **evidence(cls, task))
@@ -212,14 +167,13 @@ def scan_floor(cls: type[Method], task: PlantedTask) -> None:
     assert twin.verdict == "nothing"
 
 
-def audit_floor(cls: type[Method], task: PlantedTask) -> None:
+def audit_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
     """At least 90 % of the poison, at most 5 % of the clean images.
 
     Baselines have tests of their own for what they can find.
     """
     if cls.baseline:
         return
-    answer = quick(cls)(task.model, **evidence(cls, task))
     arriving = any(need.name == "incoming" for need in cls.needs)
     truth = task.is_triggered if arriving else task.poisoned.is_poison
     assert answer.flagged[truth].mean() >= 0.9
@@ -227,12 +181,11 @@ def audit_floor(cls: type[Method], task: PlantedTask) -> None:
     assert answer.verdict == "found"
 
 
-def repair_floor(cls: type[Method], task: PlantedTask) -> None:
+def repair_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
     """An attack of at most 20 %, and at most 5 points of accuracy lost.
 
     Baselines have tests of their own for what they can remove.
     """
-    answer = quick(cls)(task.model, **evidence(cls, task))
     before, after = task.measure(task.model), task.measure(answer.classifier)
     assert float(before.attack_success_rate) > 0.99
     if not cls.baseline:
@@ -241,16 +194,15 @@ def repair_floor(cls: type[Method], task: PlantedTask) -> None:
     assert answer.preprocess.range == (0, 1)
 
 
-def guard_floor(cls: type[Method], task: PlantedTask) -> None:
+def guard_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
     """At least 80 % of the triggered images rejected, at most 10 % of the clean ones."""
-    answer = quick(cls)(task.model, **evidence(cls, task))
     after = task.measure(answer.classifier)
     assert answer.reject_class == CLASSES
     assert float(after.rejected_stamped) >= 0.8
     assert float(after.rejected_clean) <= 0.1
 
 
-def explanation_floor(cls: type[Method], task: PlantedTask) -> None:
+def explanation_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
     """The strongest part lies on the trigger and its neighbors in 80 % of the pictures."""
     given = evidence(cls, task)
     triggered = task.incoming.subset(task.is_triggered).take(30)

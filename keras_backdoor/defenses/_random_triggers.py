@@ -1,5 +1,6 @@
 """Random triggers on batches of images, as TensorFlow operations for a `tf.data` pipeline."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,12 @@ class RandomTriggers:
         Returns:
             (b, h, w, c) float32 in 0..1.
         """
+        if self.recovered:
+            return self.stamped(images, labels, seed)
+        return _traced(self.families, tuple(images.shape[1:]))(images, labels, seed)
+
+    def stamped(self, images: Any, labels: Any, seed: Any) -> Any:
+        """Stamp a batch as `__call__` does, by single operations."""
         draw = Draw(seed, tf.shape(images)[0])
         local = [name for name in LOCAL if name in self.families]
         whole = [name for name in WHOLE if name in self.families]
@@ -105,6 +112,19 @@ class RandomTriggers:
         return tf.tensor_scatter_nd_update(
             images, rows[:, None], (1.0 - mask) * before + mask * pattern
         )
+
+
+@functools.cache
+def _traced(families: tuple[str, ...], shape: tuple[int, int, int]) -> Any:
+    """The triggers without recovered ones as a graph, which all trainings of a process share."""
+    batch = (
+        tf.TensorSpec((None, *shape), tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+        tf.TensorSpec((2,), tf.int32),
+    )
+    with tf.init_scope():
+        stamped = tf.function(RandomTriggers(families).stamped, autograph=False)
+        return stamped.get_concrete_function(*batch)
 
 
 def _with_local(images: Any, chosen: Any, names: list[str], draw: Draw) -> Any:
