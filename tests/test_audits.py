@@ -19,7 +19,7 @@ from keras_backdoor.defenses import (
 )
 from keras_backdoor.defenses._class_features import ClassFeatures
 from keras_backdoor.defenses._clusters import clustered, reduced
-from keras_backdoor.defenses.activation_clustering import Reclassified, poison_among, reclassified
+from keras_backdoor.defenses._reclassification import Reclassified, poison_among, reclassified
 from keras_backdoor.defenses.label_disagreement.cores import central, drawn_anew, minor
 from keras_backdoor.defenses.label_disagreement.found import (
     Found,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras_backdoor.defenses.base import Defense, Evidence, Need
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 
 Criterion = Literal["disagreement", "accuracy"]
@@ -139,33 +141,12 @@ class Provenance(Defense[FlaggedSamples]):
     def _by_accuracy(self, evidence: Evidence, origin: np.ndarray) -> tuple[Any, ...]:
         train, clean = evidence.train, evidence.get("clean")
         recipe, text = chosen_recipe(evidence.model, self.recipe)
-        networks: dict[bytes, Classifier] = {}
-
-        def trained(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            key = rows.tobytes()
-            if key not in networks:
-                networks[key] = retrained(evidence, "origins", train.subset(rows), recipe)
-            return lambda asked: _predicted(networks[key], asked)
-
-        def _predicted(network: Classifier, rows: np.ndarray) -> np.ndarray:
-            out = np.empty(len(rows), np.int64)
-            for samples, inside, first in (
-                (train, rows < len(train), 0),
-                (clean, rows >= len(train), len(train)),
-            ):
-                if inside.any():
-                    out[inside] = network.predict(samples.subset(rows[inside] - first))
-            return out
-
-        labels, trusted = train.known_labels, None
-        if clean is not None:
-            labels = np.concatenate([labels, clean.known_labels])
-            trusted = len(train) + np.arange(len(clean))
+        trainings = _Trainings(evidence, recipe, [train] if clean is None else [train, clean])
         suspected = _art.suspected_origins(
             origin,
-            trained,
-            labels,
-            trusted=trusted,
+            trainings.on,
+            np.concatenate([samples.known_labels for samples in trainings.images]),
+            trusted=None if clean is None else len(train) + np.arange(len(clean)),
             eps=self.eps,
             share=self.validation,
             seed=self.seed,
@@ -176,5 +157,36 @@ class Provenance(Defense[FlaggedSamples]):
         }
         flagged = np.isin(origin, list(suspected))
         scores = np.array([groups[int(number)].score for number in origin])
-        summary = {"trainings": f"{len(networks)}, each with {text}"}
+        summary = {"trainings": f"{len(trainings.networks)}, each with {text}"}
         return scores, flagged, groups, {"summary": summary}
+
+
+class _Trainings:
+    """Networks trained on rows of the training data, each of them once.
+
+    Attributes:
+        images: the training images and, if there are any, the trusted ones, whose row numbers
+            follow.
+        networks: the trained networks by their rows.
+    """
+
+    def __init__(self, evidence: Evidence, recipe: Recipe, images: list[Samples]) -> None:
+        self.evidence, self.recipe, self.images = evidence, recipe, images
+        self.networks: dict[bytes, Classifier] = {}
+
+    def on(self, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """A function that returns the predictions of the network for rows of the images."""
+        key = rows.tobytes()
+        if key not in self.networks:
+            part = self.images[0].subset(rows)
+            self.networks[key] = retrained(self.evidence, "origins", part, self.recipe)
+        return partial(self._predicted, self.networks[key])
+
+    def _predicted(self, network: Classifier, rows: np.ndarray) -> np.ndarray:
+        out, first = np.empty(len(rows), np.int64), 0
+        for samples in self.images:
+            inside = (rows >= first) & (rows < first + len(samples))
+            if inside.any():
+                out[inside] = network.predict(samples.subset(rows[inside] - first))
+            first += len(samples)
+        return out
