@@ -20,6 +20,7 @@ from keras_backdoor.defenses._tuning import Tuning as Tuning
 from keras_backdoor.network.channel_activity import channel_activity as channel_activity
 from keras_backdoor.evaluation import evaluate as evaluate
 from keras_backdoor.serving import export as export
+from keras_backdoor.network.adversarial import fgsm as fgsm
 from keras_backdoor.training import fit as fit
 from keras_backdoor.defenses.goodnet import goodnet as goodnet
 from keras_backdoor.loading import inspect_model as inspect_model
@@ -47,5 +48,7 @@ from keras_backdoor.defenses.strip import STRIP as STRIP
 from keras_backdoor.defenses.strip_guard import STRIPGuard as STRIPGuard
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation as TriggerAugmentation
 from keras_backdoor.defenses.unlearning import Unlearning as Unlearning
+from keras_backdoor.explanations.baylime import BayLIME as BayLIME
+from keras_backdoor.explanations.bias_maps import BiasMaps as BiasMaps
 
 __version__: str

@@ -224,6 +224,58 @@ def evaluate_audit(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """How well maps of importance find a trigger.
+
+    Attributes:
+        touched: in how many images the most important part contains a pixel of the trigger.
+        inside: in how many images it contains half of the trigger or more.
+        overlap: (n,) the intersection over union of the trigger and the most important pixels.
+    """
+
+    touched: Rate
+    inside: Rate
+    overlap: np.ndarray
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The rows of the printed table, as (name, value) pairs."""
+        return [
+            ("a pixel of the trigger in the most important part", in_words(self.touched)),
+            ("half of the trigger in it", in_words(self.inside)),
+            ("mean intersection over union", f"{self.overlap.mean():.2f}"),
+        ]
+
+
+def evaluate_maps(maps: np.ndarray, top: np.ndarray, support: np.ndarray) -> Localization:
+    """Compare maps of importance with the place of the trigger.
+
+    Args:
+        maps: (n, h, w) importance.
+        top: (n, h, w) bool, the most important part of each image.
+        support: (h, w) bool, the pixels that the trigger covers.
+
+    Returns:
+        The metrics. The overlap takes as many of the most important pixels as the trigger has;
+        pixels that are as important as the last of them count too, such as the rest of a segment.
+
+    >>> maps = np.array([[[3.0, 3.0, 1.0, 0.0]]])
+    >>> found = evaluate_maps(maps, maps == 3, np.array([[True, False, False, False]]))
+    >>> found.touched.hits, found.inside.hits, found.overlap.tolist()
+    (1, 1, [0.5])
+    """
+    number = int(support.sum())
+    shared = (top & support).sum(axis=(1, 2))
+    last = np.sort(maps.reshape(len(maps), -1), axis=1)[:, -number]
+    strongest = maps >= last[:, None, None]
+    both = (strongest & support).sum(axis=(1, 2))
+    return Localization(
+        Rate(int((shared > 0).sum()), len(maps)),
+        Rate(int((2 * shared >= number).sum()), len(maps)),
+        both / (strongest | support).sum(axis=(1, 2)),
+    )
+
+
 def in_words(rate: Rate) -> str:
     """A rate as text, with its counts and its 95% confidence interval."""
     if not rate.of:

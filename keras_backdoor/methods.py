@@ -36,19 +36,21 @@ EVIDENCE = (*IMAGES, "found", "reference")
 
 @dataclass(frozen=True)
 class Need:
-    """A piece of evidence that a method requires.
+    """A piece of evidence that a method requires or can use.
 
     Args:
         name: the name of the evidence: train, clean, incoming, found or reference.
         labelled: whether the images must have labels.
         with_origin: whether each image must have an origin.
         answer: the required type of the earlier answer, for `found`.
+        optional: whether the method also runs without it.
     """
 
     name: str
     labelled: bool = False
     with_origin: bool = False
     answer: type[Answer] | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in EVIDENCE:
@@ -60,6 +62,7 @@ class Need:
         notes = ["labeled"] if self.labelled else []
         notes += ["with the origin of each image"] if self.with_origin else []
         notes += [f"a saved {self.answer.__name__}"] if self.answer else []
+        notes += ["optional"] if self.optional else []
         return f"--{self.name}" + (f" ({', '.join(notes)})" if notes else "")
 
     def check(self, value: Any, method: str) -> None:
@@ -69,6 +72,8 @@ class Need:
             value: the evidence, or None.
             method: the name of the method, for the message.
         """
+        if value is None and self.optional:
+            return
         if value is None:
             kind = f": a saved {self.answer.__name__}" if self.answer else ""
             raise BadInput(f"{method} needs {self.name} (--{self.name} on the command line){kind}.")

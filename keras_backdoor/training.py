@@ -18,7 +18,7 @@ from keras_backdoor.errors import BadInput
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.graph import architecture_digest
 from keras_backdoor.network.keras_private import seed_states
-from keras_backdoor.network.preprocessing import Preprocess, Range
+from keras_backdoor.network.preprocessing import Preprocess, Range, unit_images
 from keras_backdoor.network.units import Output
 from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
@@ -343,13 +343,6 @@ def _augmented(batches: Any, augment: Augment, samples: Samples, seed: tuple[int
         return augment(images, batch[1], own_seed), batch[1]
 
     return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
-
-
-def unit_images(images: Any, samples: Samples) -> Any:
-    """(b, h, w, c) float32 in 0..1 for a batch of the stored pixels of samples."""
-    low, high = samples.value_range or (0.0, 255.0)
-    unit = (tf.cast(images, tf.float32) - low) / (high - low)
-    return tf.ensure_shape(unit, (None, *samples.image_shape))
 
 
 def cross_entropy(scores: Any, labels: Any, kind: Output) -> Any:

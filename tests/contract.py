@@ -30,14 +30,15 @@ def quick(cls: type[Method]) -> Method:
 
 
 def evidence(cls: type[Method], task: PlantedTask) -> dict:
-    """Everything that a method needs."""
-    given: dict = {n.name: task.evidence(n.name) for n in cls.needs if n.name != "found"}
+    """Everything that a method needs, and what it can use but an earlier answer."""
+    needed = [n for n in cls.needs if n.name != "found" or not n.optional]
+    given: dict = {n.name: task.evidence(n.name) for n in needed if n.name != "found"}
     for need in cls.needs:
         if need.name == "incoming" and not need.labelled:
             given["incoming"] = given["incoming"].unlabelled()
     if cls.answer is Heatmaps and "incoming" in given:
         given["incoming"] = given["incoming"].take(30)
-    for need in cls.needs:
+    for need in needed:
         if need.name == "found":
             given["found"] = task.found(need.answer)
     return given

@@ -17,6 +17,7 @@ HOMES = {
     "datasets": "",
     "evaluate": "evaluation",
     "export": "serving",
+    "fgsm": "network.adversarial",
     "fit": "training",
     "goodnet": "defenses.goodnet",
     "inspect_model": "loading",

@@ -25,6 +25,8 @@ class FlaggedClasses(Answer):
         measures: name -> array, the measurements that the scores are computed from, such as
             `l1_norm`. The shape is (k,) for values of a class, (r, k) for values of each run, and
             (k, k) for values of pairs of source and target class.
+        maps: name of a network -> pictures (k, h, w, c) in 0..1 of what leads it to each class, or
+            (k, k, h, w, c) by source and target.
         examples: (m, h, w, c) uint8 clean images to show the triggers on, or None.
     """
 
@@ -35,6 +37,7 @@ class FlaggedClasses(Answer):
     source: dict[int, int] = field(default_factory=dict)
     runs: np.ndarray | None = None
     measures: dict[str, np.ndarray] = field(default_factory=dict)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
     examples: np.ndarray | None = None
     _arrays: ClassVar[tuple[str, ...]] = ("scores", "flagged", "further", "runs", "examples")
 
@@ -93,6 +96,7 @@ class FlaggedClasses(Answer):
         """See `Answer.arrays`."""
         out = super().arrays()
         out |= {f"measure_{name}": np.asarray(values) for name, values in self.measures.items()}
+        out |= {f"map_{name}": np.asarray(values) for name, values in self.maps.items()}
         for number, trigger in self.triggers.items():
             out |= {f"mask_{number}": trigger.mask, f"pattern_{number}": trigger.pattern}
         return out
@@ -103,11 +107,13 @@ class FlaggedClasses(Answer):
         measures = {
             n.removeprefix("measure_"): a for n, a in arrays.items() if n.startswith("measure_")
         }
+        maps = {n.removeprefix("map_"): a for n, a in arrays.items() if n.startswith("map_")}
         common = cls._common(facts, arrays)
         common["flagged"] = common["flagged"].astype(bool)
         return cls(
             **common,
             measures=measures,
+            maps=maps,
             triggers={n: Stamp(arrays[f"mask_{n}"], arrays[f"pattern_{n}"]) for n in numbers},
             source={int(k): int(v) for k, v in facts.get("source", {}).items()},
         )

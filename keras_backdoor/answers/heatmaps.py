@@ -30,6 +30,8 @@ class Heatmaps(Answer):
             negative values lower it.
         labels: (n,) the class that each map explains.
         spread: (n, h, w) standard deviation of the importance, or None.
+        prior: (n, h, w) importance that was expected before the model was asked, or None.
+        segments: (n, h, w) numbers of the segments that the pixels of an image belong to, or None.
         top: (n, h, w) bool, the most important part of each image; None selects the strongest
             connected part of the map, see `strongest_part`.
         pictures: (n, h, w, c) uint8, the explained images, or None.
@@ -39,11 +41,13 @@ class Heatmaps(Answer):
     maps: np.ndarray
     labels: np.ndarray
     spread: np.ndarray | None = None
+    prior: np.ndarray | None = None
+    segments: np.ndarray | None = None
     top: np.ndarray | None = None
     pictures: np.ndarray | None = None
     predicted: np.ndarray | None = None
     _arrays: ClassVar[tuple[str, ...]] = (
-        "maps", "labels", "spread", "top", "pictures", "predicted",
+        "maps", "labels", "spread", "prior", "segments", "top", "pictures", "predicted",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -52,8 +52,8 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
 
     Returns:
         A function with the options that all of these commands share. `IMAGE` is left out except
-        for `explain`, `--write-clean` and `--preset` except for `audit`, and `--recipe` except for
-        `audit` and `repair`.
+        for `explain`, `--write-clean` except for `audit`, `--preset` except for `audit` and
+        `explain`, and `--recipe` except for `audit` and `repair`.
     """
 
     def run(
@@ -169,7 +169,8 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
     run.__doc__ = help_text
     omitted = {
         *(() if command == "explain" else ("image",)),
-        *(() if command == "audit" else ("write_clean", "preset")),
+        *(() if command == "audit" else ("write_clean",)),
+        *(() if command in ("audit", "explain") else ("preset",)),
         *(() if command in ("audit", "repair") else ("recipe",)),
     }
     signature = inspect_module.signature(run)

@@ -80,7 +80,10 @@ class Provenance(Defense[FlaggedSamples]):
     audit: LabelDisagreement = field(default_factory=LabelDisagreement)
     seed: int = 0
 
-    needs: ClassVar[tuple[Need, ...]] = (Need("train", labelled=True, with_origin=True),)
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need("train", labelled=True, with_origin=True),
+        Need("clean", labelled=True, optional=True),
+    )
     commands: ClassVar[tuple[str, ...]] = ("audit",)
     paper: ClassVar[str] = "Baracaldo et al., IEEE ICIOT 2018"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

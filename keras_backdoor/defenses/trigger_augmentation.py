@@ -16,8 +16,9 @@ from keras_backdoor.defenses._repair import Repair
 from keras_backdoor.defenses._tuning import Distillation, Tuning
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.preprocessing import unit_images
 from keras_backdoor.samples import Samples
-from keras_backdoor.training import Recipe, unit_images
+from keras_backdoor.training import Recipe
 
 STEPS = 4000
 """The length of the training."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor._internals.backend import tf
 from keras_backdoor.errors import BadInput
+from keras_backdoor.samples import Samples
 
 Range = tuple[float, float]
 Order = Literal["rgb", "bgr"]
@@ -226,3 +227,10 @@ def _parse(text: str) -> Preprocessing:
         raise
     except ValueError:
         raise BadInput(f"A preprocessing is written {FORMS}. Received: {text}") from None
+
+
+def unit_images(images: Any, samples: Samples) -> Any:
+    """(b, h, w, c) float32 in 0..1 for a batch of the stored pixels of samples."""
+    low, high = samples.value_range or (0.0, 255.0)
+    unit = (tf.cast(images, tf.float32) - low) / (high - low)
+    return tf.ensure_shape(unit, (None, *samples.image_shape))

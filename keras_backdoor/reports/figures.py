@@ -61,6 +61,28 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> bytes
     )
 
 
+def pair_pictures(pictures: np.ndarray, names: Sequence[str]) -> bytes:
+    """Draw a picture for each pair of classes, as one image with a row for each source.
+
+    Args:
+        pictures: (k, k, h, w, c) images in [0, 1], by source and target.
+        names: k names of the classes.
+    """
+    k, _, height, width, channels = pictures.shape
+    cells = np.ones((k, height + 2, k, width + 2, channels))
+    cells[:, 1:-1, :, 1:-1] = pictures.transpose(0, 2, 1, 3, 4)
+    whole = cells.reshape(k * (height + 2), k * (width + 2), channels)
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        ax.imshow(whole.squeeze(), cmap="gray", vmin=0, vmax=1)
+        ax.set_xticks((np.arange(k) + 0.5) * (width + 2), names)
+        ax.set_yticks((np.arange(k) + 0.5) * (height + 2), names)
+        ax.set(xlabel="target class", ylabel="source class")
+
+    return draw(paint, width=0.75 * k + 0.8, height=0.75 * k + 0.6)
+
+
 def sheet(groups: Sequence[tuple[str, np.ndarray]], *, columns: int = 12) -> bytes:
     """Draw rows of images, whose numbers may differ.
 
@@ -130,6 +152,48 @@ def _paint_map(ax: Any, values: np.ndarray, picture: np.ndarray | None, part: np
     if part.any() and not part.all():
         ax.contour(part, levels=[0.5], colors=[INK], linewidths=1.2)
     ax.figure.colorbar(shown, ax=ax, shrink=0.7, ticks=[-high, 0, high] if signed else None)
+
+
+def explained(
+    pictures: np.ndarray,
+    segments: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    parts: np.ndarray,
+    captions: Sequence[str],
+) -> bytes:
+    """Draw one row for each picture: the picture, its segments and maps of their importance.
+
+    Args:
+        pictures: (n, h, w, c) images in [0, 1].
+        segments: (n, h, w) numbers of segments.
+        maps: title -> (n, h, w) values.
+        parts: (n, h, w) bool, the pixels to outline in all of them.
+        captions: n captions.
+    """
+    titles = ["picture", "segments", *maps]
+
+    def paint(axes: Any) -> None:
+        for row, line in enumerate(axes):
+            for ax, title in zip(line, titles, strict=True):
+                ax.set(xticks=[], yticks=[])
+                for side in ax.spines.values():
+                    side.set_visible(False)
+                if row == 0:
+                    ax.set_title(title, fontsize=9, color=INK)
+            line[0].set_ylabel(captions[row], fontsize=9, color=INK)
+            for ax in line[:2]:
+                ax.imshow(pictures[row].squeeze(), cmap="gray", vmin=0, vmax=1)
+            edges = np.diff(segments[row], axis=0, prepend=segments[row][:1]) != 0
+            edges |= np.diff(segments[row], axis=1, prepend=segments[row][:, :1]) != 0
+            line[1].imshow(np.ma.masked_where(~edges, edges), cmap="autumn", alpha=0.6)
+            outline = [0.5] if parts[row].any() and not parts[row].all() else []
+            for ax, values in zip(line[2:], maps.values(), strict=True):
+                _paint_map(ax, values[row], pictures[row].squeeze(), parts[row])
+            if outline:
+                line[0].contour(parts[row], levels=outline, colors=[ATTACK], linewidths=1.4)
+
+    size = (len(pictures), len(titles))
+    return draw(paint, width=2.1 * size[1], height=1.75 * size[0] + 0.3, grid=size)
 
 
 def scatter_panels(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
@@ -322,19 +386,20 @@ def number_curves(
     return draw(paint, width=5.2)
 
 
-def pair_map(norms: np.ndarray) -> bytes:
-    """Draw a matrix of trigger norms.
+def pair_map(values: np.ndarray, label: str = "L1 norm of the mask (pixels)") -> bytes:
+    """Draw a matrix of values of pairs of classes.
 
     Args:
-        norms: (k, k) norms of the triggers from source class (row) to target class (column); NaN
-            and infinite values are left empty.
+        values: (k, k) from source class (row) to target class (column), such as the norms of
+            triggers; NaN and infinite values are left empty.
+        label: the label of the color scale.
     """
 
     def paint(axes: Any) -> None:
         ax = axes[0, 0]
-        shown = ax.imshow(np.ma.masked_invalid(norms), cmap="magma", interpolation="nearest")
+        shown = ax.imshow(np.ma.masked_invalid(values), cmap="magma", interpolation="nearest")
         ax.set(xlabel="target class", ylabel="source class")
-        ax.figure.colorbar(shown, ax=ax, label="L1 norm of the mask (pixels)")
+        ax.figure.colorbar(shown, ax=ax, label=label)
 
     return draw(paint, width=5.2, height=4.4)
 

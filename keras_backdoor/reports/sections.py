@@ -12,7 +12,7 @@ from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import figures, sentences
 from keras_backdoor.reports.page import Figure, Page, Section
 
-MOST_TRIGGERS, MOST_SUSPECTS, MOST_PANELS, MOST_MAPS = 8, 16, 4, 12
+MOST_TRIGGERS, MOST_SUSPECTS, MOST_PANELS, MOST_MAPS, MOST_PICTURED = 8, 16, 4, 12, 10
 
 
 def page_of(answer: Any, title: str | None = None) -> Page:
@@ -197,6 +197,8 @@ def _(answer: FlaggedClasses) -> list[Section]:
             )
             shown.append(Figure(caption, figures.pair_map(answer.measures["pair_norms"])))
         parts.append(Section("Norms of the triggers", figures=shown))
+    if answer.maps:
+        parts.append(_bias_maps(answer))
     ranked = answer.ranked()
     if ranked:
         parts.append(_triggers(answer, ranked))
@@ -206,6 +208,31 @@ def _(answer: FlaggedClasses) -> list[Section]:
             ]
             parts.append(_triggered(answer.examples, answer, same_source[:3]))
     return parts
+
+
+def _bias_maps(answer: FlaggedClasses) -> Section:
+    """One row of maps for each network; of pairs of classes, one row for each source."""
+    first = next(iter(answer.maps.values()))
+    order = np.argsort(-np.nan_to_num(answer.scores, nan=-np.inf), kind="stable")
+    chosen = np.sort(order[:MOST_PICTURED])
+    ratio = answer.measures.get("ratio")
+    if first.ndim == 4:
+        titles = [f"class {c}" + ("" if ratio is None else f": {ratio[c]:.2f}") for c in chosen]
+        rows = [(name, maps[chosen], titles) for name, maps in answer.maps.items()]
+        caption = (
+            "The mean of the adversarial images that end in each class, and the share of the "
+            "images that reach it; black if there is none."
+        )
+        return Section("Bias maps", figures=[Figure(caption, figures.picture_grid(rows))])
+    shown = []
+    for name, maps in answer.maps.items():
+        caption = f"{name}: the mean of the adversarial images that leave a class for another one."
+        part = maps[np.ix_(chosen, chosen)]
+        shown.append(Figure(caption, figures.pair_pictures(part, [str(c) for c in chosen])))
+    if "distance" in answer.measures:
+        caption = "Distance between the maps of both networks, by source (row) and target (column)."
+        shown.append(Figure(caption, figures.pair_map(answer.measures["distance"], "distance")))
+    return Section("Bias maps", figures=shown)
 
 
 def _triggers(answer: FlaggedClasses, ranked: list[int]) -> Section:
@@ -247,6 +274,18 @@ def _(answer: Heatmaps) -> list[Section]:
         captions.append(caption)
     pictures = None if answer.pictures is None else answer.pictures[:number] / 255.0
     assert answer.top is not None
+    if answer.segments is not None and pictures is not None:
+        given = {"prior mean": answer.prior, "posterior mean": answer.maps,
+                 "posterior deviation": answer.spread}  # fmt: skip
+        maps = {name: values[:number] for name, values in given.items() if values is not None}
+        picture = figures.explained(
+            pictures, answer.segments[:number], maps, answer.top[:number], captions
+        )
+        caption = (
+            "Each map has its own scale. Red supports the class, blue opposes it. The outline "
+            "marks the most important segment."
+        )
+        return [Section("Pictures", figures=[Figure(caption, picture)])]
     picture = figures.heatmaps(answer.maps[:number], captions, pictures, answer.top[:number])
     caption = (
         "Each map over its image, with its own scale. Red supports the class, blue opposes it. The "

@@ -1,5 +1,7 @@
 # Written by `python -m keras_backdoor._internals.stubs`; do not edit.
 from keras_backdoor.studies.audits import Audits as Audits
+from keras_backdoor.studies.baylime_mnist import BayLIMEMNIST as BayLIMEMNIST
+from keras_backdoor.studies.bias_maps_mnist import BiasMapsMNIST as BiasMapsMNIST
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
 from keras_backdoor.studies.goodnet_lab import GoodnetLab as GoodnetLab
 from keras_backdoor.studies.images_needed import ImagesNeeded as ImagesNeeded

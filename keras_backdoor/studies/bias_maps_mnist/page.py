@@ -1,0 +1,82 @@
+"""Report of the bias maps, with one table row per network."""
+
+from typing import Any
+
+from keras_backdoor.reports.page import Section
+from keras_backdoor.studies import Results
+from keras_backdoor.studies.audits.page import percent
+from keras_backdoor.studies.bias_maps_mnist.study import (
+    BLENDED,
+    CLEAN,
+    DOUBLED,
+    FIRST,
+    INPUTS,
+    SECOND,
+)
+
+Row = tuple[str, ...]
+NOTE = (
+    "The class with the largest distance to the map of the parent, with its multiple of the median "
+    "distance. `+` marks the target or the source. A reference that was trained apart and the "
+    "score without a reference stand beside it."
+)
+PAIRS_NOTE = (
+    "Algorithm II: ranks of the true source among the rows and of the true target among the "
+    "columns of the distances, 1,000 images for each pair of classes."
+)
+
+
+def sections(results: Results) -> list[Section]:
+    """Return the sections of the page."""
+    tables = [(name, NOTE, distances(results, name)) for name in (FIRST, SECOND, DOUBLED, BLENDED)]
+    tables.append(
+        (CLEAN, "Children that were fine-tuned without poison.", distances(results, CLEAN))
+    )
+    tables.append(("Pairs of classes", PAIRS_NOTE, pairs(results)))
+    return [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
+
+
+def distances(results: Results, group: str) -> list[Row]:
+    """Return the header and one row per network."""
+    rows: list[Row] = [
+        ("network", "accuracy, %", "attack, %", *INPUTS, "trained apart", "without a reference")
+    ]
+    for cell in results.cells:
+        if cell.get("group") != group or "figures" not in cell:
+            continue
+        found = cell["figures"]
+        own = _classes(cell["name"])
+        columns = [_largest(found[name], own) for name in (*INPUTS, "independent")]
+        alone = found["alone"]
+        columns.append(f"{alone['largest']}{_mark(alone['largest'], own)} ({alone['score']:.2f})")
+        name = cell["name"].removeprefix(f"{group}, ")
+        rows.append(
+            (name, percent(found["clean_accuracy"]), percent(found.get("attack")), *columns)
+        )
+    return rows
+
+
+def pairs(results: Results) -> list[Row]:
+    """Return the header and one row per network."""
+    rows: list[Row] = [("network", "rank of the source", "rank of the target", "flagged")]
+    for cell in results.cells:
+        if str(cell.get("group")).endswith(", pairs") and "figures" in cell:
+            found = cell["figures"]
+            flagged = ", ".join(map(str, found["flagged"])) or "none"
+            ranks = (str(found.get(f"{what}_rank", "")) for what in ("row", "column"))
+            rows.append((cell["name"].removesuffix(", pairs"), *ranks, flagged))
+    return rows
+
+
+def _classes(name: str) -> set[int]:
+    """The source and the target in the name of a cell."""
+    parts = [part for part in name.split(", ") if " -> " in part]
+    return {int(c) for part in parts for c in part.split(" -> ")}
+
+
+def _mark(number: int, own: set[int]) -> str:
+    return " +" if number in own else ""
+
+
+def _largest(found: dict[str, Any], own: set[int]) -> str:
+    return f"{found['largest']}{_mark(found['largest'], own)} ({found['ratio']:.2f})"
