@@ -97,7 +97,7 @@ def test_the_command_line_refuses_the_wrong_kind(command, tmp_path) -> None:
 
     out = ("--out", tmp_path / "m.h5")
     for arguments, message in (
-        (("train", "badnet-mnist", DIGITS, *out, "--attack", "badnets"), "another kind of attack; fitting: pruning-aware"),
+        (("train", "badnet-mnist", DIGITS, *out, "--attack", "badnets"), "another kind of attack; fitting: fine-tuned, pruning-aware"),
         (("train", "badnet-mnist", DIGITS, *out, "--attack", "nope"), "no 'nope' among the attacks"),
         (("train", "badnet-mnist", DIGITS, *out, "--truth", DIGITS), "pass --attack too"),
         (("train", "badnet-mnist", DIGITS, *out, "--attack", "pruning-aware", "--set", "nope=1"), "PruningAware has no setting 'nope'"),

@@ -110,7 +110,7 @@ class BayLIMEMNIST(Study):
         assert attack is not None
         model = obtain(net, workspace).classifier
         test = net.open(workspace, "test")
-        test = test if self.scale == "full" else test.take(500, seed=0)
+        test = test if self.scale == "full" else test.take(400, seed=0)
         if "method" not in cell.given:
             return self._attack(model, test, attack)
         method: BayLIME = cell.given["method"]
