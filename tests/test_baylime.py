@@ -1,5 +1,7 @@
 """BayLIME: the regression by hand and against scikit-learn, the segments, the prior, bad input."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.linear_model import BayesianRidge
@@ -218,3 +220,35 @@ class TestBadInput:
     def test_more_segments_than_perturbations(self, pictures) -> None:
         answer = BayLIME(segments=100, perturbations=20)(pixel_net(), incoming=pictures)
         assert "directions or more the posterior is the prior" in str(answer)
+
+
+def test_the_command_explains_pictures(command, tmp_path) -> None:
+    from test_cli import BADNET, DIGITS
+
+    shown = (
+        "explain",
+        BADNET,
+        DIGITS,
+        "--split",
+        "test",
+        "--take",
+        "2",
+        "--report",
+        tmp_path / "page",
+    )
+    code, out, err = command(
+        *shown, "--set", "prior=out", "--set", "perturbations=50", "--json", "-"
+    )
+    assert code == 0, err
+    assert json.loads(out)["figures"]["segments"] == [81, 81]
+    assert "the most important segment" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_one_png_is_explained(command, tmp_path) -> None:
+    from PIL import Image
+    from test_cli import BADNET
+
+    Image.fromarray(np.full((28, 28), 80, np.uint8)).save(tmp_path / "picture.png")
+    code, out, err = command("explain", BADNET, tmp_path / "picture.png", "--preset", "seed000")
+    assert "pictures whose precisions converged" in out, err
+    assert code in (0, 3)

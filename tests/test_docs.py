@@ -397,7 +397,7 @@ ADDED = {
     ),
     "explanation": Added(
         "explanations", "occlusion", "test_methods.TestEveryMethod", ("explanations", "occlusion"),
-        [["explain", MODEL, DATA, "--take", "3", "--report", "{tmp}/page"]],
+        [["explain", MODEL, DATA, "--method", "occlusion", "--take", "3", "--report", "{tmp}/page"]],
         "strongest part",
     ),
     "attack": Added(

@@ -46,7 +46,8 @@ def distances(results: Results, group: str) -> list[Row]:
             continue
         found = cell["figures"]
         own = _classes(cell["name"])
-        columns = [_largest(found[name], own) for name in (*INPUTS, "independent")]
+        compared = (found.get(name) for name in (*INPUTS, "independent"))
+        columns = ["" if one is None else _largest(one, own) for one in compared]
         alone = found["alone"]
         columns.append(f"{alone['largest']}{_mark(alone['largest'], own)} ({alone['score']:.2f})")
         name = cell["name"].removeprefix(f"{group}, ")
