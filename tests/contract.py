@@ -30,8 +30,8 @@ def quick(cls: type[Method]) -> Method:
 
 
 def evidence(cls: type[Method], task: PlantedTask) -> dict:
-    """Everything that a method needs, and what it can use but an earlier answer."""
-    needed = [n for n in cls.needs if n.name != "found" or not n.optional]
+    """Everything that a method needs, and clean images and a reference if it can use them."""
+    needed = [n for n in cls.needs if not n.optional or n.name in ("clean", "reference")]
     given: dict = {n.name: task.evidence(n.name) for n in needed if n.name != "found"}
     for need in cls.needs:
         if need.name == "incoming" and not need.labelled:

@@ -146,3 +146,39 @@ def test_a_class_with_few_recordings_keeps_them() -> None:
     assert not pairs[0] & pairs[1]
     single = Samples(images, labels, track=np.zeros(430, int))
     assert len(hold_out_spare(single, 0.1, seed=0)[1]) == 43
+
+
+class TestTrainingData:
+    """With the training data an audit comes first, and training without what it flags."""
+
+    @pytest.fixture
+    def quick_audit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from keras_backdoor.defenses.label_disagreement import LabelDisagreement
+
+        monkeypatch.setattr(Auto, "audit", LabelDisagreement(**LabelDisagreement.quick))
+
+    @pytest.fixture
+    def flagged(self, monkeypatch: pytest.MonkeyPatch, task) -> None:
+        """An audit that flags exactly the poison."""
+        from keras_backdoor.defenses.label_disagreement import LabelDisagreement
+
+        monkeypatch.setattr(LabelDisagreement, "_answer", lambda *a, **k: task.audit)
+
+    def test_the_network_is_trained_without_the_poison(
+        self, task, quick_audit, monkeypatch
+    ) -> None:
+        recipe = Recipe(epochs=8, batch_size=16, learning_rate=2e-3)
+        monkeypatch.setattr("keras_backdoor.defenses._retraining.recipe_of", lambda model: recipe)
+        answer = QUICK(task.model, train=task.poisoned.samples, clean=task.clean)
+        assert "training without them" in answer.summary["tried"]
+        assert answer.summary["decision"].startswith("the network that was trained without")
+        assert float(task.measure(answer.classifier).attack_success_rate) <= 0.05
+        assert answer.verdict == "repaired"
+
+    def test_a_worse_network_is_not_kept(self, task, flagged, monkeypatch) -> None:
+        """One epoch of training is not enough, so the trigger augmentation follows."""
+        recipe = Recipe(epochs=1, learning_rate=1e-5)
+        monkeypatch.setattr("keras_backdoor.defenses._retraining.recipe_of", lambda model: recipe)
+        answer = QUICK(task.model, train=task.poisoned.samples)
+        assert "points of accuracy; trigger augmentation" in answer.summary["tried"]
+        assert float(task.measure(answer.classifier).attack_success_rate) <= 0.2

@@ -5,17 +5,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers import RepairedModel
+from keras_backdoor.answers import FlaggedSamples, RepairedModel
 from keras_backdoor.defenses._recovered_triggers import (
     TOLERATED,
     flagged_triggers,
     success,
 )
-from keras_backdoor.defenses._repair import Repair
+from keras_backdoor.defenses._repair import Repair, check_clean, check_repair
 from keras_backdoor.defenses.base import Evidence, Need, check_no_guard, repaired
+from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
+from keras_backdoor.defenses.retrain import Retrain
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import clean_accuracy
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
@@ -35,12 +38,18 @@ TOUCHED = 0.5
 class Auto(Repair):
     """Repair a network with what the evidence allows, and say what was tried and why.
 
+    With the training data, an audit comes first (`LabelDisagreement`). If it flags images, the
+    network is trained again without them, and the result is kept unless it is less accurate by more
+    than five points. In all other cases:
+
     1. Trigger augmentation, with the recovered triggers of the scan if there is one. Without labels
        the network keeps its own answers on the clean images.
     2. If a recovered trigger still works on held-out images, the triggers of the scan are unlearned
        from the result.
     3. If the repair would cost accuracy and nothing speaks for a backdoor, neither a scan nor what
        random triggers do to the network, the network is left as it is.
+
+    Without clean images, the training images that the audit does not flag take their place.
 
     Args:
         augmentation: the settings of the first step.
@@ -56,7 +65,10 @@ class Auto(Repair):
     unlearning: Unlearning = field(default_factory=Unlearning)
     seed: int = 0
 
-    needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need("clean", optional=True),
+        Need("train", labelled=True, optional=True),
+    )
     measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     default_for: ClassVar[tuple[str, ...]] = ("repair",)
@@ -66,6 +78,56 @@ class Auto(Repair):
         "unlearning": Unlearning(**Unlearning.quick),
     }
     caveats: ClassVar[tuple[str, ...]] = TriggerAugmentation.caveats
+    audit: ClassVar[LabelDisagreement] = LabelDisagreement()
+
+    def run(self, evidence: Evidence) -> RepairedModel:
+        """See `Method.run`."""
+        train, clean = evidence.get("train"), evidence.get("clean")
+        if train is None:
+            if clean is None:
+                raise BadInput(
+                    "Auto needs clean (--clean on the command line) or the training data (--train)."
+                )
+            return super().run(evidence)
+        check_no_guard(evidence.model)
+        audit = evidence.run(replace(self.audit, seed=self.seed))
+        where = "the clean images"
+        if clean is None:
+            where = "the training images that the audit does not flag"
+            evidence = evidence.replaced("clean", train.subset(~audit.flagged))
+        tried = "an audit of the training data, which flags nothing"
+        if audit.flagged.any():
+            answer, tried = self._retrained(evidence, audit, where)
+            if answer is not None:
+                return answer
+        answer = super().run(evidence)
+        summary = {**answer.summary, "tried": f"{tried}; {answer.summary['tried']}"}
+        return replace(answer, summary=summary)
+
+    def _retrained(
+        self, evidence: Evidence, audit: FlaggedSamples, where: str
+    ) -> tuple[RepairedModel | None, str]:
+        """The network that is trained without the flagged images, or None; and what was tried."""
+        model, clean = evidence.model, evidence.clean
+        warnings, lacking = check_clean(evidence)
+        answer = evidence.run(Retrain(), found=audit)
+        tried = (
+            f"an audit of the training data, which flags {int(audit.flagged.sum())} images; "
+            "training without them"
+        )
+        labels = labels_of(model, clean)
+        rates = [
+            float(clean_accuracy(m.predict(clean), labels)) for m in (model, answer.classifier)
+        ]
+        if rates[0] - rates[1] > ACCEPTED:
+            return None, f"{tried}, which lost {100 * (rates[0] - rates[1]):.1f} points of accuracy"
+        scan = evidence.get("found")
+        found = check_repair(model, answer.classifier, clean, scan, where)
+        decision = {"tried": tried, "decision": "the network that was trained without these images"}
+        summary = {**decision, **answer.summary, **found.rows, **warnings}
+        reason = answer.inconclusive or lacking or ("" if scan is None else found.reason)
+        figures = {**answer.figures, **found.figures}
+        return replace(answer, summary=summary, figures=figures, inconclusive=reason), tried
 
     def _augmentation(self) -> TriggerAugmentation:
         return replace(self.augmentation, seed=self.seed)
