@@ -109,7 +109,7 @@ def pixel_net() -> Classifier:
 def pictures() -> Samples:
     """A bright square in the middle, and the pixel (10, 10)."""
     images = np.zeros((6, 12, 12, 1), np.uint8)
-    images[:, 4:8, 4:8] = 200
+    images[:, 4:8, 4:8] = (200 + 5 * np.arange(6))[:, None, None, None]
     images[:, 10, 10] = 255
     return Samples(images)
 

@@ -1,5 +1,6 @@
 """BayLIME: which segments of a picture a decision depends on, by Bayesian linear regression."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -116,7 +117,7 @@ class BayLIME(Explanation[Heatmaps]):
         split = [segmented(i, self.segmentation, self.segments) for i in track(images, "segments")]
         numbers = np.array([int(s.max()) + 1 for s in split])
         segments = np.stack(split)
-        on = self._design(numbers, pictures.row_numbers)
+        on = self._design(numbers, pictures.as_bytes())
         answers = self._probabilities(model, images, segments, on, labels)
         mask = _object(_mean(evidence.get("clean") or pictures))
         prior = self._prior_means(segments, numbers, mask)
@@ -142,13 +143,15 @@ class BayLIME(Explanation[Heatmaps]):
             inconclusive=reason,
         )
 
-    def _design(self, numbers: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """(n, p, m) bool, which segments are on; those that a picture does not have are off."""
-        rows = np.arange(len(numbers)) if rows is None else rows
+    def _design(self, numbers: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """(n, p, m) bool, which segments are on; those that a picture does not have are off.
+
+        The design of a picture follows from its pixels (n, h, w, c) uint8, wherever it stands.
+        """
         on = np.zeros((len(numbers), self.perturbations, int(numbers.max())), bool)
-        for row, number, own in zip(rows, numbers, on, strict=True):
+        for picture, number, own in zip(pixels, numbers, on, strict=True):
             if self.design == "own":
-                drawn = np.random.default_rng((self.seed, int(row))).integers(
+                drawn = np.random.default_rng((self.seed, zlib.crc32(picture.tobytes()))).integers(
                     0, 2, (self.perturbations, number)
                 )
             else:
