@@ -136,21 +136,21 @@ class Regressions:
         last = np.zeros((2, len(self.x)))
         converged, iterations = np.zeros(len(self.x), bool), np.zeros(len(self.x), int)
         for iteration in range(1, SEED_ITERATIONS + 1):
-            own = np.flatnonzero(~converged)
+            own = np.flatnonzero(~converged & np.isfinite(noise) & np.isfinite(prior))
+            if not len(own):
+                break
             a, p, d = noise[own, None], prior[own, None], plain_values[own] * noise[own, None]
-            gamma = (d / (p + d)).sum(axis=1)
-            mean = a * weighted[own] / (p + a * self.values[own])
-            error = total[own] - 2 * (mean * sums[own]).sum(axis=1)
-            error += np.einsum("bi,bij,bj->b", mean, inner[own], mean)
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                gamma = (d / (p + d)).sum(axis=1)
+                mean = a * weighted[own] / (p + a * self.values[own])
+                error = total[own] - 2 * (mean * sums[own]).sum(axis=1)
+                error += np.einsum("bi,bij,bj->b", mean, inner[own], mean)
                 prior[own] = gamma / (mean**2).sum(axis=1)
                 noise[own] = (number - gamma) / error
-            now = np.stack([prior[own], noise[own]])
+                now = np.stack([prior[own], noise[own]])
+                converged[own] = (np.abs(now - last[:, own]) < SEED_TOLERANCE).all(axis=0)
             iterations[own] = iteration
-            converged[own] = (np.abs(now - last[:, own]) < SEED_TOLERANCE).all(axis=0)
             last[:, own] = now
-            if converged.all():
-                break
         return self.posterior(noise, prior, converged, iterations)
 
 

@@ -10,6 +10,8 @@ from keras_backdoor.answers import Plot
 
 INK, SOFT, CLEAN, ATTACK = "#1c2430", "#8a94a3", "#2b6cb0", "#c0392b"
 SUSPECT = "#e08e45"
+COLORS = (CLEAN, ATTACK, SUSPECT, "#3b8f5a", "#7a5aa6", SOFT)
+"""The colors of curves, in their order; published curves have those of the measured ones."""
 FEW_POINTS = 50
 """Maximum number of points of a curve for which markers are drawn."""
 
@@ -528,15 +530,18 @@ def rate_panels(
         for ax in axes.ravel()[len(panels) :]:
             ax.set_visible(False)
         for ax, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
-            for number, (name, points) in enumerate(curves.items()):
+            used = {True: 0, False: 0}
+            for name, points in curves.items():
                 x, y, low, high = 100 * np.array(sorted(points)).T
                 measured = bool(np.any(high > low))
+                color = COLORS[used[measured] % len(COLORS)]
+                used[measured] += 1
                 ax.errorbar(
                     x / 100,
                     y,
                     [y - low, high - y] if measured else None,
                     label=name,
-                    color=(CLEAN, ATTACK)[number % 2],
+                    color=color,
                     linestyle="-" if measured else "--",
                     marker="o" if measured else "x",
                     capsize=2,
