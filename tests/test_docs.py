@@ -24,6 +24,7 @@ from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.audits import page as audits_page  # noqa: E402
+from keras_backdoor.studies.baylime_mnist import page as baylime_page  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
@@ -146,6 +147,13 @@ def audits_tables() -> str:
     return "\n".join(parts)
 
 
+def baylime_tables() -> str:
+    found = load_results(ROOT / "results" / "baylime_mnist.json")
+    parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
+             for s in baylime_page.sections(found) if s.table]  # fmt: skip
+    return "\n".join(parts)
+
+
 def lab_table() -> str:
     found = load_results(ROOT / "results" / "goodnet_lab.json")
     return markdown(found.table(compact=True))
@@ -249,6 +257,7 @@ RENDERED = [
     ("results/README.md", "repairs tables", "end of repairs tables", repairs_tables),
     ("README.md", "audits table", "end of audits table", audits_table),
     ("results/README.md", "audits tables", "end of audits tables", audits_tables),
+    ("results/README.md", "baylime tables", "end of baylime tables", baylime_tables),
     ("results/README.md", "lab table", "end of lab table", lab_table),
     ("results/README.md", "pruning tables", "end of pruning tables", pruning_tables),
     ("models/README.md", "cards", "end of cards", cards),
