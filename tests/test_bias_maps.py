@@ -82,6 +82,8 @@ def test_a_patch_is_found_without_a_reference() -> None:
     clean = datasets.open(bundled.path("data/mnist_small.npz"), split="train").take(100, seed=0)
     answer = BiasMaps(images=100)(model, clean=clean)
     assert np.nanargmax(answer.scores) == 7
+    assert answer.verdict == "inconclusive"
+    assert "without the network that the model was fine-tuned from" in answer.inconclusive
 
 
 @pytest.mark.parametrize("algorithm", ["targets", "pairs", "untargeted"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import typing
 from typing import Any
 
 from keras_backdoor._internals import discovery, typed_settings
@@ -86,6 +87,13 @@ def _one(name: str) -> Block:
     return name, rows
 
 
+def _kind(hint: Any) -> str:
+    """A type as text; the values of a choice."""
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint))
+
+
 def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:
     """Return (name = default, text and type) of all settings, with those of nested dataclasses."""
     rows, hints = [], typed_settings.fields(entry)
@@ -94,7 +102,7 @@ def _settings_of(entry: type, prefix: str = "") -> list[tuple[str, str]]:
         texts |= _arguments(inspect.getdoc(cls) or "")
     for field in dataclasses.fields(entry):
         default = typed_settings._default(entry, field.name)
-        kind = getattr(hints[field.name], "__name__", str(hints[field.name]))
+        kind = _kind(hints[field.name])
         nested = dataclasses.is_dataclass(default)
         shown = f"{prefix}{field.name}" if nested else f"{prefix}{field.name} = {default}"
         rows.append((shown, f"{texts.get(field.name, '')} ({kind})"))

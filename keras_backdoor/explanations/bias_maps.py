@@ -134,8 +134,19 @@ class BiasMaps(Explanation[FlaggedClasses]):
             measures=measures,
             maps=maps,
             summary=summary,
-            inconclusive="" if examined.any() else "there is no class to compare with",
+            inconclusive=self._reason(reference, examined, above),
         )
+
+    def _reason(self, reference: Any, examined: np.ndarray, above: np.ndarray) -> str:
+        """Why the answer is inconclusive; empty if it is not."""
+        if not examined.any():
+            return "there is no class to compare with"
+        if reference is None and not above.any():
+            return (
+                "without the network that the model was fine-tuned from (--reference), only "
+                "triggers of few pixels are seen"
+            )
+        return ""
 
     def _images(self, model: Classifier, clean: Samples | None) -> np.ndarray:
         """(n, h, w, c) float32 in 0..1, the images that are changed."""
