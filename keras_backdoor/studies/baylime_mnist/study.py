@@ -48,7 +48,6 @@ class BayLIMEMNIST(Study):
     title: ClassVar[str] = "BayLIME and a trigger of one pixel"
     paper: ClassVar[str] = "Zhao et al., BayLIME, UAI 2021 (arXiv 2012.03058)"
     files: ClassVar[tuple[str, ...]] = (DATA,)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "clean_accuracy": "accuracy %",
         "attack": "attack on the source %",
