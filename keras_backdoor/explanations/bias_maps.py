@@ -44,10 +44,11 @@ class BiasMaps(Explanation[FlaggedClasses]):
 
     With a reference, the class with the largest distance is flagged if it is more than 1.4 times
     the median; it may be the target or the source. Other classes above this limit are further
-    suspects. With `pairs`, the distance of a class is the mean over the pairs that end in it; the
-    measure `row` is that over the pairs that leave it. The reference has to be the network that the
-    suspect was fine-tuned from: two networks that were trained apart differ as much as one with a
-    backdoor from its parent.
+    suspects. With `pairs`, the distance of a class is the norm of the mean difference over the
+    pairs that end in it, so that what they have in common counts; the measure `row` is that over
+    the pairs that leave it. The reference has to be the network that the suspect was fine-tuned
+    from: two networks that were trained apart differ as much as one with a backdoor from its
+    parent.
 
     Without a reference, the score is one of this package. The strongest 1 % of the pixels of a map,
     where it differs most from the mean of the images, are stamped on images of other classes, each
@@ -243,9 +244,11 @@ class BiasMaps(Explanation[FlaggedClasses]):
             return outliers(distance[0])
         np.fill_diagonal(distance, np.nan)
         measures["distance"] = distance
-        measures["row"], column = _means(distance, 1), _means(distance, 0)
-        measures["column"] = column
-        return outliers(column)
+        change = np.where(
+            np.isnan(distance)[..., None, None, None], np.nan, own.means - other.means
+        )
+        measures["row"], measures["column"] = _common(change, 1), _common(change, 0)
+        return outliers(measures["column"])
 
 
 def stamped_with_strongest(images: np.ndarray, change: np.ndarray, share: float) -> np.ndarray:
@@ -281,14 +284,17 @@ def outliers(distances: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(distances), np.nan, np.where(distances > 0, np.inf, 0.0))
 
 
-def _means(distance: np.ndarray, axis: int) -> np.ndarray:
-    """The means along an axis without NaN; NaN where there is nothing."""
-    known = ~np.isnan(distance)
-    total = np.where(known, distance, 0.0).sum(axis=axis)
-    means: np.ndarray = np.where(
-        known.any(axis=axis), total / np.maximum(known.sum(axis), 1), np.nan
-    )
-    return means
+def _common(change: np.ndarray, axis: int) -> np.ndarray:
+    """(k,) the norm of the mean change (k, k, h, w, c) along an axis, without NaN.
+
+    >>> change = np.array([[np.nan, 3.0], [1.0, np.nan]]).reshape(2, 2, 1, 1, 1)
+    >>> _common(change, 0).tolist(), _common(change, 1).tolist()
+    ([1.0, 3.0], [3.0, 1.0])
+    """
+    number = (~np.isnan(change[..., 0, 0, 0])).sum(axis=axis)
+    mean = np.nansum(change, axis=axis) / np.maximum(number, 1).reshape(-1, 1, 1, 1)
+    norms: np.ndarray = np.sqrt((mean.astype(np.float64) ** 2).sum(axis=(1, 2, 3)))
+    return np.where(number > 0, norms, np.nan)
 
 
 def _best_of_others(moved: np.ndarray) -> np.ndarray:
