@@ -37,7 +37,11 @@ AUDITED = (
     "`audit` with its default method. In %: the removed share of the poison, of the clean images, "
     "and of the clean images of the class that loses most."
 )
-AGAIN = "In %, on the whole test set. The networks are trained with their own recipe."
+AGAIN = (
+    "In %, on the whole test set. The networks are trained with their own recipe, one run each. "
+    "Where exactly the clean images are left, they are trained on the same data, so that they are "
+    "the same network."
+)
 ORIGINS = (
     "Four cameras have taken the recordings; all poison is from camera 3, which has also taken a "
     "quarter of the clean recordings. Camera 4 is honest: it has taken half of the recordings of "
