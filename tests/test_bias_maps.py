@@ -98,6 +98,18 @@ def test_the_target_lies_farthest_from_the_parent(task, algorithm) -> None:
     assert twin.verdict == "nothing"
 
 
+def test_a_reference_keeps_its_own_preprocessing(task) -> None:
+    """The same network, which takes pixels in -1..1 by its first layer in the place of 0..1."""
+    image = keras.Input((14, 14, 1))
+    shifted = Classifier(
+        keras.Model(image, task.twin.model(keras.layers.Rescaling(0.5, 0.5)(image))), (-1, 1)
+    )
+    method = BiasMaps(images=20)
+    known = method(task.model, clean=task.clean, reference=task.twin)
+    other = method(task.model, clean=task.clean, reference=shifted)
+    np.testing.assert_allclose(other.maps["reference"], known.maps["reference"], atol=0.05)
+
+
 def test_it_is_saved_and_shown(task, tmp_path) -> None:
     for algorithm in ("targets", "pairs"):
         answer = BiasMaps(algorithm=algorithm, images=10)(

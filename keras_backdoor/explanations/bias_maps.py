@@ -118,9 +118,8 @@ class BiasMaps(Explanation[FlaggedClasses]):
             scores = (moved - _best_of_others(moved)) / LEAD
             summary["compared with"] = "the other classes"
         else:
-            other = self._recorded(
-                reference.using(model.to_input, ""), images, evidence, "reference"
-            )
+            known = reference if reference.preprocess else reference.using(model.to_input, "")
+            other = self._recorded(known, images, evidence, "reference")
             maps["reference"] = other.means[0] if len(other.means) == 1 else other.means
             scores = self._compared(own, other, measures)
             summary["compared with"] = "the maps of the reference"
