@@ -5,14 +5,13 @@ classes and multiplied.
 """
 
 import os
-import statistics
 import time
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 
 import numpy as np
-from _common import record
+from _common import in_turn, record
 from threadpoolctl import threadpool_limits
 
 from keras_backdoor._internals.backend import tf
@@ -70,14 +69,7 @@ def strip() -> dict[str, float]:
         "plain": lambda: model.scores(passes, batch_size=500),
         "strip": lambda: blending.entropies(model, samples),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in run}
-    for number in range(ROUNDS + 1):
-        for name, function in run.items():
-            start = time.perf_counter()
-            function()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = in_turn(run, ROUNDS)
     return {**medians, "ratio": medians["strip"] / medians["plain"]}
 
 

@@ -5,13 +5,12 @@ the network for one picture after the other, is timed on a few pictures and mult
 """
 
 import os
-import statistics
 import time
 
 os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 
 import numpy as np
-from _common import record
+from _common import in_turn, record
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor._internals.backend import keras, tf
@@ -108,14 +107,7 @@ def algorithm_one() -> dict[str, float]:
     def ours() -> None:
         recorded(model, images, Jobs.to_each_class(IMAGES, CLASSES), 0.1, STEPS)
 
-    seconds: dict[str, list[float]] = {"bare": [], "ours": []}
-    for number in range(ROUNDS + 1):
-        for name, function in (("bare", bare), ("ours", ours)):
-            start = time.perf_counter()
-            function()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = in_turn({"bare": bare, "ours": ours}, ROUNDS)
     return {**medians, "ratio": medians["ours"] / medians["bare"]}
 
 

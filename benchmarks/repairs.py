@@ -5,7 +5,6 @@ on the same machine. The networks have random weights, which does not change the
 """
 
 import os
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 
 import numpy as np
-from _common import record
+from _common import in_turn, record
 
 from keras_backdoor._internals.backend import tf
 from keras_backdoor.architectures import GTSRBCNN, DeepID
@@ -71,7 +70,7 @@ def guard() -> dict[str, float]:
             name: tf.function(function).get_concrete_function(images)
             for name, function in (("b", b), ("g", g), ("both", lambda x: (b(x), b_prime(x))))
         }
-        times = _in_turn({name: _call(function, images) for name, function in run.items()}, 15)
+        times = in_turn({name: _call(function, images) for name, function in run.items()}, 15)
         for name in ("g", "both"):
             figures[f"{name} at batch {batch}"] = times[name] / times["b"]
     return figures
@@ -91,20 +90,8 @@ def stamped() -> dict[str, float]:
     def trained(augment: Any) -> Callable[[], Any]:
         return lambda: fit(model, samples, recipe, preprocess=(0, 1), augment=augment)
 
-    times = _in_turn({"plain": trained(None), "stamped": trained(RandomTriggers())}, ROUNDS)
+    times = in_turn({"plain": trained(None), "stamped": trained(RandomTriggers())}, ROUNDS)
     return {**times, "ratio": times["stamped"] / times["plain"]}
-
-
-def _in_turn(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median time of each function; they are called in turn, once without timing."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,24 +17,15 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from memory import peak_kilobytes
 from mutations import mutant
 
 SECONDS, GROWN, MEGABYTES = 20.0, 500, 3000
 """Limits: seconds and growth of the peak memory (MB) per mutation, and total MB per process."""
 WARM = 700 * 1024
 """Kilobytes of resident memory of a process that has imported TensorFlow."""
-
-
-def peak_kilobytes() -> int:
-    """The peak resident memory of this process so far, in kilobytes.
-
-    `ru_maxrss` also counts the process that started this one, before it ran this program.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def try_one(number: int, folder: Path) -> str:

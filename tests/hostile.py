@@ -11,7 +11,6 @@ import io
 import json
 import marshal
 import os
-import resource
 import sys
 import time
 import zipfile
@@ -24,6 +23,7 @@ os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 
 import h5py
 import numpy as np
+from memory import peak_kilobytes
 
 SUFFIXES = (".h5", ".keras")
 Change = Callable[[dict], Any]
@@ -539,17 +539,6 @@ def use_it(path: Path, folder: Path) -> None:
     except BadInput:  # a network without training puts all images in one class
         guard = goodnet(classifier, classifier)
     export(Classifier(guard, (0, 1), 3), folder / "served", force=True)
-
-
-def peak_kilobytes() -> int:
-    """The peak resident memory of this process so far, in kilobytes.
-
-    `ru_maxrss` also counts the process that started this one, before it ran this program.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(folder: Path) -> None:

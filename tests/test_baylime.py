@@ -28,7 +28,7 @@ class TestRegression:
     def test_the_posterior_by_the_formula(self) -> None:
         data = draw()
         fixed = np.array([2.0, 5.0, 1.0]), np.array([0.5, 1.0, 3.0])
-        found = data.posterior(*fixed, np.ones(3, bool), np.ones(3, int))
+        found = data.posterior(*fixed, np.ones(3, bool))
         for i in range(3):
             x, w = data.x[i], np.diag(data.weights[i])
             s = np.linalg.inv(fixed[1][i] * np.eye(6) + fixed[0][i] * x.T @ w @ x)

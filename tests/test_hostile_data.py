@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from memory import peak_kilobytes
 
 from keras_backdoor import datasets
 from keras_backdoor._safe.npz import Npz
@@ -206,18 +207,12 @@ def lying_member(path: Path, content: bytes, method: int, declared: int) -> Path
 def test_a_lying_directory_of_an_archive(method: int, tmp_path: Path) -> None:
     small = npy((4,), bytes(16))
     path = lying_member(tmp_path / "a.npz", small + bytes(2**24), method, len(small))
-    before = peak_mb()
+    before = peak_kilobytes()
     try:
         np.testing.assert_array_equal(Npz(path)["x"], np.zeros(4))
     except BadInput as error:
         assert "cannot be read" in str(error)
-    assert peak_mb() - before < 16
-
-
-def peak_mb() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert (peak_kilobytes() - before) / 1024 < 16
 
 
 def test_damaged_zips_of_pictures(tmp_path: Path) -> None:

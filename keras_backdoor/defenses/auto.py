@@ -115,12 +115,8 @@ class Auto(Repair):
             f"an audit of the training data, which flags {int(audit.flagged.sum())} images; "
             "training without them"
         )
-        labels = labels_of(model, clean)
-        rates = [
-            float(clean_accuracy(m.predict(clean), labels)) for m in (model, answer.classifier)
-        ]
-        if rates[0] - rates[1] > ACCEPTED:
-            return None, f"{tried}, which lost {100 * (rates[0] - rates[1]):.1f} points of accuracy"
+        if (lost := _lost(model, answer.classifier, clean)) > ACCEPTED:
+            return None, f"{tried}, which lost {100 * lost:.1f} points of accuracy"
         scan = evidence.get("found")
         found = check_repair(model, answer.classifier, clean, scan, where)
         decision = {"tried": tried, "decision": "the network that was trained without these images"}
@@ -192,11 +188,9 @@ def _reason_against(
         held: the held-out clean images.
         answer: the answer of the trigger augmentation.
     """
-    labels = labels_of(before, held)
-    rates = [float(clean_accuracy(m.predict(held), labels)) for m in (before, after)]
+    lost = _lost(before, after, held)
     changed = np.asarray(answer.history["changed_before"])
     drawn = float(changed.max() / max(changed.sum(), 1e-9))
-    lost = rates[0] - rates[1]
     if held.labels is None or lost <= ACCEPTED or drawn >= TOUCHED:
         return ""
     return (
@@ -204,3 +198,10 @@ def _reason_against(
         f"{100 * lost:.1f} points of accuracy on the held-out images, so the model was left as it "
         "is; to repair it in any case, choose --method trigger-augmentation"
     )
+
+
+def _lost(before: Classifier, after: Classifier, samples: Samples) -> float:
+    """How much accuracy a repair loses; without labels the answers before it take their place."""
+    labels = labels_of(before, samples)
+    rates = [float(clean_accuracy(m.predict(samples), labels)) for m in (before, after)]
+    return rates[0] - rates[1]

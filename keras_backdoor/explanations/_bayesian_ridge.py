@@ -9,7 +9,7 @@ LEAST, MOST = 1e-6, 1e6
 ITERATIONS, TOLERANCE = 1000, 1e-5
 """The largest number of iterations, and the relative change of the precisions that ends them."""
 SEED_ITERATIONS, SEED_TOLERANCE, SEED_FIRST = 5000, 1e-3, 0.1
-"""The settings of `precisions_of_seed`."""
+"""The settings of `Regressions.fitted_as_seed`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Posterior:
         noise: (b,) the precision of the answers, alpha.
         prior: (b,) the precision of the prior, lambda.
         converged: (b,) bool, whether the precisions converged.
-        iterations: (b,) the number of their iterations.
         diverged: (b,) bool, whether a precision became infinite; the posterior is then the prior.
     """
 
@@ -31,7 +30,6 @@ class Posterior:
     noise: np.ndarray
     prior: np.ndarray
     converged: np.ndarray
-    iterations: np.ndarray
     diverged: np.ndarray
 
 
@@ -70,9 +68,7 @@ class Regressions:
         sums = np.einsum("bni,bn->bi", self.x, self.weights * answers)
         return np.einsum("bij,bi->bj", self.vectors, sums)
 
-    def posterior(
-        self, noise: np.ndarray, prior: np.ndarray, converged: np.ndarray, iterations: np.ndarray
-    ) -> Posterior:
+    def posterior(self, noise: np.ndarray, prior: np.ndarray, converged: np.ndarray) -> Posterior:
         """The posterior for given precisions, each of the shape (b,)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             variances = 1.0 / (prior[:, None] + noise[:, None] * self.values)
@@ -83,9 +79,7 @@ class Regressions:
         mean = np.einsum("bij,bj->bi", self.vectors, inner)
         covariance = (self.vectors * variances[:, None]) @ _transposed(self.vectors)
         mean[diverged] = self.prior_mean[diverged]
-        return Posterior(
-            mean, covariance, noise, prior, converged & ~diverged, iterations, diverged
-        )
+        return Posterior(mean, covariance, noise, prior, converged & ~diverged, diverged)
 
     def fitted(self) -> Posterior:
         """The posterior with the precisions that maximize the evidence.
@@ -101,21 +95,21 @@ class Regressions:
         number = self.x.shape[1]
         noise = np.clip(number / np.maximum(total, 1e-300), LEAST, MOST)
         prior = np.ones(len(self.x))
-        converged, iterations = np.zeros(len(self.x), bool), np.zeros(len(self.x), int)
-        for iteration in range(1, ITERATIONS + 1):
-            change = noise[:, None] * rotated / (prior[:, None] + noise[:, None] * d)
-            gamma = (noise[:, None] * d / (prior[:, None] + noise[:, None] * d)).sum(axis=1)
+        converged = np.zeros(len(self.x), bool)
+        for _ in range(ITERATIONS):
+            total_precision = prior[:, None] + noise[:, None] * d
+            change = noise[:, None] * rotated / total_precision
+            gamma = (noise[:, None] * d / total_precision).sum(axis=1)
             error = total - 2 * (change * rotated).sum(axis=1) + (d * change**2).sum(axis=1)
             new_prior = _bounded(gamma, (change**2).sum(axis=1))
             new_noise = _bounded(number - gamma, error)
             moved = np.maximum(np.abs(np.log(new_prior / prior)), np.abs(np.log(new_noise / noise)))
             prior = np.where(converged, prior, new_prior)
             noise = np.where(converged, noise, new_noise)
-            iterations[~converged] = iteration
             converged |= moved < TOLERANCE
             if converged.all():
                 break
-        return self.posterior(noise, prior, converged, iterations)
+        return self.posterior(noise, prior, converged)
 
     def fitted_as_seed(self) -> Posterior:
         """The posterior with precisions that ignore the prior mean, and the weights in part.
@@ -134,8 +128,8 @@ class Regressions:
         total = (self.y**2).sum(axis=1)
         noise, prior = (np.full(len(self.x), SEED_FIRST) for _ in range(2))
         last = np.zeros((2, len(self.x)))
-        converged, iterations = np.zeros(len(self.x), bool), np.zeros(len(self.x), int)
-        for iteration in range(1, SEED_ITERATIONS + 1):
+        converged = np.zeros(len(self.x), bool)
+        for _ in range(SEED_ITERATIONS):
             own = np.flatnonzero(~converged & np.isfinite(noise) & np.isfinite(prior))
             if not len(own):
                 break
@@ -149,9 +143,8 @@ class Regressions:
                 noise[own] = (number - gamma) / error
                 now = np.stack([prior[own], noise[own]])
                 converged[own] = (np.abs(now - last[:, own]) < SEED_TOLERANCE).all(axis=0)
-            iterations[own] = iteration
             last[:, own] = now
-        return self.posterior(noise, prior, converged, iterations)
+        return self.posterior(noise, prior, converged)
 
 
 def _transposed(matrices: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ class BayLIME(Explanation[Heatmaps]):
     def run(self, evidence: Evidence) -> Heatmaps:
         """See `Method.run`."""
         model, pictures = evidence.model, evidence.incoming
-        images = _unit(pictures)
+        images = unit_images(pictures.read(), pictures).numpy()
         labels = model.predict(pictures)
         split = [segmented(i, self.segmentation, self.segments) for i in track(images, "segments")]
         numbers = np.array([int(s.max()) + 1 for s in split])
@@ -258,12 +258,6 @@ class BayLIME(Explanation[Heatmaps]):
                 "the prior"
             )
         return "; ".join(reasons), notes
-
-
-def _unit(samples: Samples) -> np.ndarray:
-    """(n, h, w, c) float32 in 0..1."""
-    low, high = samples.value_range or (0.0, 255.0)
-    return ((samples.read().astype(np.float32) - low) / (high - low)).astype(np.float32)
 
 
 def _mean(samples: Samples) -> np.ndarray:

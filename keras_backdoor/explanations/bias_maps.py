@@ -11,6 +11,7 @@ from keras_backdoor.explanations._recorded import Jobs, Recorded, record
 from keras_backdoor.explanations.base import Evidence, Explanation, Need
 from keras_backdoor.network.adversarial import check_steps
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.preprocessing import unit_images
 from keras_backdoor.samples import Samples
 
 INPUTS, ALGORITHMS = ("data", "noise", "blank"), ("targets", "pairs", "untargeted")
@@ -157,9 +158,7 @@ class BiasMaps(Explanation[FlaggedClasses]):
                     "without."
                 )
             chosen = clean.take(min(self.images, len(clean)), seed=self.seed)
-            low, high = chosen.value_range or (0.0, 255.0)
-            unit: np.ndarray = (chosen.read().astype(np.float32) - low) / (high - low)
-            return unit.astype(np.float32)
+            return np.asarray(unit_images(chosen.read(), chosen))
         shape = tuple(side for side in model.image_shape if side is not None)
         if len(shape) < 3:
             raise BadInput("The model takes images of any size: pass --clean DATA.")

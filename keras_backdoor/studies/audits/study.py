@@ -27,7 +27,7 @@ from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies._networks.poisoned_data import poisoned_data
 from keras_backdoor.studies._networks.third_party import ThirdPartyModel
 from keras_backdoor.studies.audits.cameras import with_cameras
-from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.base import Cell, Scale, Study
 from keras_backdoor.studies.development_zoo import DIGITS, SIGN_NET, SIGNS, DevelopmentZoo
 from keras_backdoor.studies.neural_cleanse_given.study import GIVEN
 from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
@@ -140,9 +140,7 @@ class Audits(Study):
         return {c.name: c.given["net"] for c in chosen}
 
     def _audit(self) -> LabelDisagreement:
-        if self.scale == "full":
-            return LabelDisagreement()
-        return LabelDisagreement(augmentation=TriggerAugmentation(tuning=Tuning(steps=5)))
+        return audit_at(self.scale)
 
     def _short(self) -> Recipe:
         """The recipe of networks that are trained on images of an odd camera."""
@@ -212,6 +210,13 @@ class Audits(Study):
             figures[f"found_{name}"] = rates.removed_poison
             figures[f"clean_{name}"] = rates.removed_clean
         return figures
+
+
+def audit_at(scale: Scale) -> LabelDisagreement:
+    """The default audit, which repairs in a few steps at small scale."""
+    if scale == "full":
+        return LabelDisagreement()
+    return LabelDisagreement(augmentation=TriggerAugmentation(tuning=Tuning(steps=5)))
 
 
 def audit_figures(

@@ -10,11 +10,9 @@ from keras_backdoor.attacks.badnets import BadNets, number_for_share
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.activation_clustering import ActivationClustering
 from keras_backdoor.defenses.fine_pruning import FinePruning
-from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.defenses.provenance import Provenance
 from keras_backdoor.defenses.retrain import Retrain
 from keras_backdoor.defenses.spectral_signatures import SpectralSignatures
-from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation
 from keras_backdoor.evaluation import evaluate_audit
 from keras_backdoor.metrics import Rate, attack_success_rate, clean_accuracy
 from keras_backdoor.network.classifier import Classifier
@@ -22,6 +20,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies._networks.poisoned_data import poisoned_data
+from keras_backdoor.studies.audits.study import audit_at
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.thesis_badnets.study import DATA, SOURCE, TARGET, ThesisBadnets
 from keras_backdoor.training import PRESETS, builder, fit
@@ -191,13 +190,8 @@ class ThesisAudits(Study):
     def _given(self, name: str, curves: bool = True) -> dict[str, Any]:
         given = {"net": self._net(name), "method": ActivationClustering.preset("thesis")}
         if curves and any(name in names for names in CURVES.values()):
-            given["ours"] = self._ours()
+            given["ours"] = audit_at(self.scale)
         return given
-
-    def _ours(self) -> LabelDisagreement:
-        if self.scale == "full":
-            return LabelDisagreement()
-        return LabelDisagreement(augmentation=TriggerAugmentation(tuning=Tuning(steps=5)))
 
     def _pruning(self) -> FinePruning:
         if self.scale == "full":
