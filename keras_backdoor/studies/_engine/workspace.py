@@ -1,5 +1,6 @@
 """Folders of a study: data files and the cache."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,14 +61,18 @@ class Workspace:
                 "or set KERAS_BACKDOOR_DATA (data/README.md describes where to get the file)."
             ) from None
 
+    def find(self, names: tuple[str, ...]) -> Path | None:
+        """Return the first file or folder with one of several names, or None.
+
+        Args:
+            names: the names, in the order of preference.
+        """
+        paths = (folder / name for name in names for folder in self.folders)
+        return next((path for path in paths if path.exists()), None)
+
     def digest(self, name: str) -> str:
         """Return the SHA-256 hash of a data file."""
-        path = self.file(name)
-        stat = path.stat()
-        known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-        if known not in _DIGESTS:
-            _DIGESTS[known] = sha256(path)
-        return _DIGESTS[known]
+        return digest_of(self.file(name))
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -78,6 +83,22 @@ class Workspace:
         with (self.cache / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 hash of a file, or of the names and the sizes of the files of a folder."""
+    stat = path.stat()
+    known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if known not in _DIGESTS:
+        _DIGESTS[known] = _listing_hash(path) if path.is_dir() else sha256(path)
+    return _DIGESTS[known]
+
+
+def _listing_hash(folder: Path) -> str:
+    listing = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        listing.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
+    return listing.hexdigest()
 
 
 _DIGESTS: dict[tuple[str, int, int], str] = {}
