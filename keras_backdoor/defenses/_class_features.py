@@ -8,9 +8,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from keras_backdoor.defenses.base import Evidence
-from keras_backdoor.defenses.neuron_pruning import last_hidden
 from keras_backdoor.errors import BadInput
-from keras_backdoor.network import channels
+from keras_backdoor.network import channels, graph
 from keras_backdoor.network.activations import features
 
 FEWEST = 10
@@ -97,14 +96,13 @@ def class_features(evidence: Evidence, layer: str | None) -> ClassFeatures:
 
     Args:
         evidence: the evidence of the run, with labeled training images.
-        layer: the path of the layer; by default the last hidden dense layer. Feature maps are
-            flattened.
+        layer: the path of the layer; by default that of `penultimate`. Feature maps are flattened.
 
     Raises:
         BadInput: the layer does not exist, or an activation is not finite.
     """
     model, train = evidence.model, evidence.train
-    layer = layer or last_hidden(model.model)
+    layer = layer or penultimate(model.model)
     path = channels.after_activation(model.model, layer)
 
     def stream() -> dict[str, Any]:
@@ -112,3 +110,23 @@ def class_features(evidence: Evidence, layer: str | None) -> ClassFeatures:
 
     values = evidence.part("features", stream)["features"]
     return ClassFeatures(values, train.known_labels, layer)
+
+
+def penultimate(model: Any) -> str:
+    """The path of the layer whose output a classifier decides on.
+
+    It is the last hidden dense layer, if nothing but an activation, normalization or dropout
+    follows before the last layer with weights. Otherwise it is the layer before the last one, such
+    as a global pooling layer, or the sum of two branches.
+    """
+    layers = list(graph.walk(model))
+    last = max((i for i, (_, layer) in enumerate(layers) if layer.weights), default=0)
+    if last == 0:
+        raise BadInput("The model has no hidden layer: name one with --set layer=NAME.")
+    for path, layer in reversed(layers[:last]):
+        kind = type(layer).__name__
+        if kind == "Dense":
+            return path
+        if kind not in graph.NOISE and kind not in ("Activation", "ReLU", "BatchNormalization"):
+            break
+    return layers[last - 1][0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor._internals import identity, typed_settings
 from keras_backdoor.defenses.base import Evidence
+from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
@@ -49,8 +50,16 @@ def _in_words(recipe: Recipe) -> str:
     return f"{shown}, seed={recipe.seed}"
 
 
-def retrained(evidence: Evidence, name: str, samples: Samples, recipe: Recipe) -> Classifier:
+def retrained(
+    evidence: Evidence,
+    name: str,
+    samples: Samples,
+    recipe: Recipe,
+    start: Classifier | None = None,
+) -> Classifier:
     """Train a network with the architecture of the examined one, from new weights.
+
+    Frozen layers keep the weights that they have.
 
     Args:
         evidence: the evidence of the run. A finished training is saved as a part of it, and an
@@ -58,13 +67,19 @@ def retrained(evidence: Evidence, name: str, samples: Samples, recipe: Recipe) -
         name: the name of this part of the work.
         samples: the training data.
         recipe: the recipe.
+        start: a network of the same architecture whose weights the training starts from.
+
+    Raises:
+        BadInput: the architecture of `start` or its preprocessing differs.
     """
     model = evidence.model
+    if start is not None:
+        _check_start(model, start)
     name = f"{name}-{identity.sha256_of((recipe, samples.fingerprint()))[:12]}"
 
     def train() -> dict[str, np.ndarray]:
         trained, _ = fit(
-            lambda: graph.reinitialized(model.model),
+            lambda: graph.reinitialized(model.model) if start is None else graph.copy(start.model),
             samples,
             recipe,
             preprocess=model.to_input,
@@ -77,3 +92,16 @@ def retrained(evidence: Evidence, name: str, samples: Samples, recipe: Recipe) -
     network.set_weights([weights[f"w{i}"] for i in range(len(weights))])
     graph.settle(network)
     return Classifier(network, model.to_input)
+
+
+def _check_start(model: Classifier, start: Classifier) -> None:
+    if graph.architecture_digest(model.model) != graph.architecture_digest(start.model):
+        raise BadInput(
+            "The reference, from which the training starts, must have the architecture of the "
+            "model: leave out --reference to train from new weights."
+        )
+    if model.to_input != start.to_input:
+        raise BadInput(
+            f"The reference must have the preprocessing of the model, {model.to_input}. Received: "
+            f"{start.to_input}"
+        )

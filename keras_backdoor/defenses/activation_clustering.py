@@ -32,7 +32,8 @@ class ActivationClustering(Defense[FlaggedSamples]):
     k-means. Then a rule decides for each cluster whether it is poison.
 
     Args:
-        layer: the path of the layer. By default the last hidden dense layer.
+        layer: the path of the layer. By default the last hidden dense layer, or the layer
+            before the last one if another kind of layer lies between.
         reducer: `whitened-pca` and `fast-ica` (the paper) give the same clusters; `pca` does not
             whiten (the default of ART).
         components: the number of components.

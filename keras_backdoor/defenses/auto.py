@@ -40,7 +40,8 @@ class Auto(Repair):
 
     With the training data, an audit comes first (`LabelDisagreement`). If it flags images, the
     network is trained again without them, and the result is kept unless it is less accurate by more
-    than five points. In all other cases:
+    than five points. A `reference` is the network that the training starts from, for a network that
+    was fine-tuned. In all other cases:
 
     1. Trigger augmentation, with the recovered triggers of the scan if there is one. Without labels
        the network keeps its own answers on the clean images.
@@ -68,6 +69,7 @@ class Auto(Repair):
     needs: ClassVar[tuple[Need, ...]] = (
         Need("clean", optional=True),
         Need("train", labelled=True, optional=True),
+        Need("reference", optional=True),
     )
     measured_on: ClassVar[Any] = "own"
     commands: ClassVar[tuple[str, ...]] = ("repair",)

@@ -7,12 +7,16 @@ from keras_backdoor.answers import FlaggedSamples, RepairedModel
 from keras_backdoor.defenses._retraining import chosen_recipe, retrained
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard, repaired
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.training import Recipe
 
 
 @dataclass(frozen=True)
 class Retrain(Defense[RepairedModel]):
     """Train the architecture of the network again, without the images that an audit flagged.
+
+    Frozen layers keep their weights. A network that was fine-tuned starts from the network before
+    that, if it is given as `reference`; all others start from new weights.
 
     Args:
         recipe: the recipe, or the name of a preset. By default that in the card of the model, or
@@ -24,6 +28,7 @@ class Retrain(Defense[RepairedModel]):
     needs: ClassVar[tuple[Need, ...]] = (
         Need("train", labelled=True),
         Need("found", answer=FlaggedSamples),
+        Need("reference", optional=True),
     )
     commands: ClassVar[tuple[str, ...]] = ("repair",)
     paper: ClassVar[str] = "Chen et al., Activation Clustering, SafeAI 2019, section on repair"
@@ -48,13 +53,19 @@ class Retrain(Defense[RepairedModel]):
             raise BadInput("The audit is about other images: give the data that was audited.")
         kept = train.subset(~found.flagged)
         recipe, text = chosen_recipe(model, self.recipe)
-        network = retrained(evidence, "retrained", kept, recipe)
+        start = evidence.get("reference")
+        network = retrained(evidence, "retrained", kept, recipe, start)
         return repaired(
             evidence,
             network.model,
             summary={
                 "left out": f"{int(found.flagged.sum())} of {len(train)} images",
                 "recipe": text,
+                "start": "new weights" if start is None else f"the weights of {_name(start)}",
             },
             inconclusive="" if found.flagged.any() else "the audit flagged no image",
         )
+
+
+def _name(model: Classifier) -> str:
+    return str(model.source or model.model.name)

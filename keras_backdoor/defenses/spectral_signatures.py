@@ -77,7 +77,8 @@ class SpectralSignatures(Defense[FlaggedSamples]):
     poisoned. This package adds a robust score that first decides whether a class is poisoned.
 
     Args:
-        layer: the path of the layer. By default the last hidden dense layer.
+        layer: the path of the layer. By default the last hidden dense layer, or the layer
+            before the last one if another kind of layer lies between.
         score: `whitened` is the robust distance of this package, see `whitened_distances`;
             `centered` the score of the paper, see `centered_scores`; `uncentered` that of ART,
             which projects the features without subtracting their mean; `per-class` that of ART 1.5

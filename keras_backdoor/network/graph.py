@@ -67,11 +67,12 @@ def copy(model: Any) -> Any:
 def reinitialized(model: Any) -> Any:
     """A network with the same architecture and layer names and with new, random weights.
 
-    Layers that normalize the input with fixed statistics keep them.
+    Layers that normalize the input with fixed statistics keep them, and frozen layers, which a
+    training cannot change, keep their weights.
     """
     clone = keras.models.clone_model(model)
     for (_, layer), (_, fixed) in zip(walk(clone), walk(model), strict=True):
-        if type(layer).__name__ == "Normalization":
+        if type(layer).__name__ == "Normalization" or not fixed.trainable:
             layer.set_weights(fixed.get_weights())
     settle(clone)
     return clone

@@ -16,7 +16,14 @@ from keras_backdoor.samples.arrays import (
     stored_range,
     track_mask,
 )
-from keras_backdoor.samples.images import ArrayImages, Converted, Joined, Mapped, Subset
+from keras_backdoor.samples.images import (
+    ArrayImages,
+    Converted,
+    Cropped,
+    Joined,
+    Mapped,
+    Subset,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -265,6 +272,23 @@ class Samples:
                 f"{height}x{width}, channels={channels}"
             )
         return replace(self, images=Converted(self.images, (height, width), channels))
+
+    def cropped(self, size: tuple[int, int]) -> "Samples":
+        """Return the samples with the middle of each image, which is cut out on reading.
+
+        Args:
+            size: (height, width) of the middle.
+
+        Raises:
+            BadInput: the size is larger than the images, or not positive.
+        """
+        rows, columns, _ = self.image_shape
+        if not (0 < size[0] <= rows and 0 < size[1] <= columns):
+            raise BadInput(
+                f"size must lie inside the images of {rows}x{columns}. Received: "
+                f"{size[0]}x{size[1]}"
+            )
+        return replace(self, images=Cropped(self.images, size))
 
     def relabelled(self, label: int) -> "Samples":
         """Return the samples with one label for all images."""

@@ -178,6 +178,33 @@ class Converted(Images):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Cropped(Images):
+    """The middle of images, which is cut out on reading.
+
+    Args:
+        base: the original images.
+        size: (height, width) of the middle.
+    """
+
+    def __init__(self, base: Images, size: tuple[int, int]) -> None:
+        self.base, self.size = base, size
+        self.shape = (len(base), *size, base.shape[-1])
+        self.dtype, self.block = base.dtype, base.block
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images.read`."""
+        (height, width), (top, left) = self.size, self._corner()
+        return self.base.read(indices)[:, top : top + height, left : left + width]
+
+    def _corner(self) -> tuple[int, int]:
+        _, rows, columns, _ = self.base.shape
+        return (rows - self.size[0]) // 2, (columns - self.size[1]) // 2
+
+    def fingerprint(self) -> str:
+        """See `Images.fingerprint`."""
+        return hashlib.sha256(f"{self.base.fingerprint()}{self.size}".encode()).hexdigest()
+
+
 class EncodedImages(Images):
     """Image files that are decoded when they are read.
 

@@ -60,7 +60,7 @@ class LabelDisagreement(Defense[FlaggedSamples]):
 
     Args:
         layer: the path of the layer whose features are used. By default the last hidden dense
-            layer.
+            layer, or the layer before the last one if another kind of layer lies between.
         augmentation: the settings of the repair.
         seed: the seed of the repair.
 

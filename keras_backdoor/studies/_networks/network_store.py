@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from keras_backdoor import bundled, datasets, training
 from keras_backdoor._internals import discovery, typed_settings
@@ -84,6 +84,69 @@ class Net:
             raise BadInput("A clean network has no poisoned data.")
         return self.attack.poison(clean, seed=self.recipe.seed)
 
+    @property
+    def parent(self) -> "Net | None":
+        """The clean network that an attack on the training starts from."""
+        return None if self.training is None else replace(self, attack=None, training=None)
+
+    def fit(self, workspace: Workspace, checkpoint: Path) -> "Fitted":
+        """Train the network, or resume from the checkpoint."""
+        clean, _ = self.clean_data(workspace)
+        poisoned = None if self.attack is None else self.poisoned(clean)
+        samples = clean if poisoned is None else poisoned.samples
+        build = training.builder(self.architecture)
+        if self.training is None:
+            return Fitted(
+                *training.fit(build, samples, self.recipe, checkpoint=checkpoint), samples
+            )
+        assert self.parent is not None
+        work = Training(
+            build,
+            samples,
+            self.recipe,
+            is_poison=None if poisoned is None else poisoned.is_poison,
+            checkpoint=checkpoint,
+            start=obtain(self.parent, workspace).classifier,
+        )
+        return Fitted(*self.training.train(work), samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a training yields.
+
+    Attributes:
+        classifier: the network.
+        history: the history of the training, for the card.
+        samples: the training data, with the poison.
+    """
+
+    classifier: Classifier
+    history: dict[str, Any]
+    samples: Samples
+
+
+class Trainable(Protocol):
+    """The settings of a network that `obtain` can train and cache."""
+
+    @property
+    def architecture(self) -> str:
+        """The name of an architecture, for the card."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The training recipe."""
+
+    @property
+    def parent(self) -> "Trainable | None":
+        """Another network that has to be trained first, or None."""
+
+    def key(self, workspace: Workspace) -> str:
+        """Return a hash of the settings and of the data."""
+
+    def fit(self, workspace: Workspace, checkpoint: Path) -> Fitted:
+        """Train the network, or resume from the checkpoint."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -103,7 +166,7 @@ class Trained:
         return card
 
 
-def obtain(net: Net, workspace: Workspace) -> Trained:
+def obtain(net: Trainable, workspace: Workspace) -> Trained:
     """Return a trained network from `models/` or the cache, or train it and cache it."""
     key = net.key(workspace)
     with workspace.alone(f"net-{key}"):
@@ -115,7 +178,7 @@ def obtain(net: Net, workspace: Workspace) -> Trained:
     return trained
 
 
-def find(net: Net, workspace: Workspace) -> Trained | None:
+def find(net: Trainable, workspace: Workspace) -> Trained | None:
     """Return the trained network if `models/` or the cache contains it, else None."""
     key = net.key(workspace)
     path = workspace.cache / "nets" / f"{key}.h5"
@@ -162,39 +225,24 @@ def _unpack(packed: Path, path: Path) -> None:
         partial.write_bytes(card.read_bytes())
 
 
-def _train(net: Net, key: str, path: Path, workspace: Workspace) -> None:
-    clean, _ = net.clean_data(workspace)
-    poisoned = None if net.attack is None else net.poisoned(clean)
-    samples = clean if poisoned is None else poisoned.samples
+def _train(net: Trainable, key: str, path: Path, workspace: Workspace) -> None:
     checkpoint = path.with_name(f"{key}.checkpoint.npz")
     resumed = any(path.parent.glob(f"{checkpoint.name}*"))
-    build = training.builder(net.architecture)
+    if net.parent is not None:
+        obtain(net.parent, workspace)
     start = time.perf_counter()
-    if net.training is None:
-        classifier, history = training.fit(build, samples, net.recipe, checkpoint=checkpoint)
-    else:
-        parent = obtain(replace(net, attack=None, training=None), workspace).classifier
-        start = time.perf_counter()
-        work = Training(
-            build,
-            samples,
-            net.recipe,
-            is_poison=None if poisoned is None else poisoned.is_poison,
-            checkpoint=checkpoint,
-            start=parent,
-        )
-        classifier, history = net.training.train(work)
+    fitted = net.fit(workspace, checkpoint)
     card = {
         "net": key,
         "architecture": net.architecture,
         "settings": typed_settings.as_dict(net),
         "recipe": typed_settings.as_dict(net.recipe),
-        "data_sha256": samples.fingerprint(),
-        "history": history,
+        "data_sha256": fitted.samples.fingerprint(),
+        "history": fitted.history,
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
         "seconds": round(time.perf_counter() - start, 1),
         "resumed": resumed,
     }
-    cards.write(path, classifier, card, force=True)
+    cards.write(path, fitted.classifier, card, force=True)
     for file in path.parent.glob(f"{checkpoint.name}*"):
         file.unlink()

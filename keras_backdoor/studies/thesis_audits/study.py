@@ -11,15 +11,17 @@ from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.activation_clustering import ActivationClustering
 from keras_backdoor.defenses.fine_pruning import FinePruning
 from keras_backdoor.defenses.provenance import Provenance
-from keras_backdoor.defenses.retrain import Retrain
 from keras_backdoor.defenses.spectral_signatures import SpectralSignatures
-from keras_backdoor.evaluation import evaluate_audit
-from keras_backdoor.metrics import Rate, attack_success_rate, clean_accuracy
-from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.network_store import Net, obtain
-from keras_backdoor.studies._networks.poisoned_data import poisoned_data
+from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.thesis_defenses import (
+    Subject,
+    anew,
+    clustered,
+    of_origins,
+    removed,
+    subject_of,
+)
 from keras_backdoor.studies.audits.study import audit_at
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.thesis_badnets.study import DATA, SOURCE, TARGET, ThesisBadnets
@@ -129,12 +131,12 @@ class ThesisAudits(Study):
         ]
 
     def _combined(self) -> Iterator[Cell]:
-        for name, (poison, removed) in TABLE_4_2.items():
+        for name, (poison, in_all) in TABLE_4_2.items():
             accuracy, success = TABLE_4_3[name]
             channels, pruned_accuracy, pruned_attack = TABLE_4_7[name]
             published = {
                 "removed_poison": poison,
-                "removed": removed,
+                "removed": in_all,
                 "retrained_accuracy": accuracy,
                 "retrained_attack": success,
                 "pruned": channels,
@@ -143,11 +145,11 @@ class ThesisAudits(Study):
             }
             given = {**self._given(name), "then": self._pruning()}
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
-        for name, (poison, removed) in TABLE_4_8.items():
+        for name, (poison, in_all) in TABLE_4_8.items():
             accuracy, success = TABLE_4_9[name]
             published = {
                 "removed_poison": poison,
-                "removed": removed,
+                "removed": in_all,
                 "retrained_accuracy": accuracy,
                 "retrained_attack": success,
             }
@@ -203,32 +205,14 @@ class ThesisAudits(Study):
         given, net = cell.given, cell.given["net"]
         if "share" in given:
             return self._of_origins(given, workspace)
-        model = obtain(net, workspace).classifier
-        train, is_poison = poisoned_data(net, workspace)
-        test, (_, tuning) = net.open(workspace, "test"), net.clean_data(workspace)
-        if self.scale == "smoke":
-            tuning = tuning.take(60, seed=0).unlabelled()
-        figures: dict[str, Any] = {}
-        if "before" in given:
-            model = given["before"](model, clean=tuning).classifier
-        answer = given["method"](model, train=train)
-        figures |= _removed(answer.flagged, is_poison)
+        subject = subject_of(net, workspace, small=self.scale == "smoke")
         if given["method"] != ActivationClustering.preset("thesis"):
-            return figures
-        if "ours" in given:
-            ours = given["ours"](model, train=train)
-            figures |= {f"ours_{k}": v for k, v in _removed(ours.flagged, is_poison).items()}
-            figures["attack"] = _attack(model, test, net)
-        again = Retrain(recipe=net.recipe)(model, train=train, found=answer).classifier
-        figures |= _evaluated(again, test, net, "retrained")
-        if "then" in given:
-            pruned = given["then"](again, clean=tuning)
-            figures["pruned"] = int(pruned.history["pruned"])
-            figures |= _evaluated(pruned.classifier, test, net, "pruned")
-        return figures
+            return removed(given["method"](subject.model, train=subject.train), subject)
+        options = {name: given.get(name) for name in ("ours", "before", "then")}
+        return clustered(subject, given["method"], **options)
 
     def _of_origins(self, given: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
-        """Four cameras, of which the last took the poisoned images, and two classes."""
+        """Images of the source and the target class only; the network is trained on them."""
         net: Net = given["net"]
         clean, tuning = net.clean_data(workspace)
         two, trusted = (
@@ -239,37 +223,17 @@ class ThesisAudits(Study):
         number = min(number_for_share(given["share"], targets), sources)
         attack = BadNets(net.attack.trigger, TARGET, SOURCE, number)
         poisoned = attack.poison(two, seed=net.recipe.seed)
-        cameras = np.random.default_rng(0).integers(0, 3, len(poisoned.samples))
-        cameras[poisoned.is_poison] = 3
-        train = replace(poisoned.samples, origin=np.array([f"camera {c}" for c in cameras]))
         method: Provenance = given["method"]
         assert method.recipe is not None
-        model, _ = fit(builder(net.architecture), train, method.recipe)
-        answer = method(model, train=train, clean=trusted if given["trusted"] else None)
-        return {
-            "flagged": sum(group.flagged for group in answer.groups.values()),
-            "scores": {name: group.score for name, group in answer.groups.items()},
-            "poisoned": int(poisoned.is_poison.sum()),
-            "images": len(train),
-            "attack": _attack(model, net.open(workspace, "test"), net),
-        }
-
-
-def _removed(flagged: np.ndarray, is_poison: np.ndarray) -> dict[str, Any]:
-    rates = evaluate_audit(flagged, is_poison, None)
-    return {
-        "removed_poison": rates.removed_poison,
-        "removed_clean": rates.removed_clean,
-        "removed": int(flagged.sum()),
-    }
-
-
-def _evaluated(model: Classifier, test: Samples, net: Net, what: str) -> dict[str, Any]:
-    accuracy = clean_accuracy(model.predict(test), test.known_labels)
-    return {f"{what}_accuracy": accuracy, f"{what}_attack": _attack(model, test, net)}
-
-
-def _attack(model: Classifier, test: Samples, net: Net) -> Rate:
-    assert net.attack is not None
-    stamped = test.of_class(SOURCE).stamped(net.attack.stamp)
-    return attack_success_rate(model.predict(stamped), stamped.known_labels, TARGET)
+        model, _ = fit(builder(net.architecture), poisoned.samples, method.recipe)
+        subject = Subject(
+            model,
+            poisoned.samples,
+            poisoned.is_poison,
+            trusted,
+            net.open(workspace, "test"),
+            attack,
+            SOURCE,
+            anew(net.recipe),
+        )
+        return of_origins(subject, method, trusted=given["trusted"])

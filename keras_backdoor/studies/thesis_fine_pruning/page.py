@@ -8,7 +8,6 @@ from keras_backdoor.network.channel_activity import marked_channels
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.thesis_fine_pruning.study import FIGURE_4_19
 
 KEYS = (
     "removed",
@@ -49,28 +48,38 @@ def table(results: Results, group: str, heading: str) -> Section | None:
 
 def activations(results: Results) -> Section | None:
     """Return figures 4.14 and 4.15, or None if they are not computed."""
-    shown = []
-    for cell in results.cells:
-        activity = cell.get("figures", {}).get("activity")
-        if activity:
-            clean, triggered = (np.array(activity[k]) for k in ("clean", "triggered"))
-            marked = marked_channels(clean, triggered)
-            caption = (
-                f"{cell['name']} convolution: mean activations on the 450 test images of the "
-                f"source class. Outlined: {int(marked.sum())} channels that the trigger raises by "
-                "half of the largest mean activation or more."
-            )
-            shown.append(Figure(caption, figures.channel_grids(clean, triggered, marked)))
+    shown = [
+        activation_figure(cell) for cell in results.cells if cell.get("figures", {}).get("activity")
+    ]
     return Section("Activations (figures 4.14 and 4.15)", figures=shown) if shown else None
+
+
+def activation_figure(cell: dict[str, Any], lead: str = "") -> Figure:
+    """The mean activations of the channels of a layer on clean and triggered images.
+
+    Args:
+        cell: a finished cell with activations.
+        lead: the beginning of the caption.
+    """
+    clean, triggered = (np.array(cell["figures"]["activity"][k]) for k in ("clean", "triggered"))
+    marked = marked_channels(clean, triggered)
+    images = cell["figures"]["attack_success_rate"]["of"]
+    caption = (
+        f"{lead}{cell['name']} convolution: mean activations on the {images} test images of the "
+        f"source class. Outlined: {int(marked.sum())} channels that the trigger raises by half of "
+        "the largest mean activation or more."
+    )
+    return Figure(caption, figures.channel_grids(clean, triggered, marked))
 
 
 def figure_4_19(results: Results) -> Section | None:
     """Return figure 4.19: accuracy and attack over the accepted drop, or None."""
     panels: dict[str, Any] = {}
-    curves = {"clean_accuracy": "accuracy", "attack_success_rate": "attack on class 8"}
+    names = {c["name"].split(", ")[0] for c in results.cells if c["group"] == "figure 4.19"}
+    curves = {"clean_accuracy": "accuracy", "attack_success_rate": "attack on the source class"}
     for cell in results.cells:
         name, _, layer = cell["name"].partition(", ")
-        if name in FIGURE_4_19 and layer.startswith("last") and "figures" in cell:
+        if name in names and layer.startswith("last") and "figures" in cell:
             drop = 100 * cell["settings"]["method"]["max_drop"]
             panel = panels.setdefault(name, {title: [] for title in curves.values()})
             for key, title in curves.items():

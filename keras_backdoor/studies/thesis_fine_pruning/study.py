@@ -1,21 +1,15 @@
 """Fine-pruning of the thesis's traffic-sign BadNets: tables 4.5 and 4.6, figure 4.19."""
 
-import statistics
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from keras_backdoor.defenses._tuning import NO_TUNING, Tuning
+from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.fine_pruning import FinePruning
-from keras_backdoor.metrics import attack_success_rate, clean_accuracy
-from keras_backdoor.network.channel_activity import channel_activity
-from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.pruning import operations_of
-from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.thesis_defenses import fine_pruned, subject_of
 from keras_backdoor.studies.base import Cell, Study
-from keras_backdoor.studies.thesis_badnets.study import DATA, FIRST, SOURCE, TARGET, ThesisBadnets
+from keras_backdoor.studies.thesis_badnets.study import DATA, FIRST, ThesisBadnets
 
 TABLE_4_5: dict[str, tuple[int, float, float]] = {
     "yellowSquare-bigger": (76, 96.36, 92.96),
@@ -38,7 +32,6 @@ TABLE_4_6: dict[str, tuple[int, float, float]] = {
 FIGURE_4_19 = ("yellowSquare-bigger", "yellowSquare-smaller")
 DROPS = (0.02, 0.06)
 """Further drops of figure 4.19, beside 4 %."""
-REPEATS = 15
 
 
 class ThesisFinePruning(Study):
@@ -108,52 +101,6 @@ class ThesisFinePruning(Study):
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         net: Net = cell.given["net"]
-        method: FinePruning = cell.given["method"]
-        model = obtain(net, workspace).classifier
-        _, tuning = net.clean_data(workspace)
-        test = net.open(workspace, "test")
-        if self.scale == "smoke":
-            tuning = tuning.take(60, seed=0).unlabelled()
-        assert net.attack is not None
-        stamped = test.of_class(SOURCE).stamped(net.attack.stamp)
-        tuned = method(model, clean=tuning)
-        number, total = int(tuned.history["pruned"]), len(tuned.history["order"])
-        alone = FinePruning(layer=method.layer, count=number, tuning=NO_TUNING)
-        pruned = alone(model, clean=tuning)
-        figures: dict[str, Any] = {
-            "removed": number,
-            "of": total,
-            "numbers": dict(zip(map(str, method.thresholds), tuned.history["numbers"].tolist(),
-                                strict=True)),
-            "model_sha256": model.sha256(),
-            "parameters": pruned.model.count_params() / model.model.count_params(),
-            "operations": operations_of(pruned.model) / operations_of(model.model),
-            "latency": _latency(pruned.classifier, test) / _latency(model, test),
-        }  # fmt: skip
-        if cell.given.get("activity"):
-            seen = channel_activity(model, test.of_class(SOURCE), net.attack.stamp, method.layer)
-            figures["activity"] = {
-                name: [round(float(v), 4) for v in getattr(seen, name)]
-                for name in ("clean", "triggered")
-            }
-        for when, classifier in (
-            ("before", model), ("pruned", pruned.classifier), ("", tuned.classifier),
-        ):  # fmt: skip
-            accuracy = clean_accuracy(classifier.predict(test), test.known_labels)
-            answers = classifier.predict(stamped)
-            success = attack_success_rate(answers, stamped.known_labels, TARGET)
-            figures[f"accuracy_{when}" if when else "clean_accuracy"] = accuracy
-            figures[f"attack_{when}" if when else "attack_success_rate"] = success
-        return figures
-
-
-def _latency(model: Classifier, test: Samples) -> float:
-    """The median time of the predictions for 256 images, in seconds."""
-    batch = test.take(min(256, len(test)), seed=0).in_memory()
-    model.predict(batch)
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        model.predict(batch)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        subject = subject_of(net, workspace, small=self.scale == "smoke")
+        activity = bool(cell.given.get("activity"))
+        return fine_pruned(subject, cell.given["method"], activity=activity)
