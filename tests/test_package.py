@@ -22,7 +22,9 @@ ORDER = (
     "defenses", "serving", "reports", "studies", "commands", "__main__",
 )  # fmt: skip
 """Folders and modules of the package; each imports only those before it, and itself."""
-ONE_PLACE = {"art", "kerassurgeon", "cv2", "matplotlib", "jinja2", "rich", "ray", "tempfile"}
+ONE_PLACE = {
+    "art", "kerassurgeon", "cv2", "matplotlib", "jinja2", "rich", "ray", "fsspec", "tempfile",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:

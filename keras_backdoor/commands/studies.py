@@ -11,6 +11,7 @@ from keras_backdoor._safe.files import check_output
 from keras_backdoor.commands import console
 from keras_backdoor.studies._engine import cards, runner
 from keras_backdoor.studies._engine.results import Results
+from keras_backdoor.studies._engine.store import is_url
 from keras_backdoor.studies._engine.workspace import Workspace, default_cache
 from keras_backdoor.studies.base import Study, load_study
 
@@ -33,7 +34,8 @@ def run(
     *,
     list_only: bool,
     settings: dict[str, Any],
-    data: Sequence[Path],
+    data: Sequence[str],
+    cache: str | None,
     out: Path | None,
     models: Path | None,
     report: Path | None,
@@ -44,7 +46,9 @@ def run(
         name: the name of a study, or a Python file with a study.
         list_only: list the cells without running them.
         settings: keyword arguments of `runner.run`.
-        data: folders with data files.
+        data: folders with data files, or URLs of object stores.
+        cache: the folder of finished cells and networks, a URL of an object store, or None for the
+            default.
         out: the results file, or None for the default path.
         models: a folder for the trained networks, or None.
         report: a folder for the report, or None.
@@ -55,7 +59,7 @@ def run(
     study, force = load_study(name, settings["scale"]), settings["force"]
     suffix = "" if study.scale == "full" else f"-{study.scale}"
     out = out or Path("results") / f"{study.word.replace('-', '_')}{suffix}.json"
-    workspace = Workspace(tuple(data))
+    workspace = _workspace(data, cache)
     if list_only:
         chosen = {k: settings[k] for k in ("only", "known", "again")}
         _print_cells(*runner.prepare(study, workspace, out=out, **chosen))
@@ -85,6 +89,15 @@ def run(
         lines.append(("page", str(page)))
     console.print_rows("", lines)
     return [c["name"] for c in failed]
+
+
+def _workspace(data: Sequence[str], cache: str | None) -> Workspace:
+    places = tuple(text if is_url(text) else Path(text) for text in data)
+    if cache is None:
+        return Workspace(places)
+    if is_url(cache):
+        return Workspace(places, store=cache)
+    return Workspace(places, Path(cache), "")
 
 
 def _line_printer(study: Study) -> Any:

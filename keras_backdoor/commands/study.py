@@ -16,9 +16,20 @@ def study(
     ] = None,
     scale: Annotated[str, typer.Option(help="full, or smoke for a test run in seconds.")] = "full",
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="A folder with data files; repeatable \\[KERAS_BACKDOOR_DATA, data].",
+            metavar="PATH",
+            help="A folder with data files, or a URL such as s3://bucket/data; repeatable "
+            "\\[KERAS_BACKDOOR_DATA, data].",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The folder for finished cells and networks, or a URL that machines share "
+            "\\[KERAS_BACKDOOR_CACHE].",
             show_default=False,
         ),
     ] = None,
@@ -61,9 +72,9 @@ def study(
 ) -> None:
     """Reproduce a published table. A stopped run resumes after its finished cells.
 
-    Finished cells and trained networks are cached in the folder KERAS_BACKDOOR_CACHE (by default in
-    the cache folder of the user). Cells that the results file already contains are not run again
-    unless --again is passed.
+    Finished cells and trained networks are kept in the folder that --cache or KERAS_BACKDOOR_CACHE
+    names (by default in the cache folder of the user), or in an object store. Cells that the
+    results file already contains are not run again unless --again is passed.
     """
     from keras_backdoor.commands import studies
 
@@ -85,6 +96,7 @@ def study(
             "force": force,
         },
         data=data or (),
+        cache=cache,
         out=out,
         models=models,
         report=report,

@@ -3,6 +3,7 @@ from keras_backdoor.studies.audits import Audits as Audits
 from keras_backdoor.studies.baylime_mnist import BayLIMEMNIST as BayLIMEMNIST
 from keras_backdoor.studies.bias_maps_mnist import BiasMapsMNIST as BiasMapsMNIST
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
+from keras_backdoor.studies.face_stand_ins import FaceStandIns as FaceStandIns
 from keras_backdoor.studies.goodnet_lab import GoodnetLab as GoodnetLab
 from keras_backdoor.studies.images_needed import ImagesNeeded as ImagesNeeded
 from keras_backdoor.studies.mitigation_rules import MitigationRules as MitigationRules
@@ -12,6 +13,7 @@ from keras_backdoor.studies.repairs import Repairs as Repairs
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_audits import ThesisAudits as ThesisAudits
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets
+from keras_backdoor.studies.thesis_faces import ThesisFaces as ThesisFaces
 from keras_backdoor.studies.thesis_fine_pruning import ThesisFinePruning as ThesisFinePruning
 from keras_backdoor.studies._engine.results import Results as Results
 from keras_backdoor.studies._engine.results import load_results as load_results

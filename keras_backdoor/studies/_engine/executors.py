@@ -124,7 +124,8 @@ def _steps(numbers: Iterable[int]) -> Iterator[None]:
 def ray(tasks: Sequence[Task], address: str | None, jobs: int | None) -> Ended:
     """Compute cells on a Ray cluster, or with a local Ray of `jobs` workers.
 
-    All machines of a cluster need this package, and the data and the cache under the same paths.
+    All machines of a cluster need this package, and the data and the cache under the same paths or
+    in an object store. Each cell gets one core, and a GPU of its own if the cluster has any.
 
     Args:
         tasks: the cells to compute.
@@ -137,7 +138,8 @@ def ray(tasks: Sequence[Task], address: str | None, jobs: int | None) -> Ended:
     """
     cluster = _connect(address, jobs)
     try:
-        remote = cluster.remote(num_cpus=1, max_retries=RETRIES)(work)
+        gpus = 1 if cluster.cluster_resources().get("GPU", 0) >= 1 else 0
+        remote = cluster.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(work)
         waiting = {remote.remote(task): task for task in tasks}
         while waiting:
             ready, _ = cluster.wait(list(waiting), num_returns=1)

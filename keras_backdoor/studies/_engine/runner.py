@@ -154,7 +154,7 @@ def _collect(study: Study, results: Results, tasks: Sequence[Task], out: Path | 
     cells = {c["name"]: c for c in results.cells}
     for task in tasks:
         if "figures" not in cells[task.name]:
-            outcome = finished(task) or {}
+            outcome = finished(task, shared=False) or {}
             cells[task.name].update({k: outcome[k] for k in OUTCOME if k in outcome})
     study.derive(results.figures())
     if out is not None:
@@ -164,5 +164,5 @@ def _collect(study: Study, results: Results, tasks: Sequence[Task], out: Path | 
 def _task(study: Study, workspace: Workspace, cell: str, key: str) -> Task:
     name = study.location
     path = str(Path(name).resolve()) if name.endswith(".py") else name
-    folders = tuple(map(str, workspace.folders))
-    return Task(path, study.scale, cell, key, folders, str(Path(workspace.cache).resolve()))
+    cache = str(Path(workspace.cache).resolve())
+    return Task(path, study.scale, cell, key, workspace.places, cache, workspace.store)

@@ -18,6 +18,7 @@ from keras_backdoor import progress
 from keras_backdoor._safe.files import parse_json, plain, read_json, write_json
 from keras_backdoor.errors import BadInput, UnreadableFile
 from keras_backdoor.metrics import Rate
+from keras_backdoor.studies._engine.store import Store
 
 if TYPE_CHECKING:
     from keras_backdoor.studies._engine.workspace import Workspace
@@ -43,8 +44,9 @@ class Task:
         scale: `full` or `smoke`.
         name: the name of the cell.
         key: the hash of the cell, see `Study.key`.
-        data: folders with data files.
+        data: folders with data files, or prefixes of object stores.
         cache: the folder of the cache.
+        store: the prefix of an object store with which the cache is shared, or an empty string.
     """
 
     study: str
@@ -53,6 +55,7 @@ class Task:
     key: str
     data: tuple[str, ...]
     cache: str
+    store: str = ""
 
     @property
     def path(self) -> Path:
@@ -60,10 +63,18 @@ class Task:
         return Path(self.cache) / "cells" / f"{self.key}.json"
 
 
-def finished(task: Task) -> dict[str, Any] | None:
-    """Return the cached outcome of a cell, or None."""
+def finished(task: Task, *, shared: bool = True) -> dict[str, Any] | None:
+    """Return the cached outcome of a cell, or None.
+
+    Args:
+        task: the cell.
+        shared: whether to look into the object store too.
+    """
     if not task.path.is_file():
-        return None
+        if not (shared and task.store):
+            return None
+        if not Store(task.store).fetch(f"cells/{task.key}.json", task.path):
+            return None
     try:
         outcome: dict[str, Any] = read_json(task.path)
     except UnreadableFile:
@@ -76,7 +87,7 @@ def work(task: Task) -> dict[str, Any]:
     from keras_backdoor.studies._engine.workspace import Workspace
 
     try:
-        workspace = Workspace(tuple(map(Path, task.data)), Path(task.cache))
+        workspace = Workspace(task.data, Path(task.cache), task.store)
         with workspace.alone(f"cell-{task.key}"):
             return finished(task) or _compute(task, workspace)
     except BadInput as error:
@@ -100,6 +111,8 @@ def _compute(task: Task, workspace: "Workspace") -> dict[str, Any]:
         "made_with": surroundings(),
     }
     write_json(task.path, outcome)
+    if task.store:
+        Store(task.store).send(task.path, f"cells/{task.key}.json")
     return outcome
 
 

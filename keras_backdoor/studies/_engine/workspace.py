@@ -10,12 +10,22 @@ from pathlib import Path
 from keras_backdoor import bundled
 from keras_backdoor._safe.files import sha256
 from keras_backdoor.errors import BadInput
+from keras_backdoor.studies._engine.store import Store, is_url
+
+CACHE = "KERAS_BACKDOOR_CACHE"
 
 
 def default_cache() -> Path:
     """Return `KERAS_BACKDOOR_CACHE`, or `keras_backdoor` in the cache folder of the user."""
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("KERAS_BACKDOOR_CACHE") or Path(user) / "keras_backdoor")
+    named = os.environ.get(CACHE) or ""
+    return Path(named) if named and not is_url(named) else Path(user) / "keras_backdoor"
+
+
+def default_store() -> str:
+    """Return `KERAS_BACKDOOR_CACHE` if it is a URL, or an empty string."""
+    named = os.environ.get(CACHE) or ""
+    return named if is_url(named) else ""
 
 
 @dataclass(frozen=True)
@@ -23,26 +33,54 @@ class Workspace:
     """The folders of a study.
 
     Args:
-        data: folders that are searched for data files first. The folders in `KERAS_BACKDOOR_DATA`
-            (separated as in `PATH`), `data/` in the working directory, and the files of the package
-            follow.
+        data: folders that are searched for data files first, or prefixes of object stores, whose
+            files are copied to the cache when they are needed. The folders in
+            `KERAS_BACKDOOR_DATA` (separated as in `PATH`), `data/` in the working directory, and
+            the files of the package follow.
         cache: the folder of finished cells and trained networks.
+        store: the prefix of an object store with which the cache is shared, or an empty string.
     """
 
-    data: tuple[Path, ...] = ()
+    data: tuple[Path | str, ...] = ()
     cache: Path = field(default_factory=default_cache)
+    store: str = field(default_factory=default_store)
 
     def __post_init__(self) -> None:
         for folder in self.data:
-            if not folder.is_dir():
+            if not is_url(folder) and not Path(folder).is_dir():
                 raise BadInput(f"There is no folder with data at {folder}.")
+        if self.store and not is_url(self.store):
+            raise BadInput(
+                f"The shared cache is a URL such as s3://bucket/prefix. Received: {self.store}"
+            )
+
+    @property
+    def shared(self) -> Store | None:
+        """The object store with which the cache is shared, or None."""
+        return Store(self.store) if self.store else None
 
     @property
     def folders(self) -> list[Path]:
         """The existing folders to search, as absolute paths."""
         environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
-        named = [*self.data, *(Path(f) for f in environment if f), Path("data")]
+        own = [Path(folder) for folder in self.data if not is_url(folder)]
+        named = [*own, *(Path(f) for f in environment if f), Path("data")]
         return [folder.resolve() for folder in named if folder.is_dir()]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The folders to search, and the URLs of object stores."""
+        return (*map(str, self.folders), *(str(url) for url in self.data if is_url(url)))
+
+    def _downloaded(self, name: str) -> Path | None:
+        """The local copy of a file of an object store, or None if no store has the file."""
+        for url in self.data:
+            if is_url(url):
+                store = Store(str(url))
+                path = store.folder(self.cache) / name
+                if path.is_file() or store.fetch(name, path):
+                    return path
+        return None
 
     def file(self, name: str) -> Path:
         """Return the path of a data file, or of a model file `models/NAME` of the package.
@@ -53,6 +91,8 @@ class Workspace:
         for folder in self.folders:
             if (folder / name).is_file():
                 return folder / name
+        if (copy := self._downloaded(name)) is not None:
+            return copy
         try:
             return bundled.path(name if name.startswith("models/") else f"data/{name}")
         except BadInput:
@@ -67,8 +107,13 @@ class Workspace:
         Args:
             names: the names, in the order of preference.
         """
-        paths = (folder / name for name in names for folder in self.folders)
-        return next((path for path in paths if path.exists()), None)
+        for name in names:
+            found = [folder / name for folder in self.folders if (folder / name).exists()]
+            if found:
+                return found[0]
+            if (copy := self._downloaded(name)) is not None:
+                return copy
+        return None
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 hash of a data file."""

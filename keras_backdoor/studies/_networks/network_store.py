@@ -185,11 +185,18 @@ def find(net: Trainable, workspace: Workspace) -> Trained | None:
     if not (path.exists() and cards.card_path(path).exists()):
         stored = _stored(key)
         if stored is None:
-            return None
+            return Trained(path) if _fetched(path, workspace) else None
         if stored.suffix != ".xz":
             return Trained(stored)
         _unpack(stored, path)
     return Trained(path)
+
+
+def _fetched(path: Path, workspace: Workspace) -> bool:
+    """Copy a network and its card from the object store; return whether it has both."""
+    shared = workspace.shared
+    files = (cards.card_path(path), path)
+    return shared is not None and all(shared.fetch(f"nets/{f.name}", f) for f in files)
 
 
 def _stored(key: str) -> Path | None:
@@ -246,3 +253,6 @@ def _train(net: Trainable, key: str, path: Path, workspace: Workspace) -> None:
     cards.write(path, fitted.classifier, card, force=True)
     for file in path.parent.glob(f"{checkpoint.name}*"):
         file.unlink()
+    if workspace.shared is not None:
+        for file in (path, cards.card_path(path)):
+            workspace.shared.send(file, f"nets/{file.name}")
