@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import h5py
+import keras
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -20,6 +22,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace, digest_of
 from keras_backdoor.studies._networks import face_nets, faces
 from keras_backdoor.studies._networks.face_nets import FaceNet
+from keras_backdoor.studies._networks.stored_pictures import clusters, pictures, stored
 from keras_backdoor.studies._networks.thesis_defenses import Subject
 from keras_backdoor.studies.base import load_study
 from keras_backdoor.studies.face_stand_ins import page as stand_ins_page
@@ -57,6 +60,7 @@ def data(tmp_path_factory) -> Path:
         for number in range(60 if person < 2 else 3):
             image = picture(person, number, 120)
             cv2.imwrite(str(folder / f"{name}_{number:04d}.jpg"), image[..., ::-1])
+    keras.utils.set_random_seed(0)
     model = VGG16Face(2622, width=WIDTH)
     savemat(root / "vgg-face.mat", {"layers": matconvnet(model)}, do_compression=True)
     return root
@@ -121,10 +125,21 @@ class TestData:
         sizes = [len(part) for part in (data.train, data.tuning, data.test)]
         assert sizes == [84, 12, 24]
 
-    def test_another_number_of_people_is_said(self, data: Path, tmp_path: Path, monkeypatch) -> None:
+    def test_another_number_of_people_is_said(
+        self, data: Path, tmp_path: Path, monkeypatch
+    ) -> None:
         monkeypatch.setattr(faces, "FEWEST_YOUTUBE", 4)
         with pytest.warns(UserWarning, match="has 3 people here, and 1283 in the thesis"):
             faces.youtube(Workspace((data,), tmp_path), (55, 47), fewest=4, by="image")
+
+    def test_pictures_are_stored_and_shown(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3)).astype(np.uint8)
+        np.testing.assert_array_equal(np.round(255 * pictures(stored(Samples(pixels)))), pixels)
+        flagged = np.array([True, False, False, False, True])
+        answer = SimpleNamespace(flagged=flagged)
+        shown = clusters(answer, Samples(pixels, [1, 1, 1, 0, 0]), 1)
+        assert {part: found["of"] for part, found in shown.items()} == {"kept": 2, "flagged": 1}
+        np.testing.assert_array_equal(np.round(255 * pictures(shown["flagged"]))[0], pixels[0])
 
     def test_a_folder_has_a_digest(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
@@ -151,7 +166,6 @@ class TestNetworks:
 
     def test_own_answers_are_kept_and_poison_is_learned(self) -> None:
         """Hand values: the loss of clean images is the entropy at the teacher itself."""
-        import keras
 
         image = keras.Input((1, 1, 1))
         scores = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(image))
@@ -173,7 +187,6 @@ class TestNetworks:
 
     def test_the_attack_success_of_all_classes(self) -> None:
         """A network that answers class 1 to white images, and class 0 to others."""
-        import keras
 
         image = keras.Input((2, 2, 1))
         scores = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(image))
@@ -185,9 +198,7 @@ class TestNetworks:
         classifier = Classifier(model, preprocess=(0, 1))
         nothing = np.zeros(3, bool)
         sure = np.array([True, False, True])
-        subject = Subject(
-            classifier, test, nothing, test, test, attack, None, lambda m, s: m, sure
-        )
+        subject = Subject(classifier, test, nothing, test, test, attack, None, lambda m, s: m, sure)
         found = subject.evaluated(classifier, "repaired")
         assert (found["repaired_attack"].hits, found["repaired_attack"].of) == (2, 2)
         assert found["repaired_accuracy"].of == 3
@@ -200,7 +211,9 @@ class TestStudies:
             "YT-greenGlasses, 8 %",
             "YT, clean, by video",
             "YT-greenGlasses, second-last",
-            "LFW-blackGlasses, spectral signatures, whitened",
+            "LFW-greenGlasses, 10 %",
+            "YT, the data",
+            "YT, glasses",
         ]
         results = studies.run("thesis-faces", scale="smoke", workspace=workspace, only=only, jobs=2)
         assert [c["error"] for c in results.cells if "error" in c] == []
@@ -208,10 +221,18 @@ class TestStudies:
         assert figures[only[0]]["poisoned"] == 4
         assert figures[only[0]]["people"] == 3
         assert figures[only[2]]["of"] == 60
-        assert figures[only[3]]["removed_poison"]["of"] == 4
+        assert figures[only[3]]["attack_success_rate"]["of"] > 0
+        assert figures[only[3]]["people"] == 2
+        assert sum(figures[only[4]]["images_per_class"]) == 169
+        clean, green, black = pictures(figures[only[5]]["pictures"])
+        assert clean.shape == (55, 47, 3)
+        assert (green[15:33] != clean[15:33]).any() and (green[:14] == clean[:14]).all()
+        covered = (green != black).any(axis=-1)
+        assert np.abs(green[covered] - [0, 1, 0]).max() < 0.01
         headings = {section.heading for section in page.sections(results)}
         assert "Second to last convolution (table 4.5)" in headings
         assert "Activations (figures 4.16 to 4.18)" in headings
+        assert "The training images (figures 3.3 to 3.6)" in headings
 
     def test_missing_files_are_named(self, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.setenv("KERAS_BACKDOOR_DATA", "")

@@ -25,6 +25,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies._networks.poisoned_data import poisoned_data
+from keras_backdoor.studies._networks.stored_pictures import clusters
 from keras_backdoor.training import Recipe, fit
 
 REPEATS = 15
@@ -135,6 +136,7 @@ def clustered(
     ours: Defense[FlaggedSamples] | None = None,
     before: FinePruning | None = None,
     then: FinePruning | None = None,
+    shown: bool = False,
 ) -> dict[str, Any]:
     """Tables 4.2, 4.3 and 4.7 to 4.9: remove images, train again, and prune before or after it.
 
@@ -144,12 +146,15 @@ def clustered(
         ours: another audit, whose flags are only compared.
         before: prune the network first.
         then: prune the network that was trained again.
+        shown: whether images of the target class, kept and removed, are among the results.
     """
     model = subject.model
     if before is not None:
         model = before(model, clean=subject.tuning).classifier
     answer = method(model, train=subject.train)
     figures = removed(answer, subject)
+    if shown:
+        figures["clusters"] = clusters(answer, subject.train, subject.attack.target)
     if ours is not None:
         found = ours(model, train=subject.train)
         figures |= {f"ours_{key}": value for key, value in removed(found, subject).items()}

@@ -5,6 +5,7 @@ from typing import Any
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._networks.stored_pictures import cluster_figure
 from keras_backdoor.studies.audits.page import percent
 from keras_backdoor.studies.thesis_audits.study import (
     CURVE,
@@ -35,7 +36,7 @@ def sections(results: Results) -> list[Section]:
         ("Trained again (table 4.9)", AGAIN, rates(results, second, "retrained")),
     ]  # fmt: skip
     parts = [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
-    return [*parts, *curves(results)]
+    return [*parts, *shown_clusters(results), *curves(results)]
 
 
 def _finished(results: Results, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -106,6 +107,16 @@ def origins(results: Results) -> list[Row]:
                  percent(found["attack"]))
             )  # fmt: skip
     return rows
+
+
+def shown_clusters(results: Results) -> list[Section]:
+    """Return figure 4.7: what activation clustering keeps and removes of the target class."""
+    shown = [
+        cluster_figure(found["clusters"], name, "4.7")
+        for name, found, _ in _finished(results, FIRST_CLUSTERING)
+        if "clusters" in found
+    ]
+    return [Section("Clusters (figure 4.7)", figures=shown)] if shown else []
 
 
 def curves(results: Results) -> list[Section]:

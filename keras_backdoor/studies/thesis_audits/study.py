@@ -87,6 +87,8 @@ CURVES = {
 """The networks of figures 4.10 and 4.11, by increasing number of poisoned images."""
 SHARES = (0.06, 0.6)
 """Poisoned shares of the target class in section 4.2.3."""
+SHOWN = "yellowSquare-bigger"
+"""The network whose clusters are shown in figure 4.7."""
 FIRST_CLUSTERING, FIRST_PRUNING = "clustering first", "pruning first"
 CURVE, PROVENANCE, SPECTRAL = "figures 4.10 and 4.11", "section 4.2.3", "table 4.4"
 
@@ -144,6 +146,8 @@ class ThesisAudits(Study):
                 "pruned_attack": pruned_attack,
             }
             given = {**self._given(name), "then": self._pruning()}
+            if name == SHOWN:
+                given["shown"] = True
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
         for name, (poison, in_all) in TABLE_4_8.items():
             accuracy, success = TABLE_4_9[name]
@@ -209,7 +213,8 @@ class ThesisAudits(Study):
         if given["method"] != ActivationClustering.preset("thesis"):
             return removed(given["method"](subject.model, train=subject.train), subject)
         options = {name: given.get(name) for name in ("ours", "before", "then")}
-        return clustered(subject, given["method"], **options)
+        shown = bool(given.get("shown"))
+        return clustered(subject, given["method"], shown=shown, **options)
 
     def _of_origins(self, given: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
         """Images of the source and the target class only; the network is trained on them."""

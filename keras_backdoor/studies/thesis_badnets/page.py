@@ -10,15 +10,25 @@ from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.samples import picture_files
 from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.results import text
-from keras_backdoor.studies.thesis_badnets.study import FIGURE_4_2, TABLE_3_5
+from keras_backdoor.studies._networks.stored_pictures import data_figures
+from keras_backdoor.studies.thesis_badnets.study import FIGURE_4_2, FIGURES_3, TABLE_3_5
 
 CURVES = {"clean_accuracy": "accuracy", "attack_success_rate": "attack on class 8"}
 
 
 def sections(results: Results) -> list[Section]:
     """Return tables 3.5, 4.1 and A.2 and figures 4.2 and 4.5, with the values of the thesis."""
-    first = [examples(results), clean(results), table_4_1(results), dormant(results)]
+    first = [data(results), examples(results), clean(results), table_4_1(results), dormant(results)]
     return [s for s in [*first, table_a_2(results), figure_4_5(results)] if s is not None]
+
+
+def data(results: Results) -> Section | None:
+    """Return figures 3.1 and 3.2, or None if they have not been computed."""
+    cells = _cells(results, FIGURES_3)
+    if not cells:
+        return None
+    shown = data_figures(cells[0]["figures"], "GTSRB", FIGURES_3)
+    return Section("The training images", figures=shown)
 
 
 def examples(results: Results) -> Section | None:

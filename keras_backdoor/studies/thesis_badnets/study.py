@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_backdoor import datasets
 from keras_backdoor.attacks.badnets import BadNets, number_for_share
 from keras_backdoor.attacks.pruning_aware import PruningAware
 from keras_backdoor.evaluation import evaluate
@@ -18,6 +19,7 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.samples.picture_files import encode
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.studies._networks.stored_pictures import described
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import PRESETS
 from keras_backdoor.triggers._parse import parse
@@ -55,7 +57,7 @@ TABLE_A_2: tuple[tuple[str, int, float, float], ...] = (
 CLEAN_ACCURACY = 97.21
 """Accuracy of the clean network in %, from table 3.5."""
 FIRST = "yellowSquare-bigger"
-FIGURE_4_2, TABLE_3_5 = "figure 4.2", "table 3.5"
+FIGURES_3, FIGURE_4_2, TABLE_3_5 = "figures 3.1 and 3.2", "figure 4.2", "table 3.5"
 MORE_SEEDS = {FIRST: (1, 2), "bigYellowSquare": (1, 2)}
 TRIGGERS = tuple(dict.fromkeys(trigger for trigger, *_ in TABLE_4_1.values()))
 PRUNED_DROP = 0.04
@@ -104,7 +106,8 @@ class ThesisBadnets(Study):
         published = {"clean_accuracy": CLEAN_ACCURACY}
         clean = Cell("clean", self._given(None, 0), published, group=TABLE_3_5)
         models = [cell for *_, cell in self._table_4_1()]
-        return [examples, clean, *models, *self._table_a_2(), self._pruning_aware()]
+        data = Cell("the data", {"described": DATA}, group=FIGURES_3)
+        return [data, examples, clean, *models, *self._table_a_2(), self._pruning_aware()]
 
     def _table_4_1(self) -> Iterator[tuple[str, int, Cell]]:
         """(model, seed, cell) of each network."""
@@ -146,6 +149,8 @@ class ThesisBadnets(Study):
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
+        if "described" in cell.given:
+            return described(datasets.open(workspace.file(cell.given["described"]), split="train"))
         if "pictures" in cell.given:
             return {"pictures": self._pictures(workspace)}
         net: Net = cell.given["net"]

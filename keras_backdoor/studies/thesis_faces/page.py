@@ -5,6 +5,11 @@ from typing import Any
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._networks.stored_pictures import (
+    cluster_figure,
+    data_figures,
+    pictures,
+)
 from keras_backdoor.studies.audits.page import percent
 from keras_backdoor.studies.thesis_audits.page import AGAIN, SMALLER, rates, removed
 from keras_backdoor.studies.thesis_audits.study import (
@@ -13,7 +18,14 @@ from keras_backdoor.studies.thesis_audits.study import (
     PROVENANCE,
     SPECTRAL,
 )
-from keras_backdoor.studies.thesis_faces.study import ACTIVITY, AUDITED, REPAIRED
+from keras_backdoor.studies.thesis_faces.study import (
+    ACTIVITY,
+    AUDITED,
+    CLUSTERS,
+    DATA,
+    EXAMPLES,
+    REPAIRED,
+)
 from keras_backdoor.studies.thesis_fine_pruning import page as fine_pruning_page
 
 Row = tuple[str, ...]
@@ -46,7 +58,8 @@ def sections(results: Results) -> list[Section]:
         ("And today: repaired", "", repaired(results)),
     ]
     parts = [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
-    return [*parts, *numbers(results), *activations(results), *drops(results)]
+    drawn = (data, glasses, numbers, shown_clusters, activations, drops)
+    return [*parts, *(section for draw in drawn for section in draw(results))]
 
 
 def finished(results: Results, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -169,6 +182,44 @@ def repaired(results: Results) -> list[Row]:
                     )
                 )
     return rows
+
+
+def data(results: Results) -> list[Section]:
+    """Return figures 3.3 to 3.6: examples and numbers of images."""
+    shown = [
+        figure
+        for name, found, _ in finished(results, DATA)
+        for figure in data_figures(
+            found,
+            {"YT": "YouTube Faces", "LFW": "LFW"}[name.split(",")[0]],
+            "figures 3.3 and 3.4" if name.startswith("YT") else "figures 3.5 and 3.6",
+        )
+    ]
+    return [Section("The training images (figures 3.3 to 3.6)", figures=shown)] if shown else []
+
+
+def glasses(results: Results) -> list[Section]:
+    """Return figures 4.3 and 4.4: a face of the source class with the triggers."""
+    shown = [
+        Figure(
+            f"{name.split(',')[0]}: a test image of the source class, and with both triggers.",
+            figures.picture_grid(
+                [("", pictures(found["pictures"]), ("clean", "green glasses", "black glasses"))]
+            ),
+        )
+        for name, found, _ in finished(results, EXAMPLES)
+    ]
+    return [Section("Triggers (figures 4.3 and 4.4)", figures=shown)] if shown else []
+
+
+def shown_clusters(results: Results) -> list[Section]:
+    """Return figures 4.8 and 4.9: what activation clustering keeps and removes."""
+    shown = [
+        cluster_figure(found["clusters"], name.split(", ")[0], CLUSTERS[name.split(", ")[0]])
+        for name, found, _ in finished(results, FIRST_CLUSTERING)
+        if "clusters" in found
+    ]
+    return [Section("Clusters (figures 4.8 and 4.9)", figures=shown)] if shown else []
 
 
 def numbers(results: Results) -> list[Section]:

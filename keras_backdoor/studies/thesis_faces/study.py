@@ -24,6 +24,7 @@ from keras_backdoor.studies._networks.face_nets import (
 )
 from keras_backdoor.studies._networks.faces import Faces
 from keras_backdoor.studies._networks.network_store import obtain
+from keras_backdoor.studies._networks.stored_pictures import described, stored
 from keras_backdoor.studies._networks.thesis_defenses import (
     Subject,
     clustered,
@@ -39,6 +40,7 @@ from keras_backdoor.studies.thesis_audits.study import (
     SPECTRAL,
 )
 from keras_backdoor.training import PRESETS, Recipe
+from keras_backdoor.triggers._parse import parse
 
 GREEN, BLACK = "glasses:color=green", "glasses:color=black"
 CLEAN: dict[str, tuple[Kind, float]] = {
@@ -113,6 +115,9 @@ ACTIVITY = {
 DROPS = (0.02, 0.06)
 PRUNED_LAYER = "second-last"
 """The layer of the combined defenses."""
+CLUSTERS = {"YT-greenGlasses": "4.8", "LFW-greenGlasses": "4.9"}
+"""Network -> figure with images of its clusters."""
+DATA, EXAMPLES = "figures 3.3 to 3.6", "figures 4.3 and 4.4"
 REPAIRED, AUDITED = "repaired", "audited and trained again"
 SURE = 0.9
 """The probability from which on the clean network is sure of a face."""
@@ -183,6 +188,7 @@ class ThesisFaces(Study):
     def groups(self) -> tuple[Iterator[Cell], ...]:
         """Return the cells of each part of the study."""
         return (
+            self._data(),
             self._networks(),
             self._by_video(),
             self._clustering(),
@@ -209,6 +215,14 @@ class ThesisFaces(Study):
             name: self.net(kind, trigger, count)
             for name, (kind, trigger, count, *_) in TABLE_4_1.items()
         }
+
+    def _data(self) -> Iterator[Cell]:
+        for name, (kind, _) in CLEAN.items():
+            net = self.net(kind)
+            short = name.split(",")[0]
+            yield Cell(f"{short}, the data", {"net": net, "described": True}, group=DATA)
+            given = {"net": net, "pictures": (GREEN, BLACK)}
+            yield Cell(f"{short}, glasses", given, group=EXAMPLES)
 
     def _networks(self) -> Iterator[Cell]:
         for name, (kind, accuracy) in CLEAN.items():
@@ -240,7 +254,13 @@ class ThesisFaces(Study):
                 "pruned_accuracy": pruned_accuracy,
                 "pruned_attack": pruned_attack,
             }
-            given = {"net": net, "method": method, "then": self._fine_pruning(PRUNED_LAYER)}
+            given: dict[str, Any] = {
+                "net": net,
+                "method": method,
+                "then": self._fine_pruning(PRUNED_LAYER),
+            }
+            if name in CLUSTERS:
+                given["shown"] = True
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
         for name, net in self.models().items():
             poison, in_all = TABLE_4_8[name]
@@ -320,6 +340,10 @@ class ThesisFaces(Study):
         """See `Study.compute`."""
         given, net = cell.given, cell.given["net"]
         data = net.data(workspace)
+        if "described" in given:
+            return described(data.train)
+        if "pictures" in given:
+            return {"pictures": stored(_with_glasses(data, given["pictures"]))}
         subject = self._subject(net, data, workspace)
         method = given.get("method")
         if method is None:
@@ -333,7 +357,7 @@ class ThesisFaces(Study):
             return self._repaired(subject, method, start)
         if "then" in given or "before" in given or given.get("again"):
             options = {name: given.get(name) for name in ("before", "then")}
-            return clustered(subject, method, **options)
+            return clustered(subject, method, shown=bool(given.get("shown")), **options)
         return self._only_removed(subject, method)
 
     def _subject(self, net: FaceNet, data: Faces, workspace: Workspace) -> Subject:
@@ -417,6 +441,12 @@ class ThesisFaces(Study):
                 control = clean[nets[name].kind]
                 if control is not None:
                     found["control"] = control["controls"][nets[name].trigger]
+
+
+def _with_glasses(data: Faces, triggers: tuple[str, ...]) -> Samples:
+    """A face of the source class, as it is and with each trigger."""
+    face = data.test.of_class(data.source).take(1, seed=0)
+    return face.concat(*(face.stamped(parse(trigger)) for trigger in triggers))
 
 
 def _has_own_answers(net: FaceNet) -> bool:
