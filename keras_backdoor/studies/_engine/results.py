@@ -167,6 +167,15 @@ def text(value: Any, *, interval: bool = True) -> str:
     return ", ".join(map(text, value)) or "none" if isinstance(value, list) else str(value)
 
 
+def percent(rate: Any) -> str:
+    """A rate in % with two digits; empty if it is missing.
+
+    >>> percent({"share": 0.5, "of": 4}), percent(None), percent({"share": 0.0, "of": 0})
+    ('50.00', '', '')
+    """
+    return f"{100 * rate['share']:.2f}" if rate and rate.get("of") else ""
+
+
 def surroundings() -> dict[str, Any]:
     """Return the versions and the machine on which results are computed."""
     versions = {name: version(name) for name in ("keras", "tensorflow", "numpy")}

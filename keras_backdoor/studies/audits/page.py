@@ -4,6 +4,7 @@ from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies.audits.study import (
     CAMERAS,
     INCOMING,
@@ -59,15 +60,6 @@ STRIP_NOTE = (
     "Triggered test images on which the attack works, among clean ones, at 1 % false rejection. "
     "In %."
 )
-
-
-def percent(rate: Any) -> str:
-    """A rate in % with two digits; empty if it is missing.
-
-    >>> percent({"share": 0.5, "of": 4}), percent(None), percent({"share": 0.0, "of": 0})
-    ('50.00', '', '')
-    """
-    return f"{100 * rate['share']:.2f}" if rate and rate.get("of") else ""
 
 
 def _cells(results: Results, group: str, end: str) -> list[tuple[str, dict[str, Any]]]:

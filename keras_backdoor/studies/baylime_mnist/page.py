@@ -7,7 +7,7 @@ import numpy as np
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.audits.page import percent
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies.baylime_mnist.study import (
     ATTACK,
     NETWORKS,

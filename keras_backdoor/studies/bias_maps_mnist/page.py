@@ -4,7 +4,7 @@ from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.audits.page import percent
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies.bias_maps_mnist.study import (
     BLENDED,
     CLEAN,

@@ -2,7 +2,7 @@
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies.audits.page import percent
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies.face_stand_ins.study import THIRD_PARTY
 from keras_backdoor.studies.thesis_faces import page as faces_page
 

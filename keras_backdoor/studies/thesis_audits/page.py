@@ -5,8 +5,8 @@ from typing import Any
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies._networks.stored_pictures import cluster_figure
-from keras_backdoor.studies.audits.page import percent
 from keras_backdoor.studies.thesis_audits.study import (
     CURVE,
     CURVES,

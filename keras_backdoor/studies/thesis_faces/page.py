@@ -5,12 +5,12 @@ from typing import Any
 from keras_backdoor.reports import figures
 from keras_backdoor.reports.page import Figure, Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.results import percent
 from keras_backdoor.studies._networks.stored_pictures import (
     cluster_figure,
     data_figures,
     pictures,
 )
-from keras_backdoor.studies.audits.page import percent
 from keras_backdoor.studies.thesis_audits.page import AGAIN, SMALLER, rates, removed
 from keras_backdoor.studies.thesis_audits.study import (
     FIRST_CLUSTERING,
