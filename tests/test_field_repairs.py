@@ -13,6 +13,7 @@ from keras_backdoor.defenses.clp import CLP
 from keras_backdoor.defenses.fine_tuning import FineTuning
 from keras_backdoor.defenses.ft_sam import FTSAM, Sharpness, ascent
 from keras_backdoor.defenses.nad import NAD, AttentionDistillation, attention
+from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Objective, Recipe, fit
@@ -192,3 +193,38 @@ def test_fine_tuning_removes_what_nothing_holds_in_place(task) -> None:
     agreement = (answer.classifier.predict(task.test) == task.model.predict(task.test)).mean()
     assert agreement > 0.9
     assert "many backdoors" in answer.about["caveats"][0]
+
+
+def test_frozen_layers_are_repaired_too() -> None:
+    """A network with a frozen base: a repair changes the base, and leaves it frozen."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    base = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+            keras.layers.BatchNormalization(name="norm"),
+        ],
+        name="base",
+    )
+    image = keras.Input((8, 8, 1))
+    hidden = keras.layers.Flatten()(base(image))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="head")(hidden))
+    base.trainable = False
+    before = {name: graph.get_layer(model, name).get_weights() for name in ("base/conv", "head")}
+    norm = graph.get_layer(model, "base/norm").get_weights()
+    rng = np.random.default_rng(0)
+    clean = Samples(rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8), np.arange(40) % 3)
+    tuning = Tuning(steps=5, averaged=0.0, recipe=Recipe(learning_rate=1e-2))
+    answer = FineTuning(tuning=tuning)(model, clean=clean, preprocess=(0, 1))
+    for name, weights in before.items():
+        assert not np.array_equal(graph.get_layer(answer.model, name).get_weights()[0], weights[0])
+    for kept, old in zip(
+        graph.get_layer(answer.model, "base/norm").get_weights(), norm, strict=True
+    ):
+        np.testing.assert_array_equal(kept, old)
+    assert [x.name for _, x in graph.walk(answer.model) if x.trainable_weights] == ["head"]
+    assert [x.name for _, x in graph.walk(model) if x.trainable_weights] == ["head"]
+    with graph.all_trainable(model):
+        assert [x.name for _, x in graph.walk(model) if x.trainable_weights] == ["conv", "head"]

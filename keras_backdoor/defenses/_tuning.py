@@ -59,6 +59,9 @@ class Tuning:
     ) -> tuple[Classifier, dict[str, np.ndarray]]:
         """Fine-tune a copy of a model on the clean images of the evidence.
 
+        Layers that were frozen in the training of the model are trained too: a backdoor that was
+        planted in the last layer is only forgotten if the features of the trigger change.
+
         Args:
             evidence: the evidence of the run. Clean images without labels are labeled by the
                 examined model.
@@ -75,15 +78,16 @@ class Tuning:
             clean = clean.take(most, seed=seed)
         work = Classifier(graph.copy((model or examined).model), examined.to_input)
         epochs = self.epochs(len(clean))
-        trained, history = fit(
-            work.model,
-            clean.labelled(labels_of(examined, clean)),
-            replace(self.recipe, epochs=epochs, seed=seed),
-            preprocess=examined.to_input,
-            checkpoint=evidence.checkpoint(name),
-            averaged=round(self.averaged * epochs),
-            **how,
-        )
+        with graph.all_trainable(work.model):
+            trained, history = fit(
+                work.model,
+                clean.labelled(labels_of(examined, clean)),
+                replace(self.recipe, epochs=epochs, seed=seed),
+                preprocess=examined.to_input,
+                checkpoint=evidence.checkpoint(name),
+                averaged=round(self.averaged * epochs),
+                **how,
+            )
         return trained, {key: np.array(values) for key, values in history.items()}
 
 

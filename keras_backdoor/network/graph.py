@@ -5,6 +5,7 @@ A layer is identified by its path: `conv_3`, or `backbone/conv_3` inside a neste
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -76,6 +77,37 @@ def reinitialized(model: Any) -> Any:
             layer.set_weights(fixed.get_weights())
     settle(clone)
     return clone
+
+
+@contextmanager
+def all_trainable(model: Any) -> Iterator[None]:
+    """In this block, a training changes frozen layers too; afterwards they are frozen again.
+
+    Frozen batch normalization stays frozen, because it would use the statistics of the batch.
+    """
+    layers = [model, *_with_containers(model)]
+    flags = [bool(layer.trainable) for layer in layers]
+    normalizes = [type(layer).__name__ == "BatchNormalization" for layer in layers]
+    _set_flags(layers, [f or not n for f, n in zip(flags, normalizes, strict=True)])
+    try:
+        yield
+    finally:
+        _set_flags(layers, flags)
+
+
+def _set_flags(layers: list[Any], flags: list[bool]) -> None:
+    """Set whether layers are trainable; a model sets its layers, which therefore follow it."""
+    for layer, flag in zip(layers, flags, strict=True):
+        if layer.trainable != flag:
+            layer.trainable = flag
+
+
+def _with_containers(model: Any) -> Iterator[Any]:
+    """All layers of a model, each nested model before its own layers."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _with_containers(layer)
 
 
 def plain_model(model: Any) -> Any:

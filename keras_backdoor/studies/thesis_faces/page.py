@@ -163,24 +163,23 @@ def audited(results: Results) -> list[Row]:
 
 
 def repaired(results: Results) -> list[Row]:
-    """Return the header and two rows per network: clean images alone, and training data too."""
+    """Return the header and one row per network and kind of evidence."""
     rows: list[Row] = [
         ("network", "given", "accuracy before", "after", "where sure", "attack before", "after")
     ]
     for name, found, _ in finished(results, REPAIRED):
-        for what, given in (("repaired", "clean images"), ("with_train", "and training data")):
-            if f"{what}_accuracy" in found:
-                rows.append(
-                    (
-                        name.split(", ")[0],
-                        given,
-                        percent(found["before_accuracy"]),
-                        percent(found[f"{what}_accuracy"]),
-                        _optional(found, f"{what}_accuracy_where_sure"),
-                        percent(found["before_attack"]),
-                        percent(found[f"{what}_attack"]),
-                    )
-                )
+        network, _, given = name.split(", ")
+        rows.append(
+            (
+                network,
+                given,
+                percent(found["before_accuracy"]),
+                percent(found["repaired_accuracy"]),
+                _optional(found, "repaired_accuracy_where_sure"),
+                percent(found["before_attack"]),
+                percent(found["repaired_attack"]),
+            )
+        )
     return rows
 
 

@@ -119,6 +119,8 @@ CLUSTERS = {"YT-greenGlasses": "4.8", "LFW-greenGlasses": "4.9"}
 """Network -> figure with images of its clusters."""
 DATA, EXAMPLES = "figures 3.3 to 3.6", "figures 4.3 and 4.4"
 REPAIRED, AUDITED = "repaired", "audited and trained again"
+GIVEN = {"clean": "clean images", "train": "training data"}
+"""What a repair is given."""
 SURE = 0.9
 """The probability from which on the clean network is sure of a face."""
 RECIPES: dict[tuple[Kind, Setting], Recipe] = {
@@ -316,8 +318,10 @@ class ThesisFaces(Study):
                 yield Cell(f"{name}, last, {drop:.0%}", given, group="figure 4.19")
 
     def _repairs(self) -> Iterator[Cell]:
-        for name, net in self.models().items():
-            yield Cell(f"{name}, {REPAIRED}", {"net": net, "method": self._auto()}, group=REPAIRED)
+        for evidence, words in GIVEN.items():
+            for name, net in self.models().items():
+                given = {"net": net, "method": self._auto(), "from": evidence}
+                yield Cell(f"{name}, {REPAIRED}, {words}", given, group=REPAIRED)
         for name, net in self.models().items():
             given = {"net": net, "method": self._audit(), "again": True}
             yield Cell(f"{name}, {AUDITED}", given, group=AUDITED)
@@ -354,7 +358,7 @@ class ThesisFaces(Study):
             return of_origins(subject, method, trusted=given["trusted"])
         if isinstance(method, Auto):
             start = CLEAN_DEEPID.open(workspace) if _has_own_answers(net) else None
-            return self._repaired(subject, method, start)
+            return self._repaired(subject, given, start)
         if "then" in given or "before" in given or given.get("again"):
             options = {name: given.get(name) for name in ("before", "then")}
             return clustered(subject, method, shown=bool(given.get("shown")), **options)
@@ -413,24 +417,28 @@ class ThesisFaces(Study):
     def _only_removed(self, subject: Subject, method: Defense[Any]) -> dict[str, Any]:
         return removed(method(subject.model, train=subject.train), subject)
 
-    def _repaired(self, subject: Subject, method: Auto, start: Classifier | None) -> dict[str, Any]:
-        """Repair with the tuning images, and with the training data beside them.
+    def _repaired(
+        self, subject: Subject, given: Mapping[str, Any], start: Classifier | None
+    ) -> dict[str, Any]:
+        """Repair with the tuning images alone, or with the training data alone.
 
         Args:
             subject: the network.
-            method: the repair.
+            given: the inputs of the cell.
             start: the network that was fine-tuned, or None.
         """
-        figures: dict[str, Any] = subject.evaluated(subject.model, "before")
-        train = subject.train if self.scale == "full" else None
-        for what, data in (("repaired", None), ("with_train", train)):
-            reference = None if data is None else start
-            answer = method(subject.model, clean=subject.tuning, train=data, reference=reference)
-            figures |= subject.evaluated(answer.classifier, what)
-            figures[f"decision_{what}"] = answer.summary.get("decision", "")
-            figures[f"inconclusive_{what}"] = answer.inconclusive
-            figures.setdefault("seconds_of_repair", answer.about["seconds"])
-        return figures
+        method: Auto = given["method"]
+        if given["from"] == "clean":
+            answer = method(subject.model, clean=subject.tuning)
+        else:
+            answer = method(subject.model, train=subject.train, reference=start)
+        return {
+            **subject.evaluated(subject.model, "before"),
+            **subject.evaluated(answer.classifier, "repaired"),
+            "decision": answer.summary.get("decision", ""),
+            "inconclusive": answer.inconclusive,
+            "seconds_of_repair": answer.about["seconds"],
+        }
 
     def derive(self, figures: dict[str, dict[str, Any]]) -> None:
         """Add what the triggers do to the clean networks."""
