@@ -87,7 +87,6 @@ class Repairs(Study):
     title: ClassVar[str] = "Repairs without a scan"
     paper: ClassVar[str] = "none: made for this project; the baselines name theirs"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "accuracy_before": "accuracy before",
         "accuracy_after": "accuracy after",

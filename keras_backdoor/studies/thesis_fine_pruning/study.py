@@ -49,7 +49,6 @@ class ThesisFinePruning(Study):
     title: ClassVar[str] = "Fine-pruning of the thesis's traffic-sign BadNets"
     paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
     files: ClassVar[tuple[str, ...]] = (DATA,)
-    unfinished: ClassVar[str] = "the network that is pruning-aware has still to be trained"
     columns: ClassVar[Mapping[str, str]] = {
         "removed": "removed",
         "of": "of",
