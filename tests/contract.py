@@ -30,8 +30,12 @@ def quick(cls: type[Method]) -> Method:
 
 
 def evidence(cls: type[Method], task: PlantedTask) -> dict:
-    """Everything that a method needs, and clean images and a reference if it can use them."""
-    needed = [n for n in cls.needs if not n.optional or n.name in ("clean", "reference")]
+    """Everything that a method needs, and clean images and a reference if it can use them.
+
+    The reference of a repair is the network that was fine-tuned; the planted network has none.
+    """
+    usable = ("clean",) if "repair" in cls.commands else ("clean", "reference")
+    needed = [n for n in cls.needs if not n.optional or n.name in usable]
     given: dict = {n.name: task.evidence(n.name) for n in needed if n.name != "found"}
     for need in cls.needs:
         if need.name == "incoming" and not need.labelled:

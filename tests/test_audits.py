@@ -32,6 +32,7 @@ from keras_backdoor.defenses.label_disagreement.opinions import Opinions
 from keras_backdoor.defenses.provenance import concentration
 from keras_backdoor.defenses.spectral_signatures import whitened_distances
 from keras_backdoor.evaluation import evaluate
+from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
@@ -276,6 +277,30 @@ class TestRetrain:
         assert float(measured.attack_success_rate) < 0.2
         assert float(measured.clean_accuracy) > 0.9
         assert answer.summary["left out"] == f"60 of {len(samples)} images"
+
+    @pytest.mark.filterwarnings("ignore:The accuracy on")  # the network to start from is new
+    def test_starts_from_the_network_before_fine_tuning(self, learned: Learned, tmp_path) -> None:
+        samples, poison = learned.poisoned.samples, learned.poisoned.is_poison
+        found = SpectralSignatures()(learned.model, train=samples)
+        found = dataclasses.replace(found, flagged=poison)
+        start = Classifier(graph.reinitialized(learned.model.model), learned.model.to_input)
+        before = start.model.get_weights()
+        still = Recipe(epochs=1, batch_size=4000, learning_rate=1e-9)
+        method = Retrain(recipe=still)
+        answer = method(learned.model, train=samples, found=found, reference=start)
+        for kept, old in zip(answer.model.get_weights(), before, strict=True):
+            np.testing.assert_allclose(kept, old, atol=1e-6)
+        assert answer.summary["start"].startswith("the weights of")
+        for kept, old in zip(start.model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(kept, old)
+        other = Classifier(start.model, preprocess=(0, 255))
+        with pytest.raises(ValueError, match="must have the preprocessing of the model, 0:1"):
+            method(learned.model, train=samples, found=found, reference=other)
+        with pytest.raises(ValueError, match="must have the architecture of the model: leave out"):
+            shape, layers = learned.model.model.input_shape[1:], keras.layers
+            flat = [keras.Input(shape), layers.Flatten(), layers.Dense(10, "softmax")]
+            plain = Classifier(keras.Sequential(flat), learned.model.to_input)
+            method(learned.model, train=samples, found=found, reference=plain)
 
     def test_refuses_other_data(self, learned: Learned) -> None:
         samples = learned.poisoned.samples

@@ -1,11 +1,14 @@
 """An object store that machines share: data files, finished cells and networks."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from test_studies import TOY, computed, squares, toy  # noqa: F401
 from typer.testing import CliRunner
 
@@ -142,3 +145,17 @@ def test_each_cell_has_a_gpu_where_there_are_some(gpus: int, monkeypatch) -> Non
     tasks = [Task("toy", "full", name, name, (), "cache") for name in ("a", "b")]
     assert [t.name for t, _ in executors.ray(tasks, "host:1", None)] == ["a", "b"]
     assert asked == [{"num_cpus": 1, "num_gpus": min(gpus, 1), "max_retries": executors.RETRIES}]
+
+
+def test_the_cluster_file_of_the_documents_is_whole() -> None:
+    """The keys that `ray up` needs; the schema is that of Ray."""
+    import jsonschema
+    import ray.autoscaler
+    import yaml
+
+    documents = (ROOT / "docs" / "studies.md").read_text()
+    (text,) = re.findall(r"```yaml cluster\n(.*?)```", documents, re.DOTALL)
+    config = yaml.safe_load(text)
+    schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text()
+    jsonschema.validate(config, json.loads(schema))
+    assert config["head_node_type"] in config["available_node_types"]

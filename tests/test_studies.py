@@ -405,7 +405,8 @@ class TestEveryStudy:
         study = load_study(key, scale)
         names = [c.name for c in study.cells()]
         assert len(set(names)) == len(names) > 0
-        assert study.title and study.paper and study.columns and study.files
+        assert study.title and study.paper and study.columns
+        assert study.files or study.unfinished  # data that is not public belongs to single cells
         for cell in study.cells():
             json.dumps(cell.settings)
             assert set(cell.published) <= set(study.columns)

@@ -45,7 +45,7 @@ class FaceStandIns(ThesisFaces):
 
     title: ClassVar[str] = "Stand-ins for the face networks of the thesis"
     files: ClassVar[tuple[str, ...]] = (FACES, CLEAN_DEEPID.file)
-    unfinished: ClassVar[str] = ""
+    unfinished: ClassVar[str] = "its cells are computed in several sessions"
 
     def groups(self) -> tuple[Iterator[Cell], ...]:
         """See `ThesisFaces.groups`."""

@@ -121,6 +121,7 @@ class ThesisFaces(Study):
         "control": "on the clean network",
         "removed_poison": "removed poison",
         "removed": "removed in all",
+        "of": "of",
         "retrained_accuracy": "accuracy, trained again",
         "retrained_attack": "attack, trained again",
         "pruned": "pruned channels",
