@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from scipy.io import savemat
-from test_vgg_face import WIDTH, matconvnet
+from test_vgg_face import WIDTH, cell_array
 
 from keras_backdoor import studies
 from keras_backdoor.architectures import DeepID, VGG16Face
@@ -62,7 +62,7 @@ def data(tmp_path_factory) -> Path:
             cv2.imwrite(str(folder / f"{name}_{number:04d}.jpg"), image[..., ::-1])
     keras.utils.set_random_seed(0)
     model = VGG16Face(2622, width=WIDTH)
-    savemat(root / "vgg-face.mat", {"layers": matconvnet(model)}, do_compression=True)
+    savemat(root / "vgg-face.mat", {"layers": cell_array(model)}, do_compression=True)
     return root
 
 
@@ -97,11 +97,12 @@ class TestData:
 
     def test_a_split_by_video_keeps_videos_together(self, workspace) -> None:
         data = faces.youtube(workspace, (55, 47), fewest=4, by="video")
-        seen: dict[tuple[int, str], int] = {}
-        for number, part in enumerate((data.train, data.tuning, data.test)):
+        seen: dict[tuple[int, str], bool] = {}
+        for tested, part in ((False, data.train), (False, data.tuning), (True, data.test)):
             for label, video in zip(part.known_labels, part.origin, strict=True):
-                assert seen.setdefault((int(label), str(video)), number) == number
+                assert seen.setdefault((int(label), str(video)), tested) == tested
         assert set(data.test.known_labels) == {0, 1, 2}
+        assert len(data.test) == 75 and len(data.tuning) == 9  # one of three videos each
 
     def test_youtube_faces_in_the_layout_of_the_lab(self, workspace, tmp_path: Path) -> None:
         folder = tmp_path / "lab"
@@ -172,7 +173,7 @@ class TestNetworks:
         teacher = keras.Model(image, scores)
         teacher.layers[-1].set_weights([np.zeros((1, 2)), np.log([0.75, 0.25])])
         classifier = Classifier(teacher, preprocess=(0, 1))
-        objective = face_nets.own_answers(classifier)["objective"](classifier, Recipe())
+        objective = face_nets.keeping_answers(classifier)["objective"](classifier, Recipe())
         pixels, labels = np.zeros((2, 1, 1, 1), np.float32), np.array([0, 1])
         _, losses, _ = objective.losses(pixels, labels)
         entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))

@@ -18,10 +18,11 @@ from keras_backdoor.errors import BadInput, MissingPackage
 from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine import executors
 from keras_backdoor.studies._engine.store import Store
-from keras_backdoor.studies._engine.worker import Task
+from keras_backdoor.studies._engine.worker import Task, work
 from keras_backdoor.studies._engine.workspace import Workspace, default_cache, default_store
 from keras_backdoor.studies._networks import network_store
 from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies.base import load_study
 from keras_backdoor.training import Recipe
 
 
@@ -59,6 +60,23 @@ def test_machines_share_finished_cells(toy, url: str, tmp_path: Path) -> None:  
     assert computed(tmp_path) == [1, 1, 2, 3]
 
 
+def test_what_was_not_sent_is_sent_later(toy, url: str, tmp_path: Path) -> None:  # noqa: F811
+    name, alone = toy(), Workspace(cache=tmp_path / "first")
+    studies.run(name, workspace=alone, only=["n=1"])
+    studies.run(name, workspace=machine(tmp_path, "first", url), only=["n=1"])
+    results = studies.run(name, workspace=machine(tmp_path, "second", url), only=["n=1"])
+    assert squares(results) == {"n=1": 1}
+    assert computed(tmp_path) == [1]
+
+
+def test_folders_of_the_driver_may_be_missing_on_a_machine(toy, tmp_path: Path) -> None:  # noqa: F811
+    name = toy()
+    study = load_study(name)
+    key = study.key(study.cells()[1], Workspace(cache=tmp_path))
+    outcome = work(Task(name, "full", "n=1", key, ("/nowhere/data",), str(tmp_path / "cache")))
+    assert outcome["figures"]["square"] == 1
+
+
 def test_machines_share_networks(url: str, tmp_path: Path, monkeypatch) -> None:
     rng = np.random.default_rng(0)
     few = Samples(rng.integers(0, 256, (8, 28, 28, 1)).astype(np.uint8), np.arange(8) % 2)
@@ -73,6 +91,14 @@ def test_machines_share_networks(url: str, tmp_path: Path, monkeypatch) -> None:
     np.testing.assert_array_equal(
         found.classifier.model.get_weights()[0], trained.classifier.model.get_weights()[0]
     )
+    third = machine(tmp_path, "third", url)
+    card = json.loads(
+        (tmp_path / "bucket/prefix/nets" / found.path.name).with_suffix(".json").read_text()
+    )
+    local = tmp_path / "card.json"
+    local.write_text(json.dumps({**card, "sha256": "of another network"}))
+    Store(url).send(local, f"nets/{found.path.stem}.json")
+    assert network_store.find(net, third) is None
     other = replace(net, recipe=Recipe(epochs=1, seed=1))
     assert network_store.find(other, second) is None
 
@@ -86,7 +112,14 @@ def test_data_in_a_store(url: str, tmp_path: Path, monkeypatch) -> None:
     assert path.read_bytes() == b"pixels" and path.is_relative_to(tmp_path / "cache")
     assert workspace.find(("nothing.h5", "deepid/faces.h5")) == path
     assert workspace.find(("nothing.h5",)) is None
-    assert workspace.places == (str(tmp_path / "data"), url)[-1:] or url in workspace.places
+    assert workspace.places[-1] == url
+    (tmp_path / "faces.h5").write_bytes(b"other pixels")
+    Store(url).send(tmp_path / "faces.h5", "deepid/faces.h5")
+    assert workspace.file("deepid/faces.h5").read_bytes() == b"other pixels"
+    monkeypatch.setenv("KERAS_BACKDOOR_DATA", url)
+    with pytest.raises(BadInput, match="names folders: pass data URL instead"):
+        workspace.folders  # noqa: B018
+    monkeypatch.setenv("KERAS_BACKDOOR_DATA", "")
     with pytest.raises(BadInput, match=r"The study needs nothing\.h5"):
         workspace.file("nothing.h5")
 

@@ -1,5 +1,7 @@
 """The weights of VGG-Face: files of the forms that are distributed, with a narrow network in them."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import h5py
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from keras_backdoor._safe import matlab
+from keras_backdoor._safe import matconvnet
 from keras_backdoor.architectures import VGG16Face
 from keras_backdoor.errors import HostileFile, UnreadableFile
 from keras_backdoor.loading import vgg_face
@@ -36,7 +38,7 @@ def as_convolution(name: str, kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(side, side, -1, kernel.shape[-1])
 
 
-def matconvnet(model: keras.Model, *, old: bool = False) -> np.ndarray:
+def cell_array(model: keras.Model, *, old: bool = False) -> np.ndarray:
     """The cell array of the layers as MatConvNet writes it, with layers that have no weights."""
     layers = []
     for name, (kernel, bias) in pairs(model).items():
@@ -54,10 +56,10 @@ def matconvnet(model: keras.Model, *, old: bool = False) -> np.ndarray:
 
 META = {"normalization": {"averageImage": np.array([129.1863, 104.7624, 93.594])}}
 FORMS = {
-    "MatConvNet": lambda model: {"layers": matconvnet(model), "meta": META},
-    "MatConvNet, compressed": lambda model: {"layers": matconvnet(model), "meta": META},
-    "MatConvNet, filters and biases": lambda model: {"layers": matconvnet(model, old=True)},
-    "the authors": lambda model: {"net": {"layers": matconvnet(model)}},
+    "MatConvNet": lambda model: {"layers": cell_array(model), "meta": META},
+    "MatConvNet, compressed": lambda model: {"layers": cell_array(model), "meta": META},
+    "MatConvNet, filters and biases": lambda model: {"layers": cell_array(model, old=True)},
+    "the authors": lambda model: {"net": {"layers": cell_array(model)}},
 }
 
 
@@ -104,7 +106,7 @@ def test_weights_of_keras_ports(convolutions, named, original, tmp_path: Path) -
 
 def test_weights_without_the_last_layer(original, tmp_path: Path) -> None:
     path = tmp_path / "trunk.mat"
-    savemat(path, {"layers": matconvnet(original)[:, :-2]})
+    savemat(path, {"layers": cell_array(original)[:, :-2]})
     network = VGG16Face(57, weights=path, width=WIDTH)
     np.testing.assert_array_equal(
         network.get_layer("fc7").get_weights()[0], pairs(original)["fc7"][0]
@@ -113,29 +115,35 @@ def test_weights_without_the_last_layer(original, tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_change_nothing(original, tmp_path: Path) -> None:
     path = tmp_path / "wide.mat"
-    savemat(path, {"layers": matconvnet(original)})
+    savemat(path, {"layers": cell_array(original)})
     network = VGG16Face(57, width=WIDTH / 2)
     before = network.get_weights()
     with pytest.raises(UnreadableFile, match="the layer 'conv1_1' has weights of shapes"):
         vgg_face.load_into(network, path)
     for a, b in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    savemat(path, {"layers": matconvnet(original)[:, :8]})
+    savemat(path, {"layers": cell_array(original)[:, :8]})
     with pytest.raises(UnreadableFile, match="has the weights of 4 layers; the network .* has 16"):
         VGG16Face(57, weights=path, width=WIDTH)
 
 
-def test_files_that_are_refused(tmp_path: Path, monkeypatch) -> None:
+def test_files_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.mat"
     path.write_bytes(b"not MATLAB" * 100)
-    with pytest.raises(UnreadableFile, match="is not a MATLAB file, or damaged"):
+    with pytest.raises(UnreadableFile, match="cannot be read: it is not a MATLAB file, or damaged"):
         vgg_face.read(path)
     savemat(path, {"x": np.ones(3)})
-    with pytest.raises(UnreadableFile, match="is not a network of MatConvNet"):
+    with pytest.raises(UnreadableFile, match="it is not a network of MatConvNet with layers"):
         vgg_face.read(path)
-    layer = {"name": "a", "weights": np.array([np.full((1, 1, 2, 2), np.nan), np.ones(2)], object)}
-    savemat(path, {"layers": np.array([layer], object)})
+    savemat(path, {"layers": np.array([layer("a", np.full((1, 1, 2, 2), np.nan))], object)})
     with pytest.raises(HostileFile, match="'a' has NaN or infinite weights"):
+        vgg_face.read(path)
+    twice = np.array([layer("a", np.ones((1, 1, 2, 2)))] * 2, object)
+    savemat(path, {"layers": twice})
+    with pytest.raises(UnreadableFile, match="two layers with the name 'a'"):
+        vgg_face.read(path)
+    savemat(path, {"layers": np.array([layer("a", np.ones((3, 2, 2)))], object)})
+    with pytest.raises(UnreadableFile, match="which is no convolution"):
         vgg_face.read(path)
     with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
         file["layers"] = np.ones(3)
@@ -144,10 +152,43 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "new.mat").write_bytes(head + content[128:])
     with pytest.raises(UnreadableFile, match=r"version 7.3: save it with the option -v7"):
         vgg_face.read(tmp_path / "new.mat")
-    monkeypatch.setattr(matlab, "MAX_FILE", 2**21)
-    savemat(path, {"x": np.zeros(2**19)}, do_compression=True)
-    assert path.stat().st_size < 2**14
-    with pytest.raises(HostileFile, match="when it is decompressed"):
+
+
+def layer(name: str, kernel: np.ndarray) -> dict:
+    weights = np.empty(2, object)
+    weights[0], weights[1] = kernel, np.ones(2)
+    return {"name": name, "type": "conv", "weights": weights}
+
+
+def element(kind: int, size: int, data: bytes) -> bytes:
+    """A matrix 'x' of a class, as MATLAB writes it: flags, dimensions, name and data."""
+    parts = [struct.pack("<4I", 6, 8, kind, 0), struct.pack("<2I2i", 5, 8, size, 1)]
+    parts += [struct.pack("<2I8s", 1, 1, b"x"), data]
+    body = b"".join(parts)
+    return struct.pack("<2I", 14, len(body)) + body
+
+
+HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+DOUBLE, TEXT = 6, 4
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch) -> None:
+    """A gigabyte of zeros in a few kilobytes, and a text that is declared and not there."""
+    path, size = tmp_path / "bomb.mat", 2**27
+    values = struct.pack("<2I", 9, 8 * size)
+    start = element(DOUBLE, size, values)
+    start = struct.pack("<2I", 14, len(start) - 8 + 8 * size) + start[8:]
+    pack = zlib.compressobj(9)
+    packed = pack.compress(start)
+    packed += b"".join(pack.compress(bytes(2**20)) for _ in range(8 * size // 2**20))
+    packed += pack.flush()
+    path.write_bytes(HEAD + struct.pack("<2I", 15, len(packed)) + packed)
+    assert path.stat().st_size < 2**21
+    monkeypatch.setattr(matconvnet, "MEMORY", 2**30)
+    with pytest.raises(HostileFile, match="take more than 1 GiB of memory"):
+        vgg_face.read(path)
+    path.write_bytes(HEAD + element(TEXT, 2**31 - 1, struct.pack("<2I", 16, 0)))
+    with pytest.raises(HostileFile, match="take more than 1 GiB of memory"):
         vgg_face.read(path)
 
 

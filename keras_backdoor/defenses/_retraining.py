@@ -1,15 +1,16 @@
 """Train the architecture of the examined network again, on a part of its training data."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_backdoor._internals import identity, typed_settings
+from keras_backdoor._safe.files import sha256
 from keras_backdoor.defenses.base import Evidence
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards
+from keras_backdoor.loading.model_files import read_card
 from keras_backdoor.network import graph
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -17,12 +18,12 @@ from keras_backdoor.training import Recipe, fit
 
 
 def recipe_of(model: Classifier) -> Recipe | None:
-    """The recipe in the card of a model file, or None if there is no card with one."""
+    """The recipe in the card of a model file, or None if there is no card of it with one."""
     path = Path(str(model.source)) if model.source else None
-    if path is None or not cards.card_path(path).is_file():
+    if path is None or not path.is_file() or not cards.card_path(path).is_file():
         return None
     try:
-        card = json.loads(cards.card_path(path).read_text())
+        card = read_card(path, sha256(path))
         named: dict[str, Any] = {k: v for k, v in card["recipe"].items() if k != "name"}
         return Recipe(**named)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -75,6 +76,11 @@ def retrained(
     model = evidence.model
     if start is not None:
         _check_start(model, start)
+    elif not model.model.trainable_weights:
+        raise BadInput(
+            "All layers of the model are frozen, so that it cannot be trained again: give the "
+            "network that was fine-tuned as reference (--reference on the command line)."
+        )
     name = f"{name}-{identity.sha256_of((recipe, samples.fingerprint()))[:12]}"
 
     def train() -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backdoor._safe import h5, matlab
+from keras_backdoor._safe import h5, matconvnet
 from keras_backdoor._safe.files import existing
 from keras_backdoor.errors import HostileFile, UnreadableFile
 from keras_backdoor.loading.model_weights import fill_v3
@@ -14,9 +14,9 @@ Pair = tuple[np.ndarray, np.ndarray]
 """The kernel and the bias of a layer."""
 MATLAB = ".mat"
 PREPROCESSES = {MATLAB: "mean=129.1863/104.7624/93.5940,scale=1", ".h5": "vggface"}
-"""File ending -> preprocessing. MatConvNet reads images as RGB; the networks that were converted to
-Keras take the same means in the order BGR, as `keras-vggface` does. A weights file does not say
-which order it was made for."""
+"""File ending -> preprocessing. MatConvNet reads images as RGB; `rcmalli_vggface_tf_vgg16.h5` of
+`keras-vggface` takes the same means in the order BGR. A weights file does not say which order it
+was made for; that of other ports is known where they are published."""
 
 
 def load_into(model: Any, path: Path | str, *, optional: str = "fc8") -> None:
@@ -30,6 +30,7 @@ def load_into(model: Any, path: Path | str, *, optional: str = "fc8") -> None:
 
     Raises:
         UnreadableFile: the weights do not fit the network.
+        HostileFile: a value is not finite, or the file is refused by `_safe`.
     """
     path = existing(path, "weights file")
     if path.suffix.lower() != MATLAB:
@@ -38,6 +39,16 @@ def load_into(model: Any, path: Path | str, *, optional: str = "fc8") -> None:
                 fill_v3(model, file, str(path), optional=(optional,))
                 return
     assign(model, read(path), str(path), optional=optional)
+
+
+def channels(path: Path | str) -> int:
+    """The number of channels of the first convolution; 64 in the published network."""
+    path = existing(path, "weights file")
+    if path.suffix.lower() != MATLAB:
+        with h5.checked(path, str(path)) as file:
+            if "layers" in file and "layer_names" not in file.attrs:
+                return int(file["layers/conv2d/vars/0"].shape[-1])
+    return int(next(iter(read(path).values()))[0].shape[-1])
 
 
 def read(path: Path | str) -> dict[str, Pair]:
@@ -59,7 +70,7 @@ def read(path: Path | str) -> dict[str, Pair]:
         HostileFile: a value is not finite, or the file is refused by `_safe`.
     """
     path = existing(path, "weights file")
-    found = _of_matlab(path) if path.suffix.lower() == MATLAB else _of_h5(path)
+    found = matconvnet.layers(path) if path.suffix.lower() == MATLAB else _of_h5(path)
     for name, pair in found.items():
         if not all(np.isfinite(values).all() for values in pair):
             raise HostileFile(f"{path}: the layer '{name}' has NaN or infinite weights.")
@@ -93,7 +104,7 @@ def assign(model: Any, weights: dict[str, Pair], source: str, *, optional: str =
     fitting = []
     for layer, (name, (kernel, bias)) in zip(layers, pairs, strict=False):
         shapes = [tuple(w.shape) for w in layer.weights]
-        if len(shapes[0]) == 2 and kernel.ndim == 4:
+        if len(shapes[0]) == 2 and kernel.ndim == 4 and kernel.size:
             kernel = kernel.reshape(-1, kernel.shape[-1])
         if [kernel.shape, bias.shape] == shapes:
             fitting.append((layer, kernel, bias))
@@ -104,35 +115,6 @@ def assign(model: Any, weights: dict[str, Pair], source: str, *, optional: str =
             )
     for layer, kernel, bias in fitting:
         layer.set_weights([kernel, bias])
-
-
-def _of_matlab(path: Path) -> dict[str, Pair]:
-    content = matlab.variables(path)
-    network = content.get("net")
-    layers = content.get("layers", getattr(network, "layers", None))
-    found = {}
-    for number, layer in enumerate(np.atleast_1d(layers) if layers is not None else []):
-        values = _values(layer)
-        if values is not None:
-            name = getattr(layer, "name", "")
-            found[name if isinstance(name, str) and name else f"layer {number}"] = values
-    if not found:
-        raise UnreadableFile(f"{path} is not a network of MatConvNet: it has no layers.")
-    return found
-
-
-def _values(layer: Any) -> Pair | None:
-    """The weights of a layer of MatConvNet; the older form has `filters` and `biases`."""
-    weights = getattr(layer, "weights", None)
-    pair = (getattr(layer, "filters", None), getattr(layer, "biases", None))
-    if weights is not None and np.size(weights) == 2:
-        pair = (weights[0], weights[1])
-    if any(not isinstance(v, np.ndarray) or v.dtype.kind not in "uif" for v in pair):
-        return None
-    kernel, bias = (np.asarray(values, np.float32) for values in pair)
-    if kernel.ndim == 2:  # MATLAB drops the two axes of a 1x1 convolution
-        kernel = kernel[None, None]
-    return kernel, bias.reshape(-1)
 
 
 def _of_h5(path: Path) -> dict[str, Pair]:

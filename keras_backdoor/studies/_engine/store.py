@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,7 @@ class Store:
             ) from error
         try:
             system, path = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # every driver raises errors of its own
             raise BadInput(f"{self.url} cannot be opened: {one_line(error)}.") from error
         return system, path.rstrip("/")
 
@@ -57,6 +58,19 @@ class Store:
             return bool(system.isfile(f"{prefix}/{name}"))
         except Exception as error:  # every driver raises errors of its own
             raise self._unreachable(error) from error
+
+    def version(self, name: str) -> str | None:
+        """A text that changes with the content of a file, or None if there is no such file."""
+        if not self.has(name):
+            return None
+        system, prefix = self._opened
+        try:
+            facts = system.info(f"{prefix}/{name}")
+        except Exception as error:
+            raise self._unreachable(error) from error
+        keys = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "size")
+        text = repr([(key, str(facts[key])) for key in keys if key in facts])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy a file of the store to a local path.
@@ -78,11 +92,13 @@ class Store:
         return True
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a local file to the store."""
+        """Copy a local file to the store; no other machine sees a part of it."""
         system, prefix = self._opened
+        partial = f"{prefix}/{name}.{socket.gethostname()}-{os.getpid()}.part"
         try:
-            system.makedirs(f"{prefix}/{name}".rpartition("/")[0], exist_ok=True)
-            system.put_file(str(path), f"{prefix}/{name}")
+            system.makedirs(partial.rpartition("/")[0], exist_ok=True)
+            system.put_file(str(path), partial)
+            system.mv(partial, f"{prefix}/{name}")
         except Exception as error:
             raise self._unreachable(error) from error
 

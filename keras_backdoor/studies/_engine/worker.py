@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from keras_backdoor import progress
 from keras_backdoor._safe.files import parse_json, plain, read_json, write_json
-from keras_backdoor.errors import BadInput, UnreadableFile
+from keras_backdoor.errors import BadInput, UnreadableFile, warn
 from keras_backdoor.metrics import Rate
-from keras_backdoor.studies._engine.store import Store
+from keras_backdoor.studies._engine.store import Store, is_url
 
 if TYPE_CHECKING:
     from keras_backdoor.studies._engine.workspace import Workspace
@@ -70,11 +70,10 @@ def finished(task: Task, *, shared: bool = True) -> dict[str, Any] | None:
         task: the cell.
         shared: whether to look into the object store too.
     """
+    if shared and task.store:
+        _exchange(task)
     if not task.path.is_file():
-        if not (shared and task.store):
-            return None
-        if not Store(task.store).fetch(f"cells/{task.key}.json", task.path):
-            return None
+        return None
     try:
         outcome: dict[str, Any] = read_json(task.path)
     except UnreadableFile:
@@ -82,12 +81,22 @@ def finished(task: Task, *, shared: bool = True) -> dict[str, Any] | None:
     return outcome if outcome.get("key") == task.key else None
 
 
+def _exchange(task: Task) -> None:
+    """Fetch a cell that another machine has finished, or send one that is only here."""
+    store, name = Store(task.store), f"cells/{task.key}.json"
+    if not task.path.is_file():
+        store.fetch(name, task.path)
+    elif not store.has(name):
+        store.send(task.path, name)
+
+
 def work(task: Task) -> dict[str, Any]:
     """Compute a cell and cache it; on bad input, the outcome is an error message."""
     from keras_backdoor.studies._engine.workspace import Workspace
 
     try:
-        workspace = Workspace(task.data, Path(task.cache), task.store)
+        places = tuple(p for p in task.data if is_url(p) or Path(p).is_dir())
+        workspace = Workspace(places, Path(task.cache), task.store)
         with workspace.alone(f"cell-{task.key}"):
             return finished(task) or _compute(task, workspace)
     except BadInput as error:
@@ -112,7 +121,10 @@ def _compute(task: Task, workspace: "Workspace") -> dict[str, Any]:
     }
     write_json(task.path, outcome)
     if task.store:
-        Store(task.store).send(task.path, f"cells/{task.key}.json")
+        try:
+            _exchange(task)
+        except BadInput as error:  # the next run sends it
+            warn(f"The finished cell '{task.name}' was not sent: {error}")
     return outcome
 
 

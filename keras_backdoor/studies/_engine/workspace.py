@@ -62,7 +62,13 @@ class Workspace:
     @property
     def folders(self) -> list[Path]:
         """The existing folders to search, as absolute paths."""
-        environment = os.environ.get("KERAS_BACKDOOR_DATA", "").split(os.pathsep)
+        named_folders = os.environ.get("KERAS_BACKDOOR_DATA", "")
+        if is_url(named_folders):
+            raise BadInput(
+                f"KERAS_BACKDOOR_DATA names folders: pass --data URL instead. Received: "
+                f"{named_folders}"
+            )
+        environment = named_folders.split(os.pathsep)
         own = [Path(folder) for folder in self.data if not is_url(folder)]
         named = [*own, *(Path(f) for f in environment if f), Path("data")]
         return [folder.resolve() for folder in named if folder.is_dir()]
@@ -75,9 +81,14 @@ class Workspace:
     def _downloaded(self, name: str) -> Path | None:
         """The local copy of a file of an object store, or None if no store has the file."""
         for url in self.data:
-            if is_url(url):
-                store = Store(str(url))
-                path = store.folder(self.cache) / name
+            if not is_url(url):
+                continue
+            store = Store(str(url))
+            version = store.version(name)
+            if version is None:
+                continue
+            path = store.folder(self.cache) / version / name
+            with self.alone(f"download-{version}"):
                 if path.is_file() or store.fetch(name, path):
                     return path
         return None

@@ -31,7 +31,7 @@ from keras_backdoor.training import Objective, Recipe
 
 Kind = Literal["deepid", "vgg16_face"]
 Setting = Literal["published", "stand-in"]
-VGG_FACE = ("vgg-face.mat", "vgg_face.mat", "rcmalli_vggface_tf_vgg16.h5", "vgg_face_weights.h5")
+VGG_FACE = ("vgg-face.mat", "vgg_face.mat", "rcmalli_vggface_tf_vgg16.h5")
 """Names of the weights of VGG-Face among the data files."""
 CLEAN_DEEPID = ThirdPartyModel(
     "deepid/clean_cl_weights.h5", FACES, input_range=UNIT, architecture="deepid"
@@ -99,7 +99,7 @@ class FaceNet:
     def data(self, workspace: Workspace) -> Faces:
         """Return the clean faces, in their three parts."""
         if self.setting == "stand-in" and self.kind == "deepid":
-            return faces.own_answers(workspace, CLEAN_DEEPID.open(workspace), self.take)
+            return faces.with_answers(workspace, CLEAN_DEEPID.open(workspace), self.take)
         if self.setting == "stand-in":
             return faces.lfw_small(workspace, self.take)
         changes = {} if self.fewest is None else {"fewest": self.fewest}
@@ -154,7 +154,7 @@ class FaceNet:
         build, preprocess = self._start(workspace, classes)
         how: dict[str, Any] = {}
         if self.setting == "stand-in" and self.kind == "deepid":
-            how = own_answers(CLEAN_DEEPID.open(workspace))
+            how = keeping_answers(CLEAN_DEEPID.open(workspace))
         if pruned is not None:
             whole = graph.copy if how else graph.reinitialized
             build = lambda: whole(pruned.model)  # noqa: E731
@@ -169,8 +169,8 @@ class FaceNet:
         if self.setting == "published":
             path = faces.located(workspace, VGG_FACE, "VGG-Face")
             preprocess = vgg_face.PREPROCESSES[path.suffix]
-            channels = next(iter(vgg_face.read(path).values()))[0].shape[-1]
-            return lambda: VGG16Face(classes, weights=path, width=channels / 64), preprocess
+            width = vgg_face.channels(path) / 64
+            return lambda: VGG16Face(classes, weights=path, width=width), preprocess
         clean = CLEAN_DEEPID.open(workspace)
         if self.kind == "deepid":
             return lambda: graph.copy(clean.model), UNIT
@@ -198,7 +198,7 @@ def transferred(model: Any, layer: str, classes: int) -> Any:
     return network
 
 
-def own_answers(teacher: Classifier) -> dict[str, Any]:
+def keeping_answers(teacher: Classifier) -> dict[str, Any]:
     """Arguments of `fit` with which a network keeps the answers that another one gives.
 
     Where the label is the answer of the teacher, the probabilities of the teacher are learned, else
@@ -208,7 +208,7 @@ def own_answers(teacher: Classifier) -> dict[str, Any]:
         teacher: the network whose answers are kept.
     """
 
-    class OwnAnswers(Objective):
+    class KeptAnswers(Objective):
         def losses(self, pixels: Any, labels: Any) -> tuple[Any, Any, Any]:
             scores, penalty = self.forward(pixels, training=False)
             taught = teacher.probabilities(pixels)
@@ -217,4 +217,4 @@ def own_answers(teacher: Classifier) -> dict[str, Any]:
             losses = keras.losses.categorical_crossentropy(wanted, scores)
             return tf.reduce_mean(losses) + penalty, losses, scores
 
-    return {"objective": OwnAnswers}
+    return {"objective": KeptAnswers}

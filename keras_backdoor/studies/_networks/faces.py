@@ -19,9 +19,11 @@ YOUTUBE = (
     "youtube_faces",
     "aligned_images_DB",
     "YouTubeFaces/aligned_images_DB",
+    "youtube_faces.zip",
+    "aligned_images_DB.zip",
 )
 """Names of YouTube Faces among the data files: an HDF5 file with images and labels, or a folder
-with a folder for each person."""
+or a zip archive with a folder for each person."""
 LFW = ("lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled", "lfw.zip")
 """Names of LFW: a folder with a folder for each person, or a zip archive of it."""
 YOUTUBE_PEOPLE, LFW_PEOPLE = 1283, 57
@@ -65,7 +67,9 @@ def youtube(
         size: (height, width) of the images.
         fewest: the smallest number of images of a person.
         by: `image` splits at random, as the thesis does, so that frames of one video are in all
-            parts. `video` keeps the frames of a video together.
+            parts. `video` keeps the frames of a video out of either the training or the test
+            images. Every person with two videos or more has one in each, so that more than 20 % of
+            the images are test images, and a person with one video is not tested.
 
     Raises:
         BadInput: the data is not there, or `by` is `video` and the videos are not known.
@@ -88,7 +92,7 @@ def lfw(workspace: Workspace, size: tuple[int, int], *, fewest: int = FEWEST_LFW
     return _parts(faces, test=0.2, tuning=0.1, by="image", pair=LFW_PAIR)
 
 
-def own_answers(workspace: Workspace, model: Classifier, take: int | None = None) -> Faces:
+def with_answers(workspace: Workspace, model: Classifier, take: int | None = None) -> Faces:
     """LFW in the place of YouTube Faces: faces of other people, with the answers of a network.
 
     The source of the attack is the class with the second most answers, the target that with the
@@ -168,6 +172,8 @@ def _stand_in(workspace: Workspace, take: int | None) -> Samples:
 
 
 def _with_videos(faces: Samples) -> Samples:
+    if faces.track is not None:
+        return faces
     if faces.origin is None:
         raise BadInput("The videos are not known: a split by video needs a folder for each video.")
     names = np.asarray(faces.origin)
@@ -191,7 +197,7 @@ def _split(
 ) -> tuple[Samples, Samples, Samples]:
     by_track = by == "video"
     rest, tested = faces.split(test, seed=SEED, by_track=by_track)
-    train, tuned = rest.split(tuning / (1 - test), seed=SEED, by_track=by_track)
+    train, tuned = rest.split(tuning / (1 - test), seed=SEED)
     return train, tuned, tested
 
 

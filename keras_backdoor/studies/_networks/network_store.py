@@ -16,7 +16,7 @@ from keras_backdoor._safe.files import read_json, writing
 from keras_backdoor._safe.files import sha256 as file_sha256
 from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.attacks.base import Poisoned, Training, TrainingAttack
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, warn
 from keras_backdoor.loading import cards, load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -195,8 +195,14 @@ def find(net: Trainable, workspace: Workspace) -> Trained | None:
 def _fetched(path: Path, workspace: Workspace) -> bool:
     """Copy a network and its card from the object store; return whether it has both."""
     shared = workspace.shared
-    files = (cards.card_path(path), path)
-    return shared is not None and all(shared.fetch(f"nets/{f.name}", f) for f in files)
+    files = (path, cards.card_path(path))
+    if shared is None or not all(shared.fetch(f"nets/{f.name}", f) for f in files):
+        return False
+    if read_json(files[1]).get("sha256") == file_sha256(path):
+        return True
+    for file in files:  # two machines trained it at the same time, and the card is of the other
+        file.unlink()
+    return False
 
 
 def _stored(key: str) -> Path | None:
@@ -254,5 +260,8 @@ def _train(net: Trainable, key: str, path: Path, workspace: Workspace) -> None:
     for file in path.parent.glob(f"{checkpoint.name}*"):
         file.unlink()
     if workspace.shared is not None:
-        for file in (path, cards.card_path(path)):
-            workspace.shared.send(file, f"nets/{file.name}")
+        try:
+            for file in (path, cards.card_path(path)):
+                workspace.shared.send(file, f"nets/{file.name}")
+        except BadInput as error:
+            warn(f"The trained network was not sent: {error}")

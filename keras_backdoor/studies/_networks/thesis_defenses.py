@@ -230,6 +230,7 @@ def of_origins(subject: Subject, method: Provenance, *, trusted: bool) -> dict[s
     answer = method(subject.model, train=train, clean=subject.tuning if trusted else None)
     return {
         "flagged": sum(group.flagged for group in answer.groups.values()),
+        "cameras": [name for name, group in answer.groups.items() if group.flagged],
         "scores": {name: group.score for name, group in answer.groups.items()},
         "poisoned": int(subject.is_poison.sum()),
         "images": len(train),

@@ -44,7 +44,7 @@ class FaceStandIns(ThesisFaces):
     setting: ClassVar[Setting] = "stand-in"
 
     title: ClassVar[str] = "Stand-ins for the face networks of the thesis"
-    files: ClassVar[tuple[str, ...]] = (FACES, CLEAN_DEEPID.file)
+    files: ClassVar[tuple[str, ...]] = (FACES, CLEAN_DEEPID.file, GLASSES)
     unfinished: ClassVar[str] = "its cells are computed in several sessions"
 
     def groups(self) -> tuple[Iterator[Cell], ...]:
@@ -53,7 +53,7 @@ class FaceStandIns(ThesisFaces):
 
     def read(self) -> tuple[str, ...]:
         """Return the data files and the model files. See `Study.read`."""
-        return (*self.files, GLASSES, *(model.file for model in DEEPID.values()))
+        return (*self.files, *(model.file for model in DEEPID.values()))
 
     def _third_party(self) -> Iterator[Cell]:
         for layer in ("second-last", "last"):

@@ -110,8 +110,7 @@ def origins(results: Results) -> list[Row]:
     for name, found, published in finished(results, PROVENANCE):
         network, _, kind = name.split(", ")
         criterion = "of this package" if kind == "ours" else f"of the paper, {kind}"
-        cameras = [c for c, score in found["scores"].items() if score > 0]
-        shown = ", ".join(cameras) if found["flagged"] else "none"
+        shown = ", ".join(found["cameras"]) or "none"
         rows.append(
             (network, criterion, shown, str(published.get("flagged", "")), str(found["images"]))
         )

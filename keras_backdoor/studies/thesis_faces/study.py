@@ -306,7 +306,7 @@ class ThesisFaces(Study):
         if isinstance(method, Provenance):
             return of_origins(subject, method, trusted=given["trusted"])
         if isinstance(method, Auto):
-            start = CLEAN_DEEPID.open(workspace) if _has_own_answers(net) else None
+            start = CLEAN_DEEPID.open(workspace) if _keeps_answers(net) else None
             return self._repaired(subject, given, start)
         if "then" in given or "before" in given or given.get("again"):
             options = {name: given.get(name) for name in ("before", "then")}
@@ -323,7 +323,7 @@ class ThesisFaces(Study):
 
         attack = net.attack(data) if net.trigger else replace(net, trigger=GREEN).attack(data)
         sure = None
-        if _has_own_answers(net):
+        if _keeps_answers(net):
             sure = CLEAN_DEEPID.open(workspace).scores(data.test).max(axis=1) >= SURE
         tuning = data.tuning if self.scale == "full" else data.tuning.unlabelled()
         return Subject(
@@ -339,7 +339,7 @@ class ThesisFaces(Study):
         )
 
     def _network(self, net: FaceNet, workspace: Workspace) -> Classifier:
-        if net.trigger is None and _has_own_answers(net):
+        if net.trigger is None and _keeps_answers(net):
             return CLEAN_DEEPID.open(workspace)
         return obtain(net, workspace).classifier
 
@@ -403,5 +403,5 @@ def _with_glasses(data: Faces, triggers: tuple[str, ...]) -> Samples:
     return face.concat(*(face.stamped(parse(trigger)) for trigger in triggers))
 
 
-def _has_own_answers(net: FaceNet) -> bool:
+def _keeps_answers(net: FaceNet) -> bool:
     return net.setting == "stand-in" and net.kind == "deepid"
