@@ -59,8 +59,8 @@ class Tuning:
     ) -> tuple[Classifier, dict[str, np.ndarray]]:
         """Fine-tune a copy of a model on the clean images of the evidence.
 
-        Layers that were frozen in the training of the model are trained too: a backdoor that was
-        planted in the last layer is only forgotten if the features of the trigger change.
+        Layers that were frozen in the training of the model are trained too, because a last layer
+        alone cannot learn to see an image with a mark as one without it.
 
         Args:
             evidence: the evidence of the run. Clean images without labels are labeled by the
