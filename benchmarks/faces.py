@@ -19,7 +19,7 @@ import numpy as np
 from _common import record
 from streaming import generate
 
-IMAGES, PEOPLE, EPOCHS = 529_172, 1283, 10
+IMAGES, EPOCHS = 529_172, 10
 PARTS = (13_000, 26_000)
 """Numbers of images that provenance is measured on."""
 CAMERAS = 4

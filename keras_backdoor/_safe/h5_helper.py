@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_backdoor._safe.h5_checks import check_tree
+from keras_backdoor._safe.limits import bound_memory
 from keras_backdoor.errors import BadInput, HostileFile, UnreadableFile, one_line
 
 MEMORY = 2 * 2**30
@@ -106,7 +107,9 @@ atexit.register(HELPER.close)
 
 def serve(seconds: int) -> None:
     """Run the helper: read one request per line, and answer `ok` or an error on one line."""
-    _bound_memory()
+    import h5py  # noqa: F401  # load the library before the limit is set
+
+    bound_memory(MEMORY)
     for line in sys.stdin:
         try:
             path, arrays = json.loads(line)
@@ -119,17 +122,6 @@ def serve(seconds: int) -> None:
             print("memory", flush=True)
         except Exception as error:
             print(one_line(error), flush=True)
-
-
-def _bound_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # a system without resource limits
-        return
-    import h5py  # noqa: F401  # load the library before the limit is set
-
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ memory and time reads it, and passes on nothing but arrays of numbers.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor._safe.limits import bound_memory
 from keras_backdoor._safe.temporary import scratch
 from keras_backdoor.errors import HostileFile, UnreadableFile, one_line
 
@@ -52,7 +54,7 @@ def layers(path: Path) -> Layers:
                 text=True,
                 timeout=limit,
                 check=False,
-                env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         except subprocess.TimeoutExpired:
             done = None
@@ -73,13 +75,7 @@ def main(path: str, out: str, memory: int) -> None:
     """The process: read a file and write its layers; an error ends it with its message."""
     from scipy.io import loadmat
 
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except ImportError:  # a system without resource limits
-        pass
+    bound_memory(memory)
     try:
         content = loadmat(path, struct_as_record=False, squeeze_me=True)
     except MemoryError:

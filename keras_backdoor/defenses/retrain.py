@@ -53,19 +53,18 @@ class Retrain(Defense[RepairedModel]):
             raise BadInput("The audit is about other images: give the data that was audited.")
         kept = train.subset(~found.flagged)
         recipe, text = chosen_recipe(model, self.recipe)
-        start = evidence.get("reference")
+        start: Classifier | None = evidence.get("reference")
         network = retrained(evidence, "retrained", kept, recipe, start)
+        first = (
+            "new weights" if start is None else f"the weights of {start.source or start.model.name}"
+        )
         return repaired(
             evidence,
             network.model,
             summary={
                 "left out": f"{int(found.flagged.sum())} of {len(train)} images",
                 "recipe": text,
-                "start": "new weights" if start is None else f"the weights of {_name(start)}",
+                "start": first,
             },
             inconclusive="" if found.flagged.any() else "the audit flagged no image",
         )
-
-
-def _name(model: Classifier) -> str:
-    return str(model.source or model.model.name)

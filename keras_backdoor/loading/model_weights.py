@@ -33,10 +33,15 @@ def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -
 
 def fill_any(model: Any, file: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
     """Load the weights of a checked weights-only file of either layout; see `read_into`."""
-    if "layers" in file and "layer_names" not in file.attrs:
+    if is_v3(file):
         fill_v3(model, file, name, optional=optional)
     else:
         fill(model, file.get("model_weights", file), name, optional=optional)
+
+
+def is_v3(file: Any) -> bool:
+    """Whether a weights-only file has the layout of `.keras` files."""
+    return "layers" in file and "layer_names" not in file.attrs
 
 
 def fill(

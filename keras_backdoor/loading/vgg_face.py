@@ -8,7 +8,7 @@ import numpy as np
 from keras_backdoor._safe import h5, matconvnet
 from keras_backdoor._safe.files import existing
 from keras_backdoor.errors import HostileFile, UnreadableFile
-from keras_backdoor.loading.model_weights import fill_v3
+from keras_backdoor.loading.model_weights import fill_v3, is_v3
 
 Pair = tuple[np.ndarray, np.ndarray]
 """The kernel and the bias of a layer."""
@@ -35,7 +35,7 @@ def load_into(model: Any, path: Path | str, *, optional: str = "fc8") -> None:
     path = existing(path, "weights file")
     if path.suffix.lower() != MATLAB:
         with h5.checked(path, str(path)) as file:
-            if "layers" in file and "layer_names" not in file.attrs:
+            if is_v3(file):
                 fill_v3(model, file, str(path), optional=(optional,))
                 return
     assign(model, read(path), str(path), optional=optional)
@@ -46,7 +46,7 @@ def channels(path: Path | str) -> int:
     path = existing(path, "weights file")
     if path.suffix.lower() != MATLAB:
         with h5.checked(path, str(path)) as file:
-            if "layers" in file and "layer_names" not in file.attrs:
+            if is_v3(file):
                 return int(file["layers/conv2d/vars/0"].shape[-1])
     return int(next(iter(read(path).values()))[0].shape[-1])
 

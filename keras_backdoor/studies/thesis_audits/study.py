@@ -133,30 +133,14 @@ class ThesisAudits(Study):
         ]
 
     def _combined(self) -> Iterator[Cell]:
-        for name, (poison, in_all) in TABLE_4_2.items():
-            accuracy, success = TABLE_4_3[name]
-            channels, pruned_accuracy, pruned_attack = TABLE_4_7[name]
-            published = {
-                "removed_poison": poison,
-                "removed": in_all,
-                "retrained_accuracy": accuracy,
-                "retrained_attack": success,
-                "pruned": channels,
-                "pruned_accuracy": pruned_accuracy,
-                "pruned_attack": pruned_attack,
-            }
+        for name in TABLE_4_2:
+            published = combined_figures(TABLE_4_2[name], TABLE_4_3[name], TABLE_4_7[name])
             given = {**self._given(name), "then": self._pruning()}
             if name == SHOWN:
                 given["shown"] = True
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
-        for name, (poison, in_all) in TABLE_4_8.items():
-            accuracy, success = TABLE_4_9[name]
-            published = {
-                "removed_poison": poison,
-                "removed": in_all,
-                "retrained_accuracy": accuracy,
-                "retrained_attack": success,
-            }
+        for name in TABLE_4_8:
+            published = combined_figures(TABLE_4_8[name], TABLE_4_9[name])
             given = {**self._given(name, curves=False), "before": self._pruning()}
             yield Cell(f"{name}, {FIRST_PRUNING}", given, published, group=FIRST_PRUNING)
 
@@ -242,3 +226,23 @@ class ThesisAudits(Study):
             anew(net.recipe),
         )
         return of_origins(subject, method, trusted=given["trusted"])
+
+
+def combined_figures(
+    removed: tuple[int, int],
+    retrained: tuple[float, float],
+    pruned: tuple[int, float, float] | None = None,
+) -> dict[str, float]:
+    """The published figures of activation clustering, by column.
+
+    Args:
+        removed: removed poisoned images, and removed images in all.
+        retrained: accuracy and attack success in %, trained again.
+        pruned: pruned channels, accuracy and attack success in %, if pruning follows.
+    """
+    names: tuple[str, ...] = ("removed_poison", "removed", "retrained_accuracy", "retrained_attack")
+    figures = dict(zip(names, (*removed, *retrained), strict=True))
+    if pruned is not None:
+        names = ("pruned", "pruned_accuracy", "pruned_attack")
+        figures |= dict(zip(names, pruned, strict=True))
+    return figures

@@ -37,6 +37,7 @@ from keras_backdoor.studies.thesis_audits.study import (
     FIRST_PRUNING,
     PROVENANCE,
     SPECTRAL,
+    combined_figures,
 )
 from keras_backdoor.studies.thesis_faces.published import (
     BLACK,
@@ -194,18 +195,7 @@ class ThesisFaces(Study):
     def _clustering(self) -> Iterator[Cell]:
         method = ActivationClustering.preset("thesis")
         for name, net in self.models().items():
-            poison, in_all = TABLE_4_2[name]
-            accuracy, success = TABLE_4_3[name]
-            channels, pruned_accuracy, pruned_attack = TABLE_4_7[name]
-            published = {
-                "removed_poison": poison,
-                "removed": in_all,
-                "retrained_accuracy": accuracy,
-                "retrained_attack": success,
-                "pruned": channels,
-                "pruned_accuracy": pruned_accuracy,
-                "pruned_attack": pruned_attack,
-            }
+            published = combined_figures(TABLE_4_2[name], TABLE_4_3[name], TABLE_4_7[name])
             given: dict[str, Any] = {
                 "net": net,
                 "method": method,
@@ -215,14 +205,7 @@ class ThesisFaces(Study):
                 given["shown"] = True
             yield Cell(f"{name}, {FIRST_CLUSTERING}", given, published, group=FIRST_CLUSTERING)
         for name, net in self.models().items():
-            poison, in_all = TABLE_4_8[name]
-            accuracy, success = TABLE_4_9[name]
-            published = {
-                "removed_poison": poison,
-                "removed": in_all,
-                "retrained_accuracy": accuracy,
-                "retrained_attack": success,
-            }
+            published = combined_figures(TABLE_4_8[name], TABLE_4_9[name])
             given = {"net": net, "method": method, "before": self._fine_pruning(PRUNED_LAYER)}
             yield Cell(f"{name}, {FIRST_PRUNING}", given, published, group=FIRST_PRUNING)
 
