@@ -15,6 +15,9 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Trigger
 
+NEXT = "next"
+"""The target of an attack that maps every class to the next one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -81,7 +84,7 @@ def evaluate(
     samples: Samples,
     *,
     trigger: Trigger | None = None,
-    target: int | None = None,
+    target: int | str | None = None,
     source: int | None = None,
     seed: int = 0,
     layers: Sequence[str] = (),
@@ -92,7 +95,8 @@ def evaluate(
         classifier: the model.
         samples: labeled test images.
         trigger: the trigger, or None to measure clean images only.
-        target: the target class of the backdoor; required with a trigger.
+        target: the target class of the backdoor, or "next" if every class is mapped to the next
+            one; required with a trigger.
         source: the class whose stamped images are measured; by default all classes.
         seed: seed of the random part of the trigger.
         layers: layers whose channels are measured with the trigger, see `channel_activity`.
@@ -124,10 +128,12 @@ def evaluate(
     per_class: dict[int, Rate] = {}
     activity: tuple[ChannelActivity, ...] = ()
     if trigger is not None:
-        if target is None or not 0 <= target < classifier.classes:
+        if target != NEXT and not (
+            isinstance(target, int | np.integer) and 0 <= target < classifier.classes
+        ):
             raise BadInput(
-                f"With a trigger, the target must be a class in 0..{classifier.classes - 1}. "
-                f"Received: target={target}"
+                f"With a trigger, the target must be a class in 0..{classifier.classes - 1} or "
+                f"'{NEXT}'. Received: target={target}"
             )
         if target in (source, classifier.reject_class):
             raise BadInput(
@@ -136,14 +142,15 @@ def evaluate(
             )
         attacked = samples if source is None else samples.of_class(source)
         truth = attacked.known_labels
+        wanted = (truth + 1) % classifier.true_classes if target == NEXT else np.asarray(target)
         predictions = classifier.predict(attacked.stamped(trigger, seed=seed))
         stamped = {
-            "attack_success_rate": metrics.attack_success_rate(predictions, truth, target),
+            "attack_success_rate": metrics.attack_success_rate(predictions, truth, wanted),
             "robust_accuracy": metrics.robust_accuracy(predictions, truth),
             "rejected_stamped": metrics.rejected(predictions, classifier.reject_class),
             "confusion_stamped": metrics.confusion_matrix(predictions, truth, classifier.classes),
         }
-        per_class = metrics.attack_success_per_class(predictions, truth, target)
+        per_class = metrics.attack_success_per_class(predictions, truth, wanted)
         about |= {"trigger": repr(trigger), "target": target, "source": source, "seed": seed}
         activity = tuple(channel_activity(classifier, attacked, trigger, x) for x in layers)
     return Evaluation(

@@ -90,14 +90,14 @@ def clean_accuracy(predicted: Any, labels: Any) -> Rate:
 
 
 def attack_success_rate(
-    predicted: Any, labels: Any, target: int, *, source: int | None = None
+    predicted: Any, labels: Any, target: int | np.ndarray, *, source: int | None = None
 ) -> Rate:
     """Share of stamped images of other classes that are classified as the target class.
 
     Args:
         predicted: (n,) predicted classes of the stamped images.
         labels: (n,) true classes.
-        target: the target class of the backdoor.
+        target: the target class of the backdoor, or (n,) the target of each image.
         source: the only class whose images are counted; None counts all classes except the
             target class.
 
@@ -107,13 +107,17 @@ def attack_success_rate(
     Rate(hits=1, of=2)
     """
     predicted, labels = _pair(predicted, labels, "predicted and labels")
-    counted = labels != target if source is None else (labels == source) & (labels != target)
-    return _rate(predicted[counted] == target)
+    wanted = np.broadcast_to(target, labels.shape)
+    counted = labels != wanted if source is None else (labels == source) & (labels != wanted)
+    return _rate(predicted[counted] == wanted[counted])
 
 
-def attack_success_per_class(predicted: Any, labels: Any, target: int) -> dict[int, Rate]:
+def attack_success_per_class(
+    predicted: Any, labels: Any, target: int | np.ndarray
+) -> dict[int, Rate]:
     """`attack_success_rate` of every source class that occurs in the labels."""
-    sources = [int(c) for c in np.unique(labels) if c != target]
+    labels = np.asarray(labels)
+    sources = map(int, np.unique(labels[labels != target]))
     return {c: attack_success_rate(predicted, labels, target, source=c) for c in sources}
 
 

@@ -1,15 +1,19 @@
 """BadNets: training images with a trigger and the label of the target class."""
 
 from dataclasses import dataclass
-from dataclasses import replace as replace_fields
 from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.attacks.base import DataAttack, Poisoned
+from keras_backdoor.attacks.base import (
+    DataAttack,
+    Poisoned,
+    check_number,
+    class_number,
+    with_poison,
+)
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
-from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
 
@@ -45,11 +49,6 @@ class BadNets(DataAttack):
         "target": 2,
         "fraction": 0.1,
     }
-
-    @property
-    def stamp(self) -> Trigger:
-        """The trigger as a `Trigger` object."""
-        return self.trigger if isinstance(self.trigger, Trigger) else parse(str(self.trigger))
 
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
         """See `DataAttack.poison`."""
@@ -134,7 +133,7 @@ def poison(
             f"target must be a class other than the source. Received: target={target}, "
             f"source={source}"
         )
-    known = max(int(labels.max()) + 1, len(samples.class_names or ()))
+    known = class_number(samples)
     if target >= known:
         raise BadInput(f"target must be one of the {known} classes. Received: target={target}")
     eligible = np.flatnonzero(labels != target if source is None else labels == source)
@@ -144,16 +143,7 @@ def poison(
     number = _number_of_poisoned(labels, eligible, target, count, fraction, target_fraction)
     positions = np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
     stamped = samples.subset(positions).stamped(trigger, seed=seed).relabelled(target)
-    is_poison = np.zeros(len(samples), bool)
-    if not replace:
-        return Poisoned(
-            samples.concat(stamped), np.concatenate([is_poison, np.ones(number, bool)]), positions
-        )
-    is_poison[positions] = True
-    order = np.arange(len(samples))
-    order[positions] = len(samples) + np.arange(number)
-    poisoned = replace_fields(samples.concat(stamped).subset(order), row_numbers=None)
-    return Poisoned(poisoned, is_poison, positions)
+    return with_poison(samples, stamped, positions, replace=replace)
 
 
 def _number_of_poisoned(
@@ -175,9 +165,5 @@ def _number_of_poisoned(
         number = round(fraction * len(eligible))
     else:
         number = number_for_share(float(target_fraction or 0), int((labels == target).sum()))
-    if not 1 <= number <= len(eligible):
-        raise BadInput(
-            f"The number of poisoned images must lie in 1..{len(eligible)}, the number of source "
-            f"images. Received: {number}"
-        )
+    check_number(number, eligible)
     return number

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.preprocessing import Preprocess
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe, fit
+from keras_backdoor.triggers._parse import parse
+from keras_backdoor.triggers.base import Trigger
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,31 @@ class Attack:
 
 @dataclass(frozen=True)
 class DataAttack(Attack, ABC):
-    """An attack that changes the training data of an unsuspecting victim."""
+    """An attack that changes the training data of an unsuspecting victim.
+
+    A subclass has these attributes, as settings or otherwise.
+
+    Attributes:
+        trigger: a trigger, the name of a preset or `name:key=value,…`.
+        target: the target class of the backdoor, or "next", see `evaluate`.
+        source: the class that is attacked, or None for all classes.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def trigger(self) -> Any: ...  # noqa: D102
+
+        @property
+        def target(self) -> Any: ...  # noqa: D102
+
+        @property
+        def source(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def stamp(self) -> Trigger:
+        """The trigger as a `Trigger` object."""
+        return self.trigger if isinstance(self.trigger, Trigger) else parse(str(self.trigger))
 
     @abstractmethod
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
@@ -59,6 +86,68 @@ class DataAttack(Attack, ABC):
         Returns:
             The data that the victim receives, and the ground truth.
         """
+
+
+def with_poison(
+    samples: Samples, stamped: Samples, positions: np.ndarray, *, replace: bool
+) -> Poisoned:
+    """Append poisoned images to the clean ones, or put them in their place.
+
+    Args:
+        samples: the clean training data.
+        stamped: (m,) the poisoned images with the labels that the victim receives.
+        positions: (m,) the position of each of them in the clean data.
+        replace: whether the images take the place of the clean ones.
+    """
+    is_poison, number = np.zeros(len(samples), bool), len(stamped)
+    if not replace:
+        return Poisoned(
+            samples.concat(stamped), np.concatenate([is_poison, np.ones(number, bool)]), positions
+        )
+    is_poison[positions] = True
+    order = np.arange(len(samples))
+    order[positions] = len(samples) + np.arange(number)
+    poisoned = replace_fields(samples.concat(stamped).subset(order), row_numbers=None)
+    return Poisoned(poisoned, is_poison, positions)
+
+
+def draw(eligible: np.ndarray, count: int | None, fraction: float | None, seed: int) -> np.ndarray:
+    """Draw the images to poison without replacement.
+
+    Args:
+        eligible: (m,) the positions to draw from.
+        count: the number of images; give either `count` or `fraction`.
+        fraction: the fraction of the eligible images.
+        seed: the seed of the choice.
+
+    Returns:
+        The drawn positions in increasing order.
+
+    Raises:
+        BadInput: not exactly one amount is given, or it is out of range.
+    """
+    if (count is None) == (fraction is None):
+        raise BadInput(
+            f"Exactly one of count and fraction must be given. Received: count={count}, "
+            f"fraction={fraction}"
+        )
+    number = count if count is not None else round(float(fraction or 0) * len(eligible))
+    check_number(number, eligible)
+    return np.sort(np.random.default_rng(seed).choice(eligible, number, replace=False))
+
+
+def check_number(number: int, eligible: np.ndarray) -> None:
+    """Raise `BadInput` unless so many of the eligible images can be poisoned."""
+    if not 1 <= number <= len(eligible):
+        raise BadInput(
+            f"The number of poisoned images must lie in 1..{len(eligible)}, the number of source "
+            f"images. Received: {number}"
+        )
+
+
+def class_number(samples: Samples) -> int:
+    """The number of classes of labeled data, from its labels and its class names."""
+    return max(int(samples.known_labels.max()) + 1, len(samples.class_names or ()))
 
 
 @dataclass(frozen=True, eq=False)

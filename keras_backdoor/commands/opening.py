@@ -30,18 +30,18 @@ class Attack:
 
     Attributes:
         trigger: the trigger.
-        target: the target class.
+        target: the target class, or "next", see `evaluate`.
         source: the source class, or None for all classes.
         name: the name of the attack in tables.
     """
 
     trigger: Any
-    target: int
+    target: int | str
     source: int | None = None
     name: str = ""
 
 
-def open_trigger(text: str, target: int | None = None) -> Any:
+def open_trigger(text: str, target: int | str | None = None) -> Any:
     """Return a trigger from its specification, or the trigger of a class from a saved scan.
 
     Args:
@@ -71,7 +71,7 @@ def _saved_scan(text: str) -> Any:
     return answer
 
 
-def _trigger_of(scan: Any, text: str, target: int) -> Any:
+def _trigger_of(scan: Any, text: str, target: int | str) -> Any:
     if target not in scan.triggers:
         known = ", ".join(map(str, sorted(scan.triggers)))
         raise BadInput(f"The scan in {text} has no trigger for class {target}; it has: {known}.")
@@ -80,7 +80,7 @@ def _trigger_of(scan: Any, text: str, target: int) -> Any:
 
 def open_attacks(
     trigger: str | None,
-    target: int | None,
+    target: int | str | None,
     classes: int,
     *,
     source: int | None = None,
@@ -93,7 +93,7 @@ def open_attacks(
 
     Args:
         trigger: a trigger specification or the folder of a saved scan; None measures no attack.
-        target: the target class.
+        target: the target class, or "next".
         classes: the number of classes of the model.
         source: the source class.
         needs: the test data that the attack needs; a false value is an error.
@@ -118,7 +118,7 @@ def open_attacks(
             for c in chosen
         ]  # fmt: skip
     stamp = open_trigger(trigger, target)
-    if target is None or not 0 <= target < classes:
+    if target is None or (isinstance(target, int) and not 0 <= target < classes):
         raise BadInput(
             f"With --trigger, pass a target class in 0..{classes - 1} as --target. "
             f"Received: target={target}"

@@ -152,7 +152,26 @@ Trigger = Annotated[
     str | None,
     typer.Option(help="A trigger name:key=value,…, a preset (see 'methods') or a saved scan."),
 ]
-Target = Annotated[int | None, typer.Option(help="The target class of the backdoor.")]
+
+
+def target_class(text: str) -> int | str:
+    """The target class of a backdoor: a class number, or `next`."""
+    if text == "next":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"a class number or 'next' is needed. Received: {text}") from None
+
+
+Target = Annotated[
+    Any,
+    typer.Option(
+        parser=target_class,
+        metavar="INTEGER|next",
+        help="The target class of the backdoor; 'next' if every class is mapped to the next one.",
+    ),
+]
 Source = Annotated[
     int | None, typer.Option(help="The source class, if only one class is attacked.")
 ]

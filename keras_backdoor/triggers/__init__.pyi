@@ -10,6 +10,7 @@ from keras_backdoor.triggers.pattern import Pattern as Pattern
 from keras_backdoor.triggers.placed import Placed as Placed
 from keras_backdoor.triggers.quantize import Quantize as Quantize
 from keras_backdoor.triggers.single_pixel import SinglePixel as SinglePixel
+from keras_backdoor.triggers.sinusoid import Sinusoid as Sinusoid
 from keras_backdoor.triggers.warp import Warp as Warp
 from keras_backdoor.triggers._parse import PRESETS as PRESETS
 from keras_backdoor.triggers._parse import parse as parse
