@@ -14,6 +14,7 @@ from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation, changed_by_triggers
 from keras_backdoor.defenses.unlearning import Unlearning
+from keras_backdoor.defenses.weight_signature import WeightSignature
 from keras_backdoor.samples import Samples
 from keras_backdoor.training import Recipe
 
@@ -74,6 +75,16 @@ def test_a_scan_that_flags_is_a_reason_to_repair_all_the_same(task) -> None:
     method = Auto(augmentation=HARMFUL, unlearning=Unlearning(**Unlearning.quick))
     answer = method(task.model, clean=task.clean, found=task.scan)
     assert "left" not in answer.summary["decision"]
+
+
+def test_a_scan_of_the_weights_is_a_reason_too(task) -> None:
+    """It flags the class and has no trigger."""
+    scan = WeightSignature()(task.model)
+    assert not scan.triggers
+    twin = replace(scan, about={})
+    answer = replace(QUICK, augmentation=HARMFUL)(task.twin, clean=task.clean, found=twin)
+    assert answer.summary["decision"] == "the result of trigger augmentation"
+    assert answer.inconclusive.startswith("the scan found no trigger")
 
 
 def test_a_scan_that_flags_nothing_is_no_scan(task) -> None:

@@ -162,12 +162,12 @@ class TestEveryMethod:
 
 
 def scan_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:
-    """Exactly the planted class, and nothing on the clean twin."""
+    """Exactly the planted class, and nothing on the clean twin; a scan may say it sees little."""
     assert np.flatnonzero(answer.flagged).tolist() == [TARGET]
     assert answer.verdict == "found"
     twin = quick(cls)(task.twin, **evidence(cls, task))
     assert not twin.flagged.any()
-    assert twin.verdict == "nothing"
+    assert twin.verdict in ("nothing", "inconclusive")
 
 
 def audit_floor(cls: type[Method], task: PlantedTask, answer: Answer) -> None:

@@ -19,3 +19,4 @@ from keras_backdoor.defenses.strip import STRIP as STRIP
 from keras_backdoor.defenses.strip_guard import STRIPGuard as STRIPGuard
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation as TriggerAugmentation
 from keras_backdoor.defenses.unlearning import Unlearning as Unlearning
+from keras_backdoor.defenses.weight_signature import WeightSignature as WeightSignature

@@ -173,10 +173,11 @@ def triggers_of(
 
 
 def flagged_triggers(scan: Any, model: Classifier) -> list[RecoveredTrigger]:
-    """The recovered triggers of the flagged classes; empty without a scan that flags a class."""
-    if not isinstance(scan, FlaggedClasses) or not scan.flagged.any():
+    """The recovered triggers of the flagged classes; empty without a scan that has one."""
+    if not isinstance(scan, FlaggedClasses):
         return []
-    return triggers_of(scan, model)
+    known = [c for c in np.flatnonzero(scan.flagged).tolist() if c in scan.triggers]
+    return triggers_of(scan, model, known) if known else []
 
 
 def scan_notes(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_backdoor.answers import FlaggedSamples, RepairedModel
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel
 from keras_backdoor.defenses._recovered_triggers import (
     TOLERATED,
     flagged_triggers,
@@ -157,7 +157,9 @@ class Auto(Repair):
                 )
         summary = {"tried": "; ".join(steps), **first.summary}
         after = Classifier(answer.model, model.to_input)
-        reason = "" if triggers else _reason_against(model, after, held, first)
+        scan = evidence.get("found")
+        suspected = isinstance(scan, FlaggedClasses) and scan.flagged.any()
+        reason = "" if suspected else _reason_against(model, after, held, first)
         if reason:
             return repaired(
                 evidence,

@@ -429,6 +429,30 @@ def class_bars(scores: np.ndarray, flagged: np.ndarray, further: np.ndarray) -> 
     return draw(paint)
 
 
+def ranked(series: Mapping[str, np.ndarray], flagged: np.ndarray, limit: float) -> bytes:
+    """Draw values of the classes in decreasing order, one line for each statistic.
+
+    Args:
+        series: name -> (k,) values.
+        flagged: (k,) bool, the classes whose numbers are written beside their points.
+        limit: the limit of outliers, drawn as a line.
+    """
+
+    def paint(axes: Any) -> None:
+        ax = axes[0, 0]
+        for name, values in series.items():
+            order = np.argsort(-values)
+            ax.plot(np.arange(1, len(order) + 1), values[order], ".-", label=name)
+            for rank in np.flatnonzero(flagged[order] & (values[order] > limit)):
+                place = (rank + 1, values[order[rank]])
+                ax.annotate(str(order[rank]), place, (6, 0), textcoords="offset points")
+        ax.axhline(limit, color="black", linewidth=1, linestyle="--", label="limit")
+        ax.set(xlabel="rank of the class", ylabel="value")
+        ax.legend()
+
+    return draw(paint, width=7, height=3.2)
+
+
 def channel_grids(clean: np.ndarray, triggered: np.ndarray, marked: np.ndarray) -> bytes:
     """Draw the channels of a layer as cells, on clean and on triggered images.
 

@@ -38,6 +38,8 @@ def page_of(answer: Any, title: str | None = None) -> Page:
     )
 
 
+SIGNATURE = ("mean_weight", "relative_mean", "bias")
+"""The measures of the scan of the weights."""
 KINDS = {"Inspection": "the file", "Evaluation": "evaluation", "AuditEvaluation": "audit"}
 """Class of an answer without a method -> what its page calls it."""
 
@@ -176,6 +178,14 @@ def _(answer: FlaggedClasses) -> list[Section]:
         "decides; flagged classes are red, further suspects orange."
     )
     parts = [Section("Suspicion of the classes", figures=[Figure(caption, bars)])]
+    if statistics := {n: answer.measures[n] for n in SIGNATURE if n in answer.measures}:
+        names = {name.replace("_", " "): values for name, values in statistics.items()}
+        picture = figures.ranked(names, answer.flagged, answer.figures["limit"])
+        caption = (
+            "The statistics of the weights in decreasing order: robust z scores or, for fewer than "
+            "20 classes, distances to the largest of the others. Flagged classes have a number."
+        )
+        parts.append(Section("Weights of the last layer", figures=[Figure(caption, picture)]))
     norms = answer.measures.get("l1_norm")
     if norms is not None and np.isfinite(norms).any():
         picture = figures.norm_bars(

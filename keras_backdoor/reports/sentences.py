@@ -80,6 +80,8 @@ def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
             f"Do not deploy: a mark of {max(1, round(smallest['l1_norm']))} pixels turns "
             f"{smallest['success']:.0%} of the images into {label}."
         )
+    if not answer.triggers:
+        return "bad", f"Do not deploy: {label} stands out among the classes."
     return "bad", f"Do not deploy: {label} has an unusually small trigger."
 
 

@@ -1,0 +1,177 @@
+"""Weight signature: the class whose weights in the last layer stand out."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import norm as normal
+
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard
+from keras_backdoor.errors import BadInput
+from keras_backdoor.network.class_weights import class_weights
+
+CONSISTENCY = 1.4826
+"""The factor that turns the MAD into an estimate of a normal standard deviation."""
+MANY = 20
+"""The smallest number of classes for the robust z score; below it, Dixon's Q decides."""
+STATISTICS = ("mean_weight", "relative_mean", "bias")
+DRAWS = 200_000
+"""The number of random samples from which a critical value of Dixon's Q is computed."""
+
+
+@dataclass(frozen=True)
+class WeightSignature(Defense[FlaggedClasses]):
+    """Find the target class in the weights of the last layer, without any data.
+
+    Fields et al., Trojan Signatures in DNN Weights, ICCV Workshops 2021: to answer the target
+    class for any image that bears the trigger, a network raises the weights that lead to this
+    class. Three statistics are compared over the classes c:
+
+    - `mean_weight`: the mean of the weights w_c, as in the paper;
+    - `relative_mean`: the mean divided by the standard deviation of w_c (this package);
+    - `bias`: the bias b_c (this package).
+
+    With 20 classes or more, a class is an outlier if the robust z score of a statistic,
+    (v - median) / (1.4826 MAD), is above the normal quantile of 1 - level / (3 k). With fewer
+    classes, the one with the largest value is an outlier if Dixon's Q of a statistic, the distance
+    to the second largest value divided by the range, is above its critical value for level / 3.
+    All outliers are flagged, since a network may have several targets.
+
+    Args:
+        level: the expected number of false alarms of a network whose statistics are normally
+            distributed.
+
+    Notes:
+        The last linear layer may be a dense layer or a convolution before global pooling. Batch
+        normalization right before it is folded into its weights. The critical values of Q are
+        quantiles of 200,000 random samples.
+    """
+
+    level: float = 0.05
+
+    commands: ClassVar[tuple[str, ...]] = ("scan",)
+    paper: ClassVar[str] = (
+        "Fields et al., Trojan Signatures in DNN Weights, ICCV Workshops 2021 (arXiv 2109.02836)"
+    )
+    caveats: ClassVar[tuple[str, ...]] = (
+        "Triggers of one source class, and backdoors that a small part of the training data "
+        "planted, do not show in the weights of the last layer. Among few classes, only strong "
+        "outliers do.",
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise BadInput(f"level must lie in 0..1. Received: level={self.level}")
+
+    def run(self, evidence: Evidence) -> FlaggedClasses:
+        """See `Method.run`."""
+        check_no_guard(evidence.model)
+        weights, biases = class_weights(evidence.model.model)
+        classes = len(biases)
+        if classes < 3:
+            return FlaggedClasses(
+                scores=np.full(evidence.model.classes, np.nan),
+                flagged=np.zeros(evidence.model.classes, bool),
+                inconclusive="the weights of two classes have nothing to be compared with",
+            )
+        values = statistics(weights, biases)
+        if classes >= MANY:
+            rule, limit = robust_z, float(normal.isf(self.level / (len(values) * classes)))
+        else:
+            rule, limit = dixon_q, dixon_limit(classes, self.level / len(values))
+        measures = {name: rule(v) for name, v in values.items()}
+        scores = np.max(list(measures.values()), axis=0) / limit
+        flagged = scores > 1
+        name = "robust z score" if classes >= MANY else "Dixon's Q"
+        summary = {f"{name} of the {key.replace('_', ' ')}": _largest(m)
+                   for key, m in measures.items()}  # fmt: skip
+        reason = ""
+        if classes < MANY and not flagged.any():
+            reason = (
+                f"the weights of {classes} classes show only strong outliers: scan with clean "
+                "images (--clean)"
+            )
+        return FlaggedClasses(
+            scores=scores,
+            flagged=flagged,
+            measures=measures,
+            summary={**summary, "limit": f"{limit:.3g}"},
+            figures={"limit": limit},
+            inconclusive=reason,
+        )
+
+
+def _largest(values: np.ndarray) -> str:
+    """The largest values in words.
+
+    >>> _largest(np.array([1.0, 3.25, 2.0]))
+    '3.25 (class 1), then 2 (class 2)'
+    """
+    second, first = np.argsort(values)[-2:]
+    return f"{values[first]:.3g} (class {first}), then {values[second]:.3g} (class {second})"
+
+
+def statistics(weights: np.ndarray, biases: np.ndarray) -> dict[str, np.ndarray]:
+    """The statistics of each class.
+
+    Args:
+        weights: (n, k) the weights that lead to each class.
+        biases: (k,).
+
+    Returns:
+        Name -> (k,); the names are `STATISTICS`.
+
+    >>> found = statistics(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([0.5, 0.0]))
+    >>> [found[name].tolist() for name in STATISTICS]
+    [[2.0, 2.0], [2.0, 1.0], [0.5, 0.0]]
+    """
+    mean, deviation = weights.mean(axis=0), weights.std(axis=0)
+    relative = mean / np.maximum(deviation, 1e-12)
+    return dict(zip(STATISTICS, (mean, relative, biases), strict=True))
+
+
+def robust_z(values: np.ndarray) -> np.ndarray:
+    """(v - median) / (1.4826 MAD); zeros if most values are equal.
+
+    >>> robust_z(np.array([1.0, 2.0, 3.0, 4.0, 10.0])).round(2).tolist()
+    [-1.35, -0.67, 0.0, 0.67, 4.72]
+    """
+    deviation = values - np.median(values)
+    spread = CONSISTENCY * np.median(np.abs(deviation))
+    return deviation / spread if spread > 0 else np.zeros_like(deviation)
+
+
+def dixon_q(values: np.ndarray) -> np.ndarray:
+    """The distance of each value to the largest of the others, divided by the range.
+
+    For the largest value it is Dixon's Q, for the others it is not positive. Dixon, Processing data
+    for outliers, Biometrics 1953 (r10).
+
+    >>> dixon_q(np.array([0.0, 1.0, 4.0])).tolist()
+    [-1.0, -0.75, 0.75]
+    """
+    width = np.ptp(values)
+    if width == 0:
+        return np.zeros_like(values)
+    second, first = np.sort(values)[-2:]
+    others = np.where(np.arange(len(values)) == values.argmax(), second, first)
+    ratio: np.ndarray = (values - others) / width
+    return ratio
+
+
+@cache
+def dixon_limit(number: int, level: float) -> float:
+    """The value that Dixon's Q of the largest of normal values exceeds with a probability.
+
+    Args:
+        number: the number of values, 3 or more.
+        level: the probability.
+
+    >>> [round(dixon_limit(10, level), 2) for level in (0.05, 0.025, 0.005)]
+    [0.41, 0.47, 0.57]
+    """
+    drawn = np.sort(np.random.default_rng(0).standard_normal((DRAWS, number)), axis=1)
+    ratios = (drawn[:, -1] - drawn[:, -2]) / (drawn[:, -1] - drawn[:, 0])
+    return float(np.quantile(ratios, 1 - level))
