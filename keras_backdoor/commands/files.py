@@ -16,6 +16,7 @@ from keras_backdoor.commands.options import (
     Model,
     Preprocess,
     Report,
+    Sarif,
 )
 from keras_backdoor.errors import BadInput
 
@@ -26,21 +27,27 @@ def inspect(
     classes: Classes = None,
     json: Json = None,
     report: Report = None,
+    sarif: Sarif = None,
     force: Force = False,
 ) -> None:
     """Show the contents of a model file without executing any code in it.
 
     The exit code is 0 if the file is safe to open, 1 if it is hostile and 2 if it cannot be read.
     """
-    from keras_backdoor._safe.files import check_output, existing
+    from keras_backdoor._safe.files import check_output, existing, write_json
     from keras_backdoor.loading import inspection
+    from keras_backdoor.reports import sarif as log
 
     existing(model, "model file")
-    if report:
-        check_output(report, force=force)
+    for path, folder in ((report, True), (sarif, False)):
+        if path:
+            check_output(path, force=force, folder=folder)
     console.prepare_json(json, force=force)
     result = inspection.inspect_model(model, architecture=architecture, classes=classes)
-    console.write_results(json, {"kind": "Inspection", **result.as_dict()}, schema=SCHEMA)
+    content = {"kind": "Inspection", **result.as_dict(), "identifiers": log.identifiers(result)}
+    console.write_results(json, content, schema=SCHEMA)
+    if sarif:
+        write_json(sarif, log.document([result], {"model": model}), force=force)
     console.print_rows(result.path, result.rows())
     if result.layers:
         console.print_columns("layers", result.HEADER, result.layer_rows())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_backdoor._safe.files import check_output
+from keras_backdoor._safe.files import check_output, write_json
 from keras_backdoor.commands import console
 from keras_backdoor.commands.next_step import Given, next_step
 from keras_backdoor.commands.opening import choose_method, open_model, write_report
@@ -25,6 +25,7 @@ from keras_backdoor.commands.options import (
     Out,
     Preprocess,
     Report,
+    Sarif,
     Seed,
     Settings,
     Size,
@@ -52,8 +53,8 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
 
     Returns:
         A function with the options that all of these commands share. `IMAGE` is left out except
-        for `explain`, `--write-clean` except for `audit`, `--preset` except for `audit` and
-        `explain`, and `--recipe` except for `audit` and `repair`.
+        for `explain`, `--write-clean` except for `audit`, `--sarif` except for `scan` and `audit`,
+        `--preset` except for `audit` and `explain`, and `--recipe` except for `audit` and `repair`.
     """
 
     def run(
@@ -117,6 +118,7 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         out: Out = None,
         json: Json = None,
         report: Report = None,
+        sarif: Sarif = None,
         write_clean: Annotated[
             Path | None,
             typer.Option(
@@ -163,13 +165,14 @@ def method_command(command: str, help_text: str) -> Callable[..., None]:
         earlier = _open_found(found)
         chosen = choose_method(command, method, settings, preset, recipe)
         opening = (architecture, classes, preprocess)
-        results = Results(command, out, json, report, write_clean, force)
+        results = Results(command, out, json, report, sarif, write_clean, force)
         _answer(chosen, model, opening, data, earlier, reference, workdir, results)
 
     run.__doc__ = help_text
     omitted = {
         *(() if command == "explain" else ("image",)),
         *(() if command == "audit" else ("write_clean",)),
+        *(() if command in ("scan", "audit") else ("sarif",)),
         *(() if command in ("audit", "explain") else ("preset",)),
         *(() if command in ("audit", "repair") else ("recipe",)),
     }
@@ -185,7 +188,7 @@ class Results:
 
     Attributes:
         command: the name of the command.
-        out, json, report, write_clean: the paths.
+        out, json, report, sarif, write_clean: the paths.
         force: whether existing output is replaced.
     """
 
@@ -193,6 +196,7 @@ class Results:
     out: Path | None
     json: Path | None
     report: Path | None
+    sarif: Path | None
     write_clean: Path | None
     force: bool
 
@@ -201,6 +205,7 @@ class Results:
         kinds = (
             (self.out, True),
             (self.report, True),
+            (self.sarif, False),
             (self.write_clean, None),
         )
         for path, folder in kinds:
@@ -208,11 +213,23 @@ class Results:
                 check_output(path, force=self.force, folder=folder)
         console.prepare_json(self.json, force=self.force)
 
-    def write(self, answer: Any) -> None:
-        """Write the requested outputs of an answer."""
+    def write(self, answer: Any, files: dict[str, Path | str]) -> None:
+        """Write the requested outputs of an answer.
+
+        Args:
+            answer: the answer.
+            files: kind -> the examined file: model, train, clean or incoming.
+        """
+        from keras_backdoor.reports import sarif
+
         if self.out:
             answer.save(self.out, force=self.force)
         content = {"kind": type(answer).__name__, **answer.about, **answer.facts()}
+        if self.command in ("scan", "audit"):
+            content["identifiers"] = sarif.identifiers(answer)
+        if self.sarif:
+            examined = {k: v for k, v in files.items() if k != "clean"}
+            write_json(self.sarif, sarif.document([answer], examined), force=self.force)
         console.write_results(self.json, content, schema=SCHEMA)
         if self.report:
             write_report(answer, self.report, self.force)
@@ -250,7 +267,7 @@ def _answer(
     described = [(kind, samples.description()) for kind, samples in evidence.items()]
     rows = [*answer.rows(), ("pixels", answer.about["pixels"]), *described]
     console.print_rows(type(method).__name__, [*rows, ("seconds", str(answer.about["seconds"]))])
-    results.write(answer)
+    results.write(answer, {"model": model, **{kind: path for kind, (path, _) in data.items()}})
     if results.write_clean:
         _write_clean(method, answer, data, results.write_clean, results.force)
     if step:

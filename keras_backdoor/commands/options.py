@@ -136,6 +136,13 @@ Json = Annotated[
         allow_dash=True,
     ),
 ]
+Sarif = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the findings to this SARIF 2.1.0 file, which code hosts and CI read.",
+        rich_help_panel=RESULT,
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option(help="Write a report with figures to this folder.", rich_help_panel=RESULT),
