@@ -8,6 +8,7 @@ import json
 import lzma
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.audits import page as audits_page  # noqa: E402
-from keras_backdoor.studies.baylime_mnist import page as baylime_page  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
@@ -121,6 +121,19 @@ def given_tables() -> str:
     return "\n".join(markdown(table) for table in tables if table[1:])
 
 
+def sections_of(study: str) -> Callable[[], str]:
+    """A function that renders all tables of the page of a study."""
+
+    def render() -> str:
+        found = load_results(ROOT / "results" / f"{study}.json")
+        page = importlib.import_module(f"keras_backdoor.studies.{study}.page")
+        parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
+                 for s in page.sections(found) if s.table]  # fmt: skip
+        return "\n".join(parts)
+
+    return render
+
+
 def repairs_table() -> str:
     found = load_results(ROOT / "results" / "repairs.json")
     header, *rows = repairs_page.repaired(found)
@@ -128,30 +141,9 @@ def repairs_table() -> str:
     return markdown([tuple(row[i] for i in chosen) for row in [header, *rows]])
 
 
-def repairs_tables() -> str:
-    found = load_results(ROOT / "results" / "repairs.json")
-    parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
-             for s in repairs_page.sections(found)]  # fmt: skip
-    return "\n".join(parts)
-
-
 def audits_table() -> str:
     found = load_results(ROOT / "results" / "audits.json")
     return markdown(audits_page.audited(found, audits_page.OURS, ", audit"))
-
-
-def audits_tables() -> str:
-    found = load_results(ROOT / "results" / "audits.json")
-    parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
-             for s in audits_page.sections(found)]  # fmt: skip
-    return "\n".join(parts)
-
-
-def baylime_tables() -> str:
-    found = load_results(ROOT / "results" / "baylime_mnist.json")
-    parts = [f"### {s.heading}\n\n{s.text}\n\n{markdown(s.table)}"
-             for s in baylime_page.sections(found) if s.table]  # fmt: skip
-    return "\n".join(parts)
 
 
 def lab_table() -> str:
@@ -254,10 +246,16 @@ RENDERED = [
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("results/README.md", "images table", "end of images table", images_table),
     ("README.md", "repairs table", "end of repairs table", repairs_table),
-    ("results/README.md", "repairs tables", "end of repairs tables", repairs_tables),
+    ("results/README.md", "repairs tables", "end of repairs tables", sections_of("repairs")),
     ("README.md", "audits table", "end of audits table", audits_table),
-    ("results/README.md", "audits tables", "end of audits tables", audits_tables),
-    ("results/README.md", "baylime tables", "end of baylime tables", baylime_tables),
+    ("results/README.md", "audits tables", "end of audits tables", sections_of("audits")),
+    ("results/README.md", "baylime tables", "end of baylime tables", sections_of("baylime_mnist")),
+    (
+        "results/README.md",
+        "thesis audits tables",
+        "end of thesis audits tables",
+        sections_of("thesis_audits"),
+    ),
     ("results/README.md", "lab table", "end of lab table", lab_table),
     ("results/README.md", "pruning tables", "end of pruning tables", pruning_tables),
     ("models/README.md", "cards", "end of cards", cards),
