@@ -15,8 +15,20 @@ FIRST, INTERVAL = 10.0, 60.0
 
 def be_silent() -> None:
     """Report no progress from now on."""
-    global _show
-    _show = _silent
+    global _show, _tell
+    _show, _tell = _silent, _nothing
+
+
+def _nothing(text: str) -> None:
+    """Tell nothing."""
+
+
+_tell: Callable[[str], None] = _nothing
+
+
+def tell(text: str) -> None:
+    """Report an intermediate result to the active listener, as one line."""
+    _tell(text)
 
 
 def _silent(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
@@ -42,14 +54,15 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 @contextmanager
-def listening(listener: _Track) -> Iterator[None]:
-    """Make a function the listener of all `track` calls inside the block."""
-    global _show
-    before, _show = _show, listener
+def listening(listener: _Track, teller: Callable[[str], None] = _nothing) -> Iterator[None]:
+    """Make functions the listeners of all `track` and `tell` calls inside the block."""
+    global _show, _tell
+    before = _show, _tell
+    _show, _tell = listener, teller
     try:
         yield
     finally:
-        _show = before
+        _show, _tell = before
 
 
 @dataclass
@@ -159,7 +172,10 @@ def _lines() -> Iterator[Callable[[], None]]:
     def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
         return stack.follow(items, Level(description, total), changed)
 
-    with listening(tracked):
+    def told(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with listening(tracked, told):
         yield lambda: None
 
 
@@ -192,5 +208,5 @@ def _bars() -> Iterator[Callable[[], None]]:
             finally:
                 bars.remove_task(task)
 
-        with listening(tracked):
+        with listening(tracked, lambda text: bars.console.print(text, markup=False)):
             yield bars.stop

@@ -5,7 +5,14 @@ import pytest
 
 from keras_backdoor._internals import discovery
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.architectures import GTSRBCNN, BadNetMNIST, BorjiMNIST, DeepID, VGG16Face
+from keras_backdoor.architectures import (
+    GTSRBCNN,
+    BadNetMNIST,
+    BorjiMNIST,
+    DeepID,
+    ResNet8,
+    VGG16Face,
+)
 from keras_backdoor.network.classifier import Classifier
 
 SMALL = [k for k in discovery.keys("architectures") if k != "vgg16_face"]
@@ -46,6 +53,16 @@ def test_gtsrb_cnn_is_table_3_1() -> None:
     paddings = [x.padding for x in GTSRBCNN().layers if type(x).__name__ == "Conv2D"]
     assert paddings == ["same", "valid"] * 3
     assert GTSRBCNN().count_params() == 571_723
+
+
+def test_resnet_8_has_three_blocks_and_batch_normalization() -> None:
+    network = ResNet8(10)
+    convolutions = [s for s in shapes(network) if len(s) == 4 and s[0] == 3]
+    assert [s[-1] for s in convolutions] == [16, 16, 16, 32, 32, 64, 64]
+    norms = [x for x in network.layers if type(x).__name__ == "BatchNormalization"]
+    assert len(norms) == 9
+    assert network.get_layer("pool").output.shape == (None, 64)
+    assert network.count_params() == 78_714
 
 
 def test_deepid_is_table_3_2() -> None:

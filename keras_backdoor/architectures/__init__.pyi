@@ -4,4 +4,5 @@ from keras_backdoor.architectures.borji_mnist import BorjiMNIST as BorjiMNIST
 from keras_backdoor.architectures.deepid import DeepID as DeepID
 from keras_backdoor.architectures.gtsrb_cnn import GTSRBCNN as GTSRBCNN
 from keras_backdoor.architectures.gtsrb_csaw import GTSRBCSAW as GTSRBCSAW
+from keras_backdoor.architectures.resnet_8 import ResNet8 as ResNet8
 from keras_backdoor.architectures.vgg16_face import VGG16Face as VGG16Face

@@ -57,6 +57,7 @@ class DataAttack(Attack, ABC):
         trigger: a trigger, the name of a preset or `name:key=value,…`.
         target: the target class of the backdoor, or "next", see `evaluate`.
         source: the class that is attacked, or None for all classes.
+        count: the number of poisoned images, or None if it is given otherwise.
     """
 
     if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class DataAttack(Attack, ABC):
 
         @property
         def source(self) -> int | None: ...  # noqa: D102
+
+        @property
+        def count(self) -> int | None: ...  # noqa: D102
 
     @property
     def stamp(self) -> Trigger:

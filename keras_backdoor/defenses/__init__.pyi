@@ -13,8 +13,10 @@ from keras_backdoor.defenses.neural_cleanse import NeuralCleanse as NeuralCleans
 from keras_backdoor.defenses.neuron_pruning import NeuronPruning as NeuronPruning
 from keras_backdoor.defenses.provenance import Provenance as Provenance
 from keras_backdoor.defenses.retrain import Retrain as Retrain
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers as SimpleTriggers
 from keras_backdoor.defenses.source_specific_scan import SourceSpecificScan as SourceSpecificScan
 from keras_backdoor.defenses.spectral_signatures import SpectralSignatures as SpectralSignatures
+from keras_backdoor.defenses.staged_scan import StagedScan as StagedScan
 from keras_backdoor.defenses.strip import STRIP as STRIP
 from keras_backdoor.defenses.strip_guard import STRIPGuard as STRIPGuard
 from keras_backdoor.defenses.trigger_augmentation import TriggerAugmentation as TriggerAugmentation

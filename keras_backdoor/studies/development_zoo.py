@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from keras_backdoor.attacks.badnets import BadNets
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.network_store import Net, Trained, obtain
+from keras_backdoor.studies._networks.network_store import Net, Trained, obtain, small
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import Recipe
 
@@ -109,10 +109,7 @@ class DevelopmentZoo(Study):
 
     def scaled(self, net: Net) -> Net:
         """Adapt a network to the scale; smoke trains on 1,000 images for one epoch."""
-        if self.scale == "full":
-            return net
-        fewer = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))
-        return replace(net, attack=fewer, take=1000, recipe=replace(net.recipe, epochs=1))
+        return net if self.scale == "full" else small(net)
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_backdoor._safe.files import check_output, sha256, write_json, writing
-from keras_backdoor.attacks.badnets import BadNets
+from keras_backdoor.attacks.base import DataAttack
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import cards
 from keras_backdoor.studies._engine.results import Results
@@ -115,7 +115,7 @@ def _facts(study: Study, cell: Cell, figures: dict[str, Any]) -> dict[str, Any]:
     return facts if net.attack is None else {**facts, "attack": _attack(net.attack, test)}
 
 
-def _attack(attack: BadNets, test: dict[str, Any]) -> dict[str, Any]:
+def _attack(attack: DataAttack, test: dict[str, Any]) -> dict[str, Any]:
     source = "any other class" if attack.source is None else f"class {attack.source}"
     facts = {
         "trigger": attack.trigger,

@@ -14,8 +14,7 @@ from keras_backdoor import bundled, datasets, training
 from keras_backdoor._internals import discovery, typed_settings
 from keras_backdoor._safe.files import read_json, writing
 from keras_backdoor._safe.files import sha256 as file_sha256
-from keras_backdoor.attacks.badnets import BadNets
-from keras_backdoor.attacks.base import Poisoned, Training, TrainingAttack
+from keras_backdoor.attacks.base import DataAttack, Poisoned, Training, TrainingAttack
 from keras_backdoor.errors import BadInput, warn
 from keras_backdoor.loading import cards, load_model
 from keras_backdoor.network.classifier import Classifier
@@ -25,6 +24,8 @@ from keras_backdoor.training import Recipe
 
 VERSION = 1
 """Increment it when training with the same settings gives other weights."""
+SMALL = 20
+"""The largest number of poisoned images of a network at the scale of a test."""
 SPLIT_SEED = 0
 """Seed of the tuning set, which is the same for all networks of a data set."""
 
@@ -47,7 +48,7 @@ class Net:
     data: str
     architecture: str
     recipe: Recipe
-    attack: BadNets | None = None
+    attack: DataAttack | None = None
     tuning: float = 0.1
     take: int | None = None
     training: TrainingAttack | None = None
@@ -109,6 +110,17 @@ class Net:
             start=obtain(self.parent, workspace).classifier,
         )
         return Fitted(*self.training.train(work), samples)
+
+
+def small(net: Net) -> Net:
+    """The network at the scale of a test: 1,000 images, at most 20 of them poison, one epoch."""
+    attack = net.attack
+    if attack is not None:
+        amount: dict[str, Any] = {"count": min(attack.count or SMALL, SMALL)}
+        if getattr(attack, "fraction", None) is not None:
+            amount["fraction"] = None
+        attack = replace(attack, **amount)
+    return replace(net, attack=attack, take=1000, recipe=replace(net.recipe, epochs=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ def subject_of(net: Net, workspace: Workspace, *, small: bool = False) -> Subjec
         small: whether few tuning images are used, without labels, as a test does.
     """
     attack = net.attack
-    if attack is None or attack.source is None:
+    if not isinstance(attack, BadNets) or attack.source is None:
         raise BadInput("The experiments of the thesis need an attack on one class.")
     train, is_poison = poisoned_data(net, workspace)
     _, tuning = net.clean_data(workspace)

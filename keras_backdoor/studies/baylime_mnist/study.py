@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_backdoor.answers import Heatmaps
 from keras_backdoor.attacks.badnets import BadNets
+from keras_backdoor.attacks.base import DataAttack
 from keras_backdoor.evaluation import Localization, evaluate, evaluate_maps
 from keras_backdoor.explanations.baylime import BayLIME, Prior
 from keras_backdoor.metrics import Rate
@@ -141,7 +142,7 @@ class BayLIMEMNIST(Study):
             "images": len(hit),
         }
 
-    def _attack(self, model: Classifier, test: Samples, attack: BadNets) -> dict[str, Any]:
+    def _attack(self, model: Classifier, test: Samples, attack: DataAttack) -> dict[str, Any]:
         measured = evaluate(model, test, trigger=attack.stamp, target=attack.target)
         stamped = test.stamped(attack.stamp)
         right = model.predict(stamped) == test.known_labels
@@ -152,7 +153,7 @@ class BayLIMEMNIST(Study):
         }
 
     def _localized(
-        self, method: BayLIME, model: Classifier, shown: Samples, clean: Samples, attack: BadNets
+        self, method: BayLIME, model: Classifier, shown: Samples, clean: Samples, attack: DataAttack
     ) -> tuple[Localization, Heatmaps]:
         answer = method(model, incoming=shown.unlabelled(), clean=clean)
         support = attack.stamp.support(*shown.image_shape[:2])

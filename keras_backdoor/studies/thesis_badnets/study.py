@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_backdoor import datasets
 from keras_backdoor.attacks.badnets import BadNets, number_for_share
+from keras_backdoor.attacks.base import DataAttack
 from keras_backdoor.attacks.pruning_aware import PruningAware
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.metrics import Rate
@@ -18,7 +19,7 @@ from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
 from keras_backdoor.samples.picture_files import encode
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.network_store import Net, obtain
+from keras_backdoor.studies._networks.network_store import Net, obtain, small
 from keras_backdoor.studies._networks.stored_pictures import described
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.training import PRESETS
@@ -143,9 +144,7 @@ class ThesisBadnets(Study):
             net = replace(net, attack=BadNets(trigger, TARGET, SOURCE, count))
         if self.scale == "full":
             return {"net": net, "test": None}
-        smaller = net.attack and replace(net.attack, count=min(net.attack.count or 0, 20))
-        net = replace(net, attack=smaller, take=1000, recipe=replace(recipe, epochs=1))
-        return {"net": net, "test": 500}
+        return {"net": small(net), "test": 500}
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
@@ -217,7 +216,7 @@ class ThesisBadnets(Study):
         return f"GTSRB BadNet {model}: speed limit 120 seen as a stop sign"
 
 
-def _attack(cell: Cell) -> BadNets | None:
+def _attack(cell: Cell) -> DataAttack | None:
     net: Net | None = cell.given.get("net")
     return None if net is None else net.attack
 
@@ -234,7 +233,7 @@ def attack_figures(classifier: Classifier, test: Samples, trigger: str) -> dict[
 
 
 def after_pruning(
-    classifier: Classifier, tuning: Samples, test: Samples, attack: BadNets
+    classifier: Classifier, tuning: Samples, test: Samples, attack: DataAttack
 ) -> dict[str, Any]:
     """Return the attack success after pruning the last convolution.
 

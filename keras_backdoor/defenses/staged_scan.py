@@ -1,0 +1,230 @@
+"""Staged scan: the looks at a network that the evidence allows, the cheapest first, one verdict."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers
+from keras_backdoor.defenses.weight_signature import MANY, WeightSignature
+from keras_backdoor.errors import BadInput
+from keras_backdoor.progress import tell
+
+WEIGHTS, TRIGGERS, SEARCH = "weights of the last layer", "simple triggers", "search for triggers"
+UNSURE = 0.5
+"""A search whose largest score is below this share of the limit is not repeated."""
+RUNS = 3
+"""The largest number of searches; the majority decides."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one method says.
+
+    Attributes:
+        name: the name of the look.
+        answer: its answer, or None if it could not look.
+        decides: whether a class that it flags is flagged by the scan; otherwise it is a suspect.
+        reason: why there is no answer.
+    """
+
+    name: str
+    answer: FlaggedClasses | None
+    decides: bool = True
+    reason: str = ""
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(k,) bool, the classes that the scan flags because of this look."""
+        assert self.answer is not None
+        if not self.decides or self.answer.verdict != "found":
+            return np.zeros_like(self.answer.flagged)
+        return self.answer.flagged
+
+    @property
+    def suspects(self) -> np.ndarray:
+        """(k,) bool, the classes that this look suspects."""
+        assert self.answer is not None
+        return np.asarray((self.answer.flagged | self.answer.suspects) & ~self.flagged)
+
+    def __str__(self) -> str:
+        if self.answer is None:
+            return self.reason
+        answer = self.answer
+        best = int(np.nanargmax(answer.scores)) if not np.isnan(answer.scores).all() else None
+        largest = (
+            "" if best is None else f"; largest score {answer.scores[best]:.2f} (class {best})"
+        )
+        if self.flagged.any():
+            said = f"class {listed(self.flagged)} flagged"
+        elif self.suspects.any():
+            said = f"class {listed(self.suspects)} suspicious"
+        else:
+            said = "no decision" if answer.verdict == "inconclusive" else "nothing"
+        return f"{said}{largest}; {answer.about.get('seconds', 0):.1f} s"
+
+
+@dataclass(frozen=True)
+class StagedScan(Defense[FlaggedClasses]):
+    """Look at a network in three ways, the cheapest first, and give one verdict.
+
+    1. The weights of the last layer (`WeightSignature`), without data. With 20 classes or more, an
+       outlier is flagged; with fewer, it is only a suspect.
+    2. A library of simple triggers on clean images (`SimpleTriggers`). What it flags is flagged.
+    3. The search for the smallest trigger of each class (`NeuralCleanse`), only if no class with a
+       known trigger is flagged yet. A search whose largest score is above half of the limit is
+       repeated, up to three searches in all; a class is flagged by the majority.
+
+    The score of a class is the largest of the looks. A scan that flags nothing is inconclusive
+    without clean images, or if the looks that need them are.
+
+    Args:
+        weights: the settings of the first look.
+        triggers: the settings of the second look.
+        search: the settings of the third look.
+    """
+
+    weights: WeightSignature = field(default_factory=WeightSignature)
+    triggers: SimpleTriggers = field(default_factory=SimpleTriggers)
+    search: NeuralCleanse = field(default_factory=lambda: NeuralCleanse(runs=1))
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("clean", optional=True),)
+    commands: ClassVar[tuple[str, ...]] = ("scan",)
+    paper: ClassVar[str] = "none: made for this project; the looks name theirs"
+    quick: ClassVar[dict[str, Any]] = {"search": NeuralCleanse(**NeuralCleanse.quick)}
+    caveats: ClassVar[tuple[str, ...]] = (
+        "Backdoors that work on images of one class only are often missed; so are those that a few "
+        "poisoned images planted. If the training data is at hand, audit it.",
+    )
+
+    def run(self, evidence: Evidence) -> FlaggedClasses:
+        """See `Method.run`."""
+        check_no_guard(evidence.model)
+        looks: list[Look] = []
+        for look in self._looks(evidence):
+            looks.append(look)
+            tell(f"{look.name}: {look}")
+            if _settled(looks):
+                break
+        return _combined(looks, evidence)
+
+    def _looks(self, evidence: Evidence) -> Iterator[Look]:
+        """The looks, each made when it is asked for."""
+        try:
+            decides = evidence.model.classes >= MANY
+            yield Look(WEIGHTS, evidence.run(self.weights), decides)
+        except BadInput as error:
+            yield Look(WEIGHTS, None, reason=f"not looked at: {error}")
+        if evidence.get("clean") is None:
+            return
+        yield Look(TRIGGERS, evidence.run(self.triggers))
+        yield Look(SEARCH, self._searched(evidence))
+
+    def _searched(self, evidence: Evidence) -> FlaggedClasses:
+        """The answer of one search, or of three searches by majority."""
+        runs: list[FlaggedClasses] = []
+        for number in range(RUNS):
+            runs.append(evidence.run(replace(self.search, seed=self.search.seed + number)))
+            if _decided(runs):
+                break
+        return _voted(runs)
+
+
+def _decided(runs: list[FlaggedClasses]) -> bool:
+    """Whether no further search can change, or is needed for, the verdict."""
+    first = runs[0].scores
+    if len(runs) == 1:
+        return bool(np.nanmax(np.nan_to_num(first, nan=0.0)) < UNSURE)
+    return len(runs) == RUNS or bool(np.array_equal(runs[0].flagged, runs[1].flagged))
+
+
+def _voted(runs: list[FlaggedClasses]) -> FlaggedClasses:
+    """The answer of the first search that agrees with the majority, with the median scores."""
+    votes = np.mean([answer.flagged for answer in runs], axis=0)
+    flagged = votes > 0.5
+    agreeing = [a for a in runs if np.array_equal(a.flagged, flagged)] or runs
+    scores = np.array([answer.scores for answer in runs])
+    median = np.full(scores.shape[1], np.nan)
+    known = ~np.isnan(scores).all(axis=0)
+    median[known] = np.nanmedian(scores[:, known], axis=0)
+    suspects = np.any([a.flagged | a.suspects for a in runs], axis=0) & ~flagged
+    answer = agreeing[0]
+    seconds = sum(float(a.about.get("seconds", 0.0)) for a in runs)
+    return replace(
+        answer,
+        scores=median,
+        flagged=flagged,
+        further=suspects,
+        about={**answer.about, "seconds": round(seconds, 3)},
+        summary={**answer.summary, "searches": str(len(runs))},
+    )
+
+
+def _settled(looks: list[Look]) -> bool:
+    """Whether a class with a known trigger is flagged, so that no further look is needed."""
+    last = looks[-1]
+    return last.answer is not None and any(
+        c in last.answer.triggers for c in np.flatnonzero(last.flagged)
+    )
+
+
+def _combined(looks: list[Look], evidence: Evidence) -> FlaggedClasses:
+    """One answer from those of the looks."""
+    made = [look for look in looks if look.answer is not None]
+    classes = evidence.model.classes
+    flagged = np.any([look.flagged for look in made], axis=0) if made else np.zeros(classes, bool)
+    suspects = np.any([look.suspects for look in made], axis=0) if made else flagged
+    scores = np.full(classes, np.nan)
+    parts: dict[str, Any] = {"triggers": {}, "measures": {}, "figures": {}, "source": {}}
+    about: dict[str, Any] = {}
+    examples = None
+    for look in made:
+        answer = look.answer
+        assert answer is not None
+        own = answer.scores if look.decides else np.minimum(answer.scores, 1.0)
+        scores = np.fmax(scores, own)
+        for name, values in parts.items():
+            values |= getattr(answer, name)
+        examples = answer.examples if answer.examples is not None else examples
+        about |= {k: answer.about[k] for k in ("median_norm", "limits") if k in answer.about}
+    parts["figures"]["looks"] = {look.name: _facts(look) for look in looks}
+    missing = "" if flagged.any() else _missing(looks, evidence)
+    return FlaggedClasses(
+        scores=scores,
+        flagged=flagged,
+        further=suspects & ~flagged,
+        examples=examples,
+        summary={look.name: str(look) for look in looks},
+        inconclusive=missing,
+        about=about,
+        **parts,
+    )
+
+
+def _facts(look: Look) -> dict[str, Any]:
+    """What a look says, for programs."""
+    answer = look.answer
+    if answer is None:
+        return {"verdict": "not looked at", "reason": look.reason}
+    return {
+        "verdict": answer.verdict,
+        "flagged": np.flatnonzero(look.flagged).tolist(),
+        "suspects": np.flatnonzero(look.suspects).tolist(),
+        "scores": [None if np.isnan(s) else float(s) for s in answer.scores],
+        "seconds": answer.about.get("seconds"),
+        "summary": answer.summary,
+    }
+
+
+def _missing(looks: list[Look], evidence: Evidence) -> str:
+    """Why a scan that flags nothing is no decision; empty if it is one."""
+    if evidence.get("clean") is None:
+        return "without clean images only the weights were looked at: pass --clean DATA"
+    undecided = [look for look in looks[1:] if look.answer and look.answer.verdict != "nothing"]
+    reasons = [look.answer.inconclusive for look in undecided if look.answer is not None]
+    return reasons[0] if reasons else ""

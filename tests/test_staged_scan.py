@@ -1,0 +1,140 @@
+"""The staged scan: which looks are made, and what verdict they add up to."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from planted import TARGET
+
+from keras_backdoor import progress
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.defenses import StagedScan, weight_signature
+from keras_backdoor.defenses.staged_scan import (
+    SEARCH,
+    TRIGGERS,
+    WEIGHTS,
+    Look,
+    _decided,
+    _settled,
+    _voted,
+)
+from keras_backdoor.errors import BadInput
+from keras_backdoor.reports import page_of
+from keras_backdoor.triggers.base import Stamp
+
+QUICK = StagedScan(**StagedScan.quick)
+STAMP = Stamp(np.ones((2, 2, 1)), np.ones((2, 2, 1)))
+
+
+def answer(*scores: float, **fields: Any) -> FlaggedClasses:
+    """An answer that flags what is above 1."""
+    values = np.array(scores)
+    return FlaggedClasses(**{"scores": values, "flagged": np.nan_to_num(values) > 1, **fields})
+
+
+@pytest.fixture(scope="module")
+def planted(task):
+    told: list[str] = []
+    with progress.listening(lambda items, *_: items, told.append):
+        found = QUICK(task.model, clean=task.clean.unlabelled())
+    return found, told
+
+
+@pytest.fixture(scope="module")
+def twin(task):
+    return QUICK(task.twin, clean=task.clean)
+
+
+class TestLooks:
+    def test_a_found_trigger_spares_the_search(self, planted) -> None:
+        found, told = planted
+        assert np.flatnonzero(found.flagged).tolist() == [TARGET]
+        assert list(found.figures["looks"]) == [WEIGHTS, TRIGGERS]
+        assert TARGET in found.triggers
+        assert [line.split(":")[0] for line in told] == [WEIGHTS, TRIGGERS]
+        assert f"class {TARGET} flagged" in told[1]
+
+    def test_few_classes_make_the_weights_a_suspicion(self, planted) -> None:
+        looks = planted[0].figures["looks"]
+        assert looks[WEIGHTS]["flagged"] == []
+        assert looks[WEIGHTS]["suspects"] == [TARGET]
+
+    def test_a_clean_network_gets_all_looks_and_one_search(self, twin) -> None:
+        assert twin.verdict == "nothing"
+        assert list(twin.figures["looks"]) == [WEIGHTS, TRIGGERS, SEARCH]
+        assert twin.figures["looks"][SEARCH]["summary"]["searches"] == "1"
+
+    def test_without_images_nothing_found_is_no_decision(self, task) -> None:
+        weights = QUICK(task.twin)
+        assert weights.verdict == "inconclusive"
+        assert "pass --clean DATA" in weights.inconclusive
+        assert list(weights.figures["looks"]) == [WEIGHTS]
+
+    def test_too_few_images_are_no_decision(self, task) -> None:
+        few = QUICK(task.twin, clean=task.clean.take(12))
+        assert few.verdict == "inconclusive"
+        assert "12 clean images" in few.inconclusive
+
+    def test_a_model_without_a_linear_end_is_looked_at_otherwise(self, task, monkeypatch) -> None:
+        def no_linear_end(model):
+            raise BadInput("The scores must come from a dense layer or a convolution.")
+
+        monkeypatch.setattr(weight_signature, "class_weights", no_linear_end)
+        found = QUICK(task.model, clean=task.clean)
+        assert found.figures["looks"][WEIGHTS]["verdict"] == "not looked at"
+        assert found.verdict == "found"
+
+    def test_the_page_shows_all_looks(self, planted, twin) -> None:
+        headings = [s.heading for s in page_of(planted[0]).sections]
+        assert {"Suspicion of the classes", "Weights of the last layer", "Triggers"} <= set(
+            headings
+        )
+        rows = dict(twin.rows())
+        assert rows[SEARCH].startswith("nothing; largest score")
+
+
+class TestVotes:
+    def test_one_clear_search_is_enough(self) -> None:
+        assert _decided([answer(0.2, 0.4, np.nan)])
+        assert not _decided([answer(0.2, 0.7, 0.1)])
+        assert not _decided([answer(0.2, 3.0, 0.1)])
+
+    def test_two_that_agree_are_enough_and_three_decide(self) -> None:
+        found, none = answer(0.2, 3.0), answer(0.2, 0.8)
+        assert _decided([found, found])
+        assert not _decided([found, none])
+        assert _decided([found, none, found])
+
+    def test_the_majority_flags_with_the_median_score(self) -> None:
+        voted = _voted([answer(0.2, 3.0), answer(0.1, 0.8), answer(0.3, 1.2)])
+        assert voted.flagged.tolist() == [False, True]
+        np.testing.assert_allclose(voted.scores, [0.2, 1.2])
+        voted = _voted([answer(0.2, 3.0), answer(0.1, 0.8), answer(0.3, 0.9)])
+        assert voted.flagged.tolist() == [False, False]
+        assert voted.suspects.tolist() == [False, True]
+
+    def test_classes_that_were_not_searched_stay_unknown(self) -> None:
+        voted = _voted([answer(np.nan, 3.0), answer(np.nan, 2.0)])
+        assert np.isnan(voted.scores[0])
+        assert voted.scores[1] == 2.5
+
+
+class TestVerdict:
+    def test_it_is_settled_by_a_flagged_class_with_a_trigger(self) -> None:
+        with_trigger = answer(0.1, 2.0, triggers={1: STAMP})
+        assert _settled([Look(TRIGGERS, with_trigger)])
+        assert not _settled([Look(WEIGHTS, answer(0.1, 2.0))])
+        assert not _settled([Look(TRIGGERS, answer(0.1, 0.9, triggers={1: STAMP}))])
+        assert not _settled([Look(WEIGHTS, None, reason="not looked at")])
+
+    def test_an_undecided_look_flags_nothing(self) -> None:
+        look = Look(TRIGGERS, answer(0.1, 2.0, inconclusive="too few images"))
+        assert not look.flagged.any()
+        assert look.suspects.tolist() == [False, True]
+        assert str(look).startswith("class 1 suspicious")
+
+    def test_a_suspicion_alone_is_no_decision_and_scores_at_most_1(self, task) -> None:
+        found = QUICK(task.model)
+        assert found.suspects.tolist() == [c == TARGET for c in range(10)]
+        assert found.scores[TARGET] == 1
+        assert found.verdict == "inconclusive"
