@@ -92,6 +92,7 @@ class TestEveryMethod:
             assert key in answer.about
         back = load_answer(answer.save(tmp_path / "a"))
         assert str(back) == str(answer)
+        assert back.fingerprint() == answer.fingerprint()
 
     def test_says_what_it_needs(self, method, task) -> None:
         cls, whole = load(method), evidence(load(method), task)

@@ -89,7 +89,7 @@ class FlaggedClasses(Answer):
             "further": np.flatnonzero(self.suspects),
             "source": self.source,
             **{name: list(values) for name, values in self.measures.items()},
-            "l1": {c: t.l1 for c, t in self.triggers.items()},
+            "l1": {c: t.l1 for c, t in sorted(self.triggers.items())},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:

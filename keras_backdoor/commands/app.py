@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_backdoor.commands import console, files, judging, making, study
+from keras_backdoor.commands.check.command import check
 
 app = typer.Typer(
     name="keras-backdoor",
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         }.items()
     },
     "export": files.export,
+    "check": check,
     "methods": files.methods,
     "render": files.render,
     "study": study.study,

@@ -1,6 +1,6 @@
 """Simple triggers: stamp a library of simple triggers on clean images and see where they lead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logit
 
 from keras_backdoor.answers import FlaggedClasses
-from keras_backdoor.defenses._trigger_library import library
+from keras_backdoor.defenses._trigger_library import Group, library
 from keras_backdoor.defenses.base import Defense, Evidence, Need
 from keras_backdoor.defenses.neural_cleanse.scan import examples, too_little
 from keras_backdoor.errors import BadInput
@@ -19,20 +19,19 @@ from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp, Stamped, Trigger
 
-SMALL = {2: 0.2, 3: 0.2, 4: 0.6, 5: 0.6}
-"""The side of a square at 32x32 pixels -> the share of moved images that no clean network reaches.
-
-On clean networks of the development zoo, squares of 2 pixels move at most 12 % of the images to one
-class, and those of 4 pixels at most 50 %."""
 LEAD = 3.0
-"""By how much the logit of the share has to exceed that of any other class."""
+"""The limit of the logit of a share minus that of the next class, for a group without a limit.
+
+On the 14 clean networks of the development zoo it is at most 1.7."""
+FURTHER = 0.5
+"""The share of the largest score from which other classes above the limit are suspects."""
 BATCH_IMAGES = 1024
 SHOWN = 8
 """The number of classes whose triggers are kept."""
 WORKS = 0.9
 """The share of moved images from which a trigger works."""
 MEASURED = 500
-"""The largest number of clean images on which the trigger of a flagged class is measured."""
+"""The largest number of clean images on which a trigger above the limit is measured again."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,16 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     About 3,000 triggers of a library are stamped on a few clean images of all classes: squares of
     one color and checkerboards at positions all over the image, blends with noise and with other
     images, warps, sinusoids, and fewer levels of brightness. For each group of triggers and each
-    class, the largest share of the images of other classes that one trigger moves to it is kept. A
-    class is suspicious if
+    class, the largest share of the images of other classes that one trigger moves to it is kept.
+    Shares above the limit of the group are measured again on up to 500 images, because the best of
+    many triggers was selected. The score of a class is its largest share in units of the limit.
 
-    - a square of a sixteenth (an eighth) of the image's side moves 20 % (60 %) of the images to it,
-      which does not happen in clean networks, or
-    - the logit of its share exceeds that of every other class by 3 within a group, for example 80 %
-      where no other class has more than 16 %.
-
-    Both are measured again on up to 500 images, because the best of many triggers is selected. The
-    most suspicious class is flagged, the others are further suspects. The triggers need not be
-    those of the attacker: a network that has learned a trigger reacts to similar ones, too.
+    The limits were chosen on clean networks (`docs/scans.md`): a square of a sixteenth of the
+    image's side, for example, has to move 25 % of the images to one class. Large squares move many
+    images in clean networks too, so that their share has to stand out from those of all other
+    classes. The class with the largest score is flagged if it is above 1; others above 1 are
+    further suspects if they come close to it. The triggers need not be those of the attacker: a
+    network that has learned a trigger reacts to similar ones, too.
 
     Args:
         images: the number of images on which every trigger is tried; one of each class at least,
@@ -60,8 +58,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         seed: the seed of the choice of the images, and of random triggers.
 
     Notes:
-        The limits were chosen on the development zoo. No labels are needed: the classes of the
-        images are those that the network predicts.
+        No labels are needed: the classes of the images are those that the network predicts.
     """
 
     images: int = 48
@@ -91,18 +88,17 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         found = evidence.part(
             "moved", lambda: {"moved": moved(model, images, predicted[chosen], groups)}
         )["moved"]
-        shares, best = best_of(found, groups)
-        side = min(images.shape[1:3])
         confirm = Confirmation(model, clean, predicted, self.seed)
-        shares = confirmed(shares, groups, best, side, confirm)
-        scores, deciding = suspicion(shares, groups, side)
-        above = scores > 1
-        largest = np.arange(len(scores)) == scores.argmax()
-        kept = {
-            int(c): strongest(shares, groups, best, int(c), deciding[c])
-            for c in np.argsort(-scores, kind="stable")[:SHOWN]
-        }
+        shares, best = best_of(found, groups)
+        shares = confirmed(shares, best, groups, confirm)
+        values = np.array([scores_of(s, g) for s, g in zip(shares, groups, strict=True)])
+        scores, deciding = values.max(axis=0), values.argmax(axis=0)
         first = int(scores.argmax())
+        above = scores > 1
+        largest = np.arange(len(scores)) == first
+        close = scores >= FURTHER * scores[first]
+        order = np.argsort(-scores, kind="stable")[:SHOWN].tolist()
+        kept = {c: strongest(c, shares, best, groups, int(deciding[c])) for c in order}
         stamps = {c: s for c, t in kept.items() if (s := _as_stamp(t, images)) is not None}
         success = confirm(kept[first], first)
         figures = {"trigger": {"class": first, "name": repr(kept[first]), "success": success}}
@@ -110,37 +106,26 @@ class SimpleTriggers(Defense[FlaggedClasses]):
             l1 = stamps[first].l1
             figures["smallest_trigger"] = {"class": first, "l1_norm": l1, "success": success}
         shown = np.round(255 * model.to_input.pixels(examples(model, clean, None, self.seed)))
+        name, share = groups[deciding[first]].name, shares[deciding[first]]
+        second, top = np.argsort(share)[-2:]
         return FlaggedClasses(
             scores=scores,
             flagged=above & largest,
-            further=above & ~largest,
+            further=above & close & ~largest,
             triggers=stamps,
-            measures={f"moved by {name}": share for name, share in shares.items()},
+            measures={f"moved by {g.name}": s for g, s in zip(groups, shares, strict=True)},
             examples=np.clip(shown, 0, 255).astype(np.uint8),
-            summary=self._summary(shares, deciding, kept, first, success, len(images)),
+            summary={
+                "most suspicious trigger": f"{kept[first]!r}, which leads to class {first}",
+                "it works on": f"{success:.1%} of the clean images of other classes",
+                f"images moved by {name}": (
+                    f"{share[top]:.0%} to class {top}, {share[second]:.0%} to class {second}"
+                ),
+                "images on which every trigger was tried": str(len(images)),
+            },
             figures=figures,
             inconclusive=too_little(model, clean, len(clean)),
         )
-
-    def _summary(
-        self,
-        shares: dict[str, np.ndarray],
-        deciding: list[str],
-        kept: dict[int, Trigger],
-        first: int,
-        success: float,
-        images: int,
-    ) -> dict[str, str]:
-        group = shares[deciding[first]]
-        second, top = np.argsort(group)[-2:]
-        return {
-            "most suspicious trigger": f"{kept[first]!r}, which leads to class {first}",
-            "it works on": f"{success:.1%} of the clean images of other classes",
-            f"images moved by {deciding[first]}": (
-                f"{group[top]:.0%} to class {top}, {group[second]:.0%} to class {second}"
-            ),
-            "images on which every trigger was tried": str(images),
-        }
 
 
 def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
@@ -167,7 +152,7 @@ def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
 
 
 def moved(
-    model: Classifier, images: np.ndarray, own: np.ndarray, groups: dict[str, list[Trigger]]
+    model: Classifier, images: np.ndarray, own: np.ndarray, groups: Sequence[Group]
 ) -> np.ndarray:
     """The share of the images of other classes that each trigger moves to each class.
 
@@ -180,7 +165,7 @@ def moved(
     Returns:
         (t, k) shares, in the order of the groups.
     """
-    triggers = [trigger for group in groups.values() for trigger in group]
+    triggers = [trigger for group in groups for trigger in group.triggers]
     eligible = np.maximum(len(own) - np.bincount(own, minlength=model.classes), 1)
     shares = np.zeros((len(triggers), model.classes))
     number = max(1, BATCH_IMAGES // len(images))
@@ -197,8 +182,8 @@ def moved(
 
 
 def best_of(
-    shares: np.ndarray, groups: dict[str, list[Trigger]]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    shares: np.ndarray, groups: Sequence[Group]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The largest share of each class in each group, and the trigger that has it.
 
     Args:
@@ -206,75 +191,15 @@ def best_of(
         groups: the triggers.
 
     Returns:
-        Two dictionaries by group: (k,) shares, and (k,) positions in the group.
+        Two lists with a (k,) array for each group: the shares, and the positions in the group.
     """
-    best, where, start = {}, {}, 0
-    for name, triggers in groups.items():
-        part = shares[start : start + len(triggers)]
-        best[name], where[name] = part.max(axis=0), part.argmax(axis=0)
-        start += len(triggers)
+    best, where, start = [], [], 0
+    for group in groups:
+        part = shares[start : start + len(group.triggers)]
+        best.append(part.max(axis=0))
+        where.append(part.argmax(axis=0))
+        start += len(group.triggers)
     return best, where
-
-
-def suspicion(
-    shares: dict[str, np.ndarray], groups: dict[str, list[Trigger]], side: int
-) -> tuple[np.ndarray, list[str]]:
-    """The score of each class in units of the limit, and the group that decides it.
-
-    Args:
-        shares: group -> (k,) the largest share of each class.
-        groups: the triggers.
-        side: the smaller side of the images in pixels.
-    """
-    scores = []
-    for name, share in shares.items():
-        lead = _leads(share) / LEAD
-        first = groups[name][0]
-        size = round(32 * getattr(first, "size", 0) / side)
-        limit = SMALL.get(size) if name.startswith("squares") else None
-        scores.append(lead if limit is None else np.maximum(lead, share / limit))
-    names, values = list(shares), np.array(scores)
-    return values.max(axis=0), [names[i] for i in values.argmax(axis=0)]
-
-
-def strongest(
-    shares: dict[str, np.ndarray],
-    groups: dict[str, list[Trigger]],
-    best: dict[str, np.ndarray],
-    target: int,
-    deciding: str,
-) -> Trigger:
-    """The trigger of a class that is kept: the first, in the order of the groups, that works.
-
-    The groups of squares and of checkerboards are in the order of their sizes. If none moves 90 %
-    of the images, it is the one that moves most; if none moves any, that of the deciding group.
-    """
-    share = {name: values[target] for name, values in shares.items()}
-    working = [name for name, value in share.items() if value >= WORKS]
-    most = max(share, key=lambda name: share[name])
-    name = working[0] if working else (most if share[most] > 0 else deciding)
-    return groups[name][best[name][target]]
-
-
-def _leads(share: np.ndarray) -> np.ndarray:
-    """By how much the logit of each share exceeds the largest of the others; shares in 2..98 %."""
-    values = logit(np.clip(share, 0.02, 0.98))
-    second, first = np.sort(values)[-2:]
-    others = np.where(np.arange(len(values)) == values.argmax(), second, first)
-    return np.asarray(values - others)
-
-
-def _as_stamp(trigger: Trigger, images: np.ndarray) -> Stamp | None:
-    """A trigger as a `Stamp` with the channels of the images, or None."""
-    if isinstance(trigger, Stamped):
-        trigger = trigger.stamp_for(*images.shape[1:3])
-    if not isinstance(trigger, Stamp):
-        return None
-    pattern = trigger.pattern
-    channels = images.shape[-1]
-    if pattern.shape[-1] != channels:
-        pattern = np.repeat(pattern.mean(axis=-1, keepdims=True), channels, axis=-1)
-    return Stamp(trigger.mask, pattern)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,27 +227,76 @@ class Confirmation:
 
 
 def confirmed(
-    shares: dict[str, np.ndarray],
-    groups: dict[str, list[Trigger]],
-    best: dict[str, np.ndarray],
-    side: int,
+    shares: Sequence[np.ndarray],
+    best: Sequence[np.ndarray],
+    groups: Sequence[Group],
     confirm: Callable[[Trigger, int], float],
-) -> dict[str, np.ndarray]:
+) -> list[np.ndarray]:
     """The shares, measured again on more images for classes above the limit.
 
-    The best of thousands of triggers on a few images works less well on others.
-
     Args:
-        shares: group -> (k,) the largest share of each class.
+        shares: for each group (k,) the largest share of each class.
+        best: for each group (k,) the position of the trigger with the largest share.
         groups: the triggers.
-        best: group -> (k,) the position of the trigger with the largest share.
-        side: the smaller side of the images in pixels.
         confirm: (trigger, class) -> the share on more images.
     """
-    measured = {}
-    for name, share in shares.items():
-        scores, _ = suspicion({name: share}, groups, side)
-        measured[name] = share.copy()
-        for c in np.flatnonzero(scores > 1):
-            measured[name][c] = confirm(groups[name][best[name][c]], int(c))
+    measured = []
+    for share, where, group in zip(shares, best, groups, strict=True):
+        again = share.copy()
+        for c in np.flatnonzero(scores_of(share, group) > 1).tolist():
+            again[c] = confirm(group.triggers[where[c]], c)
+        measured.append(again)
     return measured
+
+
+def scores_of(share: np.ndarray, group: Group) -> np.ndarray:
+    """(k,) the shares of a group in units of its limit, or their leads in units of `LEAD`.
+
+    The lead is the logit of a share minus the largest logit of the other classes, where shares
+    are taken as 2 to 98 %.
+
+    >>> scores_of(np.array([0.5, 0.1]), Group("", [], 0.25)).tolist()
+    [2.0, 0.4]
+    """
+    if group.limit is not None:
+        return np.asarray(share / group.limit)
+    values = logit(np.clip(share, 0.02, 0.98))
+    second, first = np.sort(values)[-2:]
+    others = np.where(np.arange(len(values)) == values.argmax(), second, first)
+    return np.asarray((values - others) / LEAD)
+
+
+def strongest(
+    target: int,
+    shares: Sequence[np.ndarray],
+    best: Sequence[np.ndarray],
+    groups: Sequence[Group],
+    deciding: int,
+) -> Trigger:
+    """The trigger of a class that is kept: that of the first group that works.
+
+    The groups of squares and of checkerboards are in the order of their sizes. If none moves 90 %
+    of the images, it is the one that moves most; if none moves any, that of the deciding group.
+
+    Args:
+        target: the class.
+        shares, best, groups: see `confirmed`.
+        deciding: the position of the group with the largest score.
+    """
+    share = np.array([s[target] for s in shares])
+    working = np.flatnonzero(share >= WORKS)
+    most = int(share.argmax()) if share.any() else deciding
+    chosen = int(working[0]) if len(working) else most
+    return groups[chosen].triggers[best[chosen][target]]
+
+
+def _as_stamp(trigger: Trigger, images: np.ndarray) -> Stamp | None:
+    """A trigger as a `Stamp` with the channels of the images, or None."""
+    if isinstance(trigger, Stamped):
+        trigger = trigger.stamp_for(*images.shape[1:3])
+    if not isinstance(trigger, Stamp):
+        return None
+    pattern, channels = trigger.pattern, images.shape[-1]
+    if pattern.shape[-1] != channels:
+        pattern = np.repeat(pattern.mean(axis=-1, keepdims=True), channels, axis=-1)
+    return Stamp(trigger.mask, pattern)

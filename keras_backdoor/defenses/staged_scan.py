@@ -18,6 +18,7 @@ from keras_backdoor.progress import tell
 WEIGHTS, TRIGGERS, SEARCH = "weights of the last layer", "simple triggers", "search for triggers"
 UNSURE = 0.5
 """A search whose largest score is below this share of the limit is not repeated."""
+LEFT_OUT = "left out"
 RUNS = 3
 """The largest number of searches; the majority decides."""
 
@@ -86,12 +87,13 @@ class StagedScan(Defense[FlaggedClasses]):
     Args:
         weights: the settings of the first look.
         triggers: the settings of the second look.
-        search: the settings of the third look.
+        search: the settings of the third look; None leaves it out, and a scan that flags nothing is
+            inconclusive.
     """
 
     weights: WeightSignature = field(default_factory=WeightSignature)
     triggers: SimpleTriggers = field(default_factory=SimpleTriggers)
-    search: NeuralCleanse = field(default_factory=lambda: NeuralCleanse(runs=1))
+    search: NeuralCleanse | None = field(default_factory=lambda: NeuralCleanse(runs=1))
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean", optional=True),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
@@ -123,16 +125,20 @@ class StagedScan(Defense[FlaggedClasses]):
         if evidence.get("clean") is None:
             return
         yield Look(TRIGGERS, evidence.run(self.triggers))
-        yield Look(SEARCH, self._searched(evidence))
+        if self.search is None:
+            yield Look(SEARCH, None, reason=LEFT_OUT)
+        else:
+            yield Look(SEARCH, _searched(self.search, evidence))
 
-    def _searched(self, evidence: Evidence) -> FlaggedClasses:
-        """The answer of one search, or of three searches by majority."""
-        runs: list[FlaggedClasses] = []
-        for number in range(RUNS):
-            runs.append(evidence.run(replace(self.search, seed=self.search.seed + number)))
-            if _decided(runs):
-                break
-        return _voted(runs)
+
+def _searched(search: NeuralCleanse, evidence: Evidence) -> FlaggedClasses:
+    """The answer of one search, or of three searches by majority."""
+    runs: list[FlaggedClasses] = []
+    for number in range(RUNS):
+        runs.append(evidence.run(replace(search, seed=search.seed + number)))
+        if _decided(runs):
+            break
+    return _voted(runs)
 
 
 def _decided(runs: list[FlaggedClasses]) -> bool:
@@ -225,6 +231,10 @@ def _missing(looks: list[Look], evidence: Evidence) -> str:
     """Why a scan that flags nothing is no decision; empty if it is one."""
     if evidence.get("clean") is None:
         return "without clean images only the weights were looked at: pass --clean DATA"
+    if any(look.reason == LEFT_OUT for look in looks):
+        return (
+            "the search for triggers was left out, which a verdict needs if nothing else is found"
+        )
     undecided = [look for look in looks[1:] if look.answer and look.answer.verdict != "nothing"]
     reasons = [look.answer.inconclusive for look in undecided if look.answer is not None]
     return reasons[0] if reasons else ""

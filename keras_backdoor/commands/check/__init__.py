@@ -1,0 +1,1 @@
+"""The check: inspect, audit, scan, repair, measure, scan again and export, with one decision."""
