@@ -74,7 +74,8 @@ def _verdict(text: str) -> Verdict:
 def _said(answer: object) -> str:
     """What an answer says, as a sentence with its kind."""
     kind = "Scan" if type(answer).__name__ == "FlaggedClasses" else "Audit"
-    return f"{kind}: {sentences.headline(answer)[1]}"
+    text = sentences.headline(answer)[1].removeprefix("Do not deploy: ")
+    return f"{kind}: {text}"
 
 
 def _against(checked: Checked) -> list[str]:

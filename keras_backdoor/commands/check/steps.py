@@ -117,7 +117,7 @@ def _steps(checked: Checked) -> Iterator[None]:
         )  # fmt: skip
         yield
     scan = StagedScan(search=None) if given.quick else StagedScan()
-    extra = ("--set", "search=none") if given.quick else ()
+    extra = ("--method", "staged-scan", *(("--set", "search=none") if given.quick else ()))
     checked.scan = _step(
         checked, SCAN, _line(given, "scan", "clean", *extra, out="scan"),
         lambda: scan(given.model, clean=given.clean, workdir=work),
@@ -139,7 +139,9 @@ def _steps(checked: Checked) -> Iterator[None]:
     _measure(checked)
     repaired = checked.repair.classifier
     checked.again = _step(
-        checked, AGAIN, _line(given, "scan", "clean", out="scan-again", model="repaired"),
+        checked, AGAIN, _line(
+            given, "scan", "clean", "--method", "staged-scan", out="scan-again", model="repaired"
+        ),
         lambda: StagedScan()(repaired, clean=given.clean, workdir=work),
     )  # fmt: skip
     yield
