@@ -162,3 +162,12 @@ def test_the_commands_write_it(task, command, tmp_path, schema) -> None:
     code, _, err = command("inspect", MODEL, "--sarif", tmp_path / "file.sarif")
     assert code == 0, err
     jsonschema.validate(json.loads((tmp_path / "file.sarif").read_text()), schema)
+
+
+def test_the_documentation_lists_the_rules() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "pipelines.md").read_text()
+    for rule in sarif.RULES:
+        assert f"| {rule.id} |" in text
+        assert ", ".join(rule.taxa) in text
+    for name, catalog in sarif.TAXONOMIES.items():
+        assert f"{name} {catalog['version']}" in text
