@@ -256,6 +256,12 @@ RENDERED = [
         "end of thesis audits tables",
         sections_of("thesis_audits"),
     ),
+    (
+        "results/README.md",
+        "bias maps tables",
+        "end of bias maps tables",
+        sections_of("bias_maps_mnist"),
+    ),
     ("results/README.md", "lab table", "end of lab table", lab_table),
     ("results/README.md", "pruning tables", "end of pruning tables", pruning_tables),
     ("models/README.md", "cards", "end of cards", cards),

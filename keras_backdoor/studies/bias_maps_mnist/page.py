@@ -26,14 +26,51 @@ PAIRS_NOTE = (
 )
 
 
+SUMMARY_NOTE = (
+    "In how many networks the class with the largest distance to the map of the parent is the "
+    "source or the target, and in how many it is flagged, with 1,000 images of data. A clean child "
+    "has neither; what is flagged there is a false alarm. By chance, it would be the source or the "
+    "target in a fifth of the networks."
+)
+
+
 def sections(results: Results) -> list[Section]:
     """Return the sections of the page."""
-    tables = [(name, NOTE, distances(results, name)) for name in (FIRST, SECOND, DOUBLED, BLENDED)]
+    tables = [("Summary", SUMMARY_NOTE, summary(results))]
+    tables += [(name, NOTE, distances(results, name)) for name in (FIRST, SECOND, DOUBLED, BLENDED)]
     tables.append(
         (CLEAN, "Children that were fine-tuned without poison.", distances(results, CLEAN))
     )
     tables.append(("Pairs of classes", PAIRS_NOTE, pairs(results)))
     return [Section(name, text=note, table=table) for name, note, table in tables if table[1:]]
+
+
+def summary(results: Results) -> list[Row]:
+    """Return the header and one row per experiment."""
+    rows: list[Row] = [
+        ("experiment", "networks", "attack, %", *(f"source or target, {name}" for name in INPUTS),
+         "without a reference", "flagged, data")
+    ]  # fmt: skip
+    for group in (FIRST, SECOND, DOUBLED, BLENDED, CLEAN):
+        cells = [c for c in results.cells if c.get("group") == group and "figures" in c]
+        if not cells:
+            continue
+        number = len(cells)
+        attacks = [100 * c["figures"]["attack"]["share"] for c in cells if "attack" in c["figures"]]
+        right = {
+            name: sum(_at(c, c["figures"][name]["largest"]) for c in cells)
+            for name in (*INPUTS, "alone")
+        }
+        counts = [f"{n} of {number}" if attacks else "" for n in right.values()]
+        attack = f"{min(attacks):.1f} to {max(attacks):.1f}" if attacks else ""
+        flagged = sum(bool(c["figures"]["data"]["flagged"]) for c in cells)
+        rows.append((group, str(number), attack, *counts, f"{flagged} of {number}"))
+    return rows
+
+
+def _at(cell: dict[str, Any], number: int) -> bool:
+    """Whether a class is the source or the target in the name of a cell."""
+    return number in _classes(cell["name"])
 
 
 def distances(results: Results, group: str) -> list[Row]:

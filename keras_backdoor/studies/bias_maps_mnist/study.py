@@ -75,7 +75,6 @@ class BiasMapsMNIST(Study):
     title: ClassVar[str] = "Bias maps of MNIST networks"
     paper: ClassVar[str] = "Borji, Adversarial examples are useful too!, 2020 (arXiv 2005.06107)"
     files: ClassVar[tuple[str, ...]] = (DATA,)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "clean_accuracy": "accuracy %",
         "attack": "attack on the source %",
