@@ -49,7 +49,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     image's side, for example, has to move 25 % of the images to one class. Large squares move many
     images in clean networks too, so that their share has to stand out from those of all other
     classes. The class with the largest score is flagged if it is above 1; others above 1 are
-    further suspects if they come close to it. The triggers need not be those of the attacker: a
+    further suspects if they come close to it. Of several classes with the same score, the one that
+    more groups lead to is flagged. The triggers need not be those of the attacker: a
     network that has learned a trigger reacts to similar ones, too.
 
     Args:
@@ -93,7 +94,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         shares = confirmed(shares, best, groups, confirm)
         values = np.array([scores_of(s, g) for s, g in zip(shares, groups, strict=True)])
         scores, deciding = values.max(axis=0), values.argmax(axis=0)
-        first = int(scores.argmax())
+        first = most_suspicious(values)
         above = scores > 1
         largest = np.arange(len(scores)) == first
         close = scores >= FURTHER * scores[first]
@@ -126,6 +127,21 @@ class SimpleTriggers(Defense[FlaggedClasses]):
             figures=figures,
             inconclusive=too_little(model, clean, len(clean)),
         )
+
+
+def most_suspicious(values: np.ndarray) -> int:
+    """The class with the largest score; among those that share it, the one with the largest sum.
+
+    Triggers that work on all images of several classes are no rarity in a backdoored network.
+
+    Args:
+        values: (g, k) the scores of each group.
+
+    >>> most_suspicious(np.array([[3.0, 3.0, 1.0], [0.2, 0.4, 2.0]]))
+    1
+    """
+    scores = np.round(values.max(axis=0), 2)
+    return int(np.lexsort((values.sum(axis=0), scores))[-1])
 
 
 def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
