@@ -403,6 +403,7 @@ class Method(ABC, Generic[A]):
             "class_names": None if names is None else list(names),
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "caveats": list(self.caveats),
+            "examined": self.examined(),
         }
 
     def _about(self, model: Classifier, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from planted import TARGET
 
-from keras_backdoor.answers import FlaggedClasses, load_answer
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.commands import app
 from keras_backdoor.commands.check import steps
 from keras_backdoor.commands.check.decision import DEPLOY, OPEN, REFUSE, REPAIRED, decide
-from keras_backdoor.commands.check.steps import Checked, Given
+from keras_backdoor.commands.check.steps import Attack, Checked, Given
+from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses import trigger_augmentation
+from keras_backdoor.defenses._repair import NO_SCAN, NO_TRIGGER
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading import load_model
@@ -78,8 +80,8 @@ class TestPlanted:
         rates = content["triggers"][str(TARGET)]
         assert rates["before"] > 0.8
         assert rates["after"] <= 0.01
-        lost = content["accuracy"]["before"]["share"] - content["accuracy"]["after"]["share"]
-        assert lost <= 0.01
+        assert content["accuracy"]["before"] - content["accuracy"]["after"] <= 0.01
+        assert content["measured_on"] == "the 1,000 test images"
         assert any("works on" in reason for reason in content["reasons"])
 
     def test_the_exported_model_no_longer_has_the_backdoor(self, done, task) -> None:
@@ -129,6 +131,7 @@ class TestOtherModels:
         assert (code, content["action"]) == (1, REFUSE), err
         assert content["exported"] is None
         assert f"flags class {TARGET}" in content["reasons"][-1]
+        assert content["measured_on"] == "clean images that the repair held out"
 
     def test_nothing_found_exports_the_model_as_it_is(self, command, files, tmp_path) -> None:
         sarif = ("--sarif", tmp_path / "c.sarif")
@@ -139,6 +142,7 @@ class TestOtherModels:
         assert (tmp_path / "c" / "serving" / "1").is_dir()
         (log,) = json.loads((tmp_path / "c.sarif").read_text())["runs"]
         assert [result["kind"] for result in log["results"]] == ["pass", "pass"]
+        assert "--preprocess 0:1" in content["steps"][-1]["command"]
 
     def test_a_quick_check_repairs_and_exports_nothing(self, command, files, tmp_path) -> None:
         code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
@@ -148,7 +152,41 @@ class TestOtherModels:
         code, content, err = checked_by(command, files, "twin", tmp_path / "d", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
 
-    def test_a_hostile_file_is_refused(self, command, files, tmp_path) -> None:
+    def test_what_an_earlier_check_exported_does_not_stay(self, command, files, tmp_path) -> None:
+        (tmp_path / "c" / "work").mkdir(parents=True)
+        (tmp_path / "c" / "work" / "of-a-check").touch()
+        (tmp_path / "c" / "serving" / "1").mkdir(parents=True)
+        code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
+        assert (code, content["action"]) == (1, REFUSE), err
+        assert not (tmp_path / "c" / "serving").exists()
+
+    def test_bad_input_is_refused_before_long_work(self, command, files, tmp_path) -> None:
+        bare = tmp_path / "bare.npz"
+        np.savez(bare, x_test=np.zeros((9, 14, 14, 1), np.uint8))
+        for more, message in (
+            (("--quick", "--repair"), "--quick audits and repairs nothing"),
+            (("--test", bare), "--test needs labeled images"),
+            (("--test-take", "9"), "need --test DATA"),
+        ):
+            code, _, err = checked_by(command, files, "planted", tmp_path / "c", *more)
+            assert (code, message in " ".join(err.split())) == (2, True), err
+        assert not (tmp_path / "c").exists()
+
+    def test_a_hostile_file_is_a_finding(self, command, files, tmp_path, monkeypatch) -> None:
+        from keras_backdoor.loading import inspection
+
+        def hostile(path, **_):
+            return inspection.Inspection(str(path), "0" * 64, "hostile", (("hostile", "it runs"),))
+
+        monkeypatch.setattr(inspection, "inspect_model", hostile)
+        sarif = ("--sarif", tmp_path / "c.sarif")
+        code, content, err = checked_by(command, files, "planted", tmp_path / "c", *sarif)
+        assert (code, content["action"], content["verdict"]) == (1, REFUSE, "found"), err
+        assert "it runs" in (tmp_path / "c" / "page" / "index.html").read_text()
+        (log,) = json.loads((tmp_path / "c.sarif").read_text())["runs"]
+        assert log["results"][0]["ruleId"] == "KB001"
+
+    def test_an_unreadable_file_is_an_error(self, command, files, tmp_path) -> None:
         broken = tmp_path / "broken.h5"
         broken.write_bytes(b"not a model")
         code, content, err = checked_by(
@@ -168,55 +206,113 @@ class TestOtherModels:
 
 class TestDecision:
     @pytest.fixture
-    def given(self, task, files, tmp_path) -> Given:
-        return Given(
+    def repaired(self, task, files, tmp_path) -> Checked:
+        """A check after a repair that worked."""
+        given = Given(
             str(files["planted"]), task.model, task.clean, task.test, None, {}, (), tmp_path
         )
+        nothing = replace(task.scan, flagged=np.zeros(10, bool), further=None)
+        return Checked(
+            given,
+            inspect_model(files["planted"]),
+            scan=task.scan,
+            repair=RepairedModel(model=task.twin.model, preprocess=(0.0, 1.0)),
+            again=nothing,
+            accuracy=(0.95, 0.95),
+            measured_on="the 1,000 test images",
+            attacks={TARGET: Attack(0.99, 0.012, 0.008)},
+        )
 
-    @pytest.fixture
-    def repaired(self, task, given, files) -> Checked:
-        """A check after a repair that worked."""
-        from keras_backdoor.answers import RepairedModel
-        from keras_backdoor.evaluation import evaluate
-
-        checked = Checked(given, inspect_model(files["planted"]))
-        checked.scan = task.scan
-        checked.repair = RepairedModel(model=task.twin.model, preprocess=(0.0, 1.0))
-        checked.again = replace(task.scan, flagged=np.zeros(10, bool), further=None)
-        checked.before = checked.after = evaluate(task.model, task.test)
-        checked.attacks = {TARGET: (0.99, 0.0)}
+    def nothing_found(self, checked: Checked) -> Checked:
+        checked.scan = checked.again
+        checked.attacks = {}
         return checked
 
     def test_a_repair_that_works_is_deployed(self, repaired) -> None:
         decision = decide(repaired)
         assert (decision.verdict, decision.action) == ("found", REPAIRED)
-        assert "works on 0.0% of the images, 99.0% before" in " ".join(decision.reasons)
-
-    def test_a_trigger_that_still_works_is_a_reason_against(self, repaired) -> None:
-        repaired.attacks = {TARGET: (0.99, 0.02)}
-        decision = decide(repaired)
-        assert decision.action == REFUSE
-        assert f"still work on the repaired model: class {TARGET} on 2.0%" in decision.reasons[-1]
-
-    def test_lost_accuracy_is_a_reason_against(self, repaired, task) -> None:
-        from keras_backdoor.metrics import Rate
-
-        of = repaired.before.clean_accuracy
-        repaired.after = replace(repaired.before, clean_accuracy=Rate(of.hits - 10, of.of))
-        decision = decide(repaired)
-        assert decision.action == REFUSE
-        assert "points of clean accuracy" in decision.reasons[-1]
-
-    def test_a_scan_that_still_flags_is_a_reason_against(self, repaired, task) -> None:
-        repaired.again = task.scan
-        assert decide(repaired).action == REFUSE
-        assert f"flags class {TARGET}" in decide(repaired).reasons[-1]
-
-    def test_no_decision_without_one_of_the_scan(self, repaired, task) -> None:
-        repaired.scan = replace(
-            task.scan, flagged=np.zeros(10, bool), further=None, inconclusive="too few images"
+        assert "works on 1.2% of the images after the repair, 99.0% before" in " ".join(
+            decision.reasons
         )
-        repaired.repair = repaired.again = None
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"attacks": {TARGET: Attack(0.99, 0.03, 0.008)}}, "still works on 3.0% of the images"),
+            ({"attacks": {TARGET: Attack(0.99, float("nan"))}}, "could not be measured"),
+            ({"attacks": {TARGET: Attack(0.99, None)}}, "could not be measured"),
+            ({"accuracy": (0.95, 0.93)}, "costs 2.0 points of accuracy"),
+            ({"accuracy": None}, "The repair was not measured"),
+        ],
+    )
+    def test_what_speaks_against_the_repaired_model(self, repaired, change, reason) -> None:
+        for name, value in change.items():
+            setattr(repaired, name, value)
         decision = decide(repaired)
+        assert (decision.verdict, decision.action) == ("found", REFUSE)
+        assert any(reason in r for r in decision.reasons)
+
+    def test_an_undecided_repair_is_not_deployed(self, repaired) -> None:
+        repaired.repair = replace(repaired.repair, inconclusive="too few images of 3 classes")
+        assert decide(repaired).action == REFUSE
+        assert "too few images of 3 classes" in decide(repaired).reasons[-1]
+        for harmless in (NO_SCAN, NO_TRIGGER):
+            repaired.repair = replace(repaired.repair, inconclusive=harmless)
+            assert decide(repaired).action == REPAIRED
+
+    def test_a_second_scan_that_flags_or_does_not_decide_speaks_against(
+        self, repaired, task
+    ) -> None:
+        nothing = repaired.again
+        repaired.again = task.scan
+        assert f"flags class {TARGET}" in decide(repaired).reasons[-1]
+        repaired.again = replace(nothing, inconclusive="too few images")
+        assert decide(repaired).action == REFUSE
+        assert "gives no decision: too few images" in decide(repaired).reasons[-1]
+
+    def test_no_decision_of_the_scan_is_none_of_the_check(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.scan = replace(checked.scan, inconclusive="too few images")
+        checked.repair = checked.again = None
+        decision = decide(checked)
         assert (decision.verdict, decision.action) == ("inconclusive", OPEN)
         assert "too few images" in decision.reasons[0]
+
+    def test_no_decision_of_the_audit_is_none_of_the_check(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        flags = np.zeros(9, bool)
+        checked.audit = FlaggedSamples(scores=flags * 1.0, flagged=flags, inconclusive="no labels")
+        assert (decide(checked).verdict, decide(checked).action) == ("inconclusive", OPEN)
+
+    def test_a_repair_on_demand_is_deployed_if_nothing_speaks_against_it(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        decision = decide(checked)
+        assert (decision.verdict, decision.action) == ("nothing", REPAIRED)
+        assert "could not be measured whether one still works" in " ".join(decision.reasons)
+        checked.accuracy = (0.95, 0.9)
+        assert (decide(checked).verdict, decide(checked).action) == ("inconclusive", OPEN)
+
+    def test_nothing_found_says_what_is_missed(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        decision = decide(checked)
+        assert (decision.verdict, decision.action) == ("nothing", DEPLOY)
+        assert "are often missed" in decision.reasons[-1]
+
+
+def test_command_lines_have_the_options_of_each_kind(task, files, tmp_path) -> None:
+    options = DataOptions(take=500, split="train", channels=1)
+    sources = {
+        "clean": (Path("a b.npz"), options),
+        "train": (Path("t.npz"), DataOptions(channels=1)),
+    }
+    given = Given(
+        "m.h5", task.model, task.clean, None, None, sources, ("--classes", "10"), tmp_path
+    )
+    line = steps._line(given, "repair", "clean", "train", "--found", "f", out=steps.REPAIR)
+    assert line == (
+        "keras-backdoor repair m.h5 --classes 10 --clean 'a b.npz' --clean-split train "
+        "--clean-take 500 --train t.npz --found f --channels 1 --out "
+        f"{tmp_path / 'repaired'}"
+    )

@@ -71,7 +71,8 @@ class TestScans:
     def test_nothing_found_passes_and_no_decision_is_open(self, schema) -> None:
         none = np.zeros(4, bool)
         (passed,) = results(scan(flagged=none, further=none), schema)
-        (undecided,) = results(scan(inconclusive="too few images"), schema)
+        undecided, *suspects = results(scan(inconclusive="too few images"), schema)
+        assert [r["kind"] for r in suspects] == ["review", "review"]
         assert (passed["kind"], undecided["kind"]) == ("pass", "open")
         assert "too few images" in undecided["message"]["text"]
         assert passed["properties"]["caveats"] == ["x"]
@@ -84,6 +85,16 @@ class TestScans:
         about = {**scan().about, "model_sha256": "c" * 64}
         other = results(scan(about=about), schema)
         assert other[0]["partialFingerprints"] != first
+
+    def test_a_suspect_is_reviewed_even_if_nothing_is_flagged(self, schema) -> None:
+        passed, suspect = results(scan(flagged=np.zeros(4, bool)), schema)
+        assert (passed["kind"], suspect["kind"]) == ("pass", "review")
+        assert suspect["message"]["text"].startswith("Class 3 may be a target")
+
+    def test_text_is_no_placeholder_and_no_link(self, schema) -> None:
+        about = {**scan().about, "class_names": ["a", "{0} [b](c)", "d", "e"]}
+        text = results(scan(about=about), schema)[0]["message"]["text"]
+        assert text.startswith("Class 1 ({{0}} \\[b\\](c)) is the target")
 
     def test_classes_have_their_names(self, schema) -> None:
         about = {**scan().about, "class_names": ["cat", "dog", "owl", "fox"]}
@@ -98,8 +109,16 @@ class TestAudits:
         place = result["locations"][0]["physicalLocation"]["artifactLocation"]
         assert place == {"uri": "data/train%20set.npz", "index": 1}
 
+    def test_fingerprints_depend_on_the_data(self, schema) -> None:
+        first, second = (
+            results(audit(about={**audit().about, "data": {"train": data}}), schema)[0]
+            for data in ("b", "c")
+        )
+        assert first["partialFingerprints"] != second["partialFingerprints"]
+
     def test_incoming_images_have_a_rule_of_their_own(self, schema) -> None:
-        about = {"settings": {"method": "STRIP"}, "data": {"clean": "a", "incoming": "b"}}
+        data = {"clean": "a", "train": "c", "incoming": "b"}
+        about = {"settings": {"method": "STRIP"}, "data": data, "examined": "incoming"}
         (result,) = results(audit(about=about), schema, {"model": "m.h5", "incoming": "in.npz"})
         assert result["ruleId"] == "KB004"
 

@@ -50,7 +50,7 @@ def test_few_images_are_no_decision(task) -> None:
 
 def test_a_guard_and_bad_settings_are_refused(task) -> None:
     guard = dataclasses.replace(task.model, reject_class=9)
-    with pytest.raises(ValueError, match="The model is a guard"):
+    with pytest.raises(ValueError, match="is a guard already"):
         SimpleTriggers()(guard, clean=task.clean.unlabelled())
     with pytest.raises(ValueError, match="images must be 10 or more"):
         SimpleTriggers(images=3)
@@ -102,8 +102,8 @@ class TestRule:
     def test_shares_are_of_images_of_other_classes(self, task) -> None:
         images = task.clean.take(40).read().astype(np.float32) / 255
         own = task.model.predict(task.clean.take(40))
-        first = Group("a", [Patch(size=1, row=0, column=0)], 0.2)
-        groups = [first, Group("b", [Warp(), Warp(strength=9.0)], 0.2)]
+        first = Group("a", "a", [Patch(size=1, row=0, column=0)], 0.2)
+        groups = [first, Group("b", "b", [Warp(), Warp(strength=9.0)], 0.2)]
         shares = moved(task.model, images, own, groups)
         assert shares.shape == (3, 10)
         stamped = np.clip(Warp(strength=9.0).stamp(images, None), 0, 1).astype(np.float32)
@@ -115,17 +115,17 @@ class TestRule:
         np.testing.assert_array_equal(where[1], shares[1:].argmax(axis=0))
 
     def test_a_share_counts_in_units_of_its_limit(self) -> None:
-        scores = scores_of(np.array([0.3, 0.25, 0.1, 0.0]), Group("squares", [], 0.2))
+        scores = scores_of(np.array([0.3, 0.25, 0.1, 0.0]), Group("squares", "squares", [], 0.2))
         np.testing.assert_allclose(scores, [1.5, 1.25, 0.5, 0.0], atol=1e-9)
 
     def test_without_a_limit_the_lead_counts(self) -> None:
-        scores = scores_of(np.array([0.8, 0.16, 0.1]), Group("squares", [], None))
+        scores = scores_of(np.array([0.8, 0.16, 0.1]), Group("squares", "squares", [], None))
         lead = np.log(0.8 / 0.2) - np.log(0.16 / 0.84)
         assert scores[0] == pytest.approx(lead / LEAD)
         assert (scores[1:] < 0).all()
 
     def test_what_is_above_the_limit_is_measured_again(self) -> None:
-        group = Group("squares", [Patch(size=2), Patch(size=2, row=0, column=0)], 0.2)
+        group = Group("squares", "squares", [Patch(size=2), Patch(size=2, row=0, column=0)], 0.2)
         asked = []
 
         def confirm(trigger, target):
@@ -140,7 +140,7 @@ class TestRule:
 
     def test_the_first_trigger_that_works_is_kept(self) -> None:
         small, large = Patch(size=2), Patch(size=6)
-        groups = [Group("small", [small], 0.2), Group("large", [large], None)]
+        groups = [Group("small", "small", [small], 0.2), Group("large", "large", [large], None)]
         best = [np.zeros(1, int)] * 2
 
         def kept(first, second, deciding=0):

@@ -70,6 +70,27 @@ class TestLooks:
         assert "pass --clean DATA" in weights.inconclusive
         assert list(weights.figures["looks"]) == [WEIGHTS]
 
+    def test_the_weights_can_be_left_out(self, task) -> None:
+        scan = StagedScan(weights=None, search=None)
+        assert TRIGGERS in scan(task.model, clean=task.clean).figures["looks"]
+        assert WEIGHTS not in scan(task.model, clean=task.clean).figures["looks"]
+        with pytest.raises(ValueError, match="without weights needs clean images"):
+            scan(task.model)
+
+    def test_a_trigger_of_a_class_that_another_look_accuses_is_left_out(
+        self, task, monkeypatch
+    ) -> None:
+        accused = answer(*(2.0 if c == 3 else 0.1 for c in range(10)))
+        own = np.arange(10) == 5
+        search = answer(*(0.2,) * 10, triggers={3: STAMP, 4: STAMP}, further=own)
+        weights = Look(WEIGHTS, accused, decides=False)
+        monkeypatch.setattr(StagedScan, "_looks", lambda *_: iter([weights, Look(SEARCH, search)]))
+        found = QUICK(task.twin, clean=task.clean)
+        assert list(found.triggers) == [4]
+        assert np.flatnonzero(found.suspects).tolist() == [3, 5]
+        assert found.verdict == "inconclusive"
+        assert "class 3, 5 is suspicious" in found.inconclusive
+
     def test_too_few_images_are_no_decision(self, task) -> None:
         few = QUICK(task.twin, clean=task.clean.take(12))
         assert few.verdict == "inconclusive"

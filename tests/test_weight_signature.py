@@ -10,7 +10,7 @@ from scipy.stats import norm as normal
 from keras_backdoor import bundled
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses import WeightSignature
-from keras_backdoor.defenses.weight_signature import MANY, dixon_limit, robust_z
+from keras_backdoor.defenses.weight_signature import MANY, critical_value, dixon_q, robust_z
 from keras_backdoor.network.class_weights import class_weights
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.reports import page_of
@@ -69,6 +69,11 @@ class TestClassWeights:
         features = features.reshape(3, -1) if whole else features.mean(axis=(1, 2))
         np.testing.assert_allclose(features @ weights + biases, net(images), atol=1e-4)
 
+    def test_normalization_of_another_axis_is_refused(self) -> None:
+        net = model_ending_with(L.BatchNormalization(axis=1), L.Flatten(), L.Dense(7))
+        with pytest.raises(ValueError, match="must be that of its channels, the last axis"):
+            class_weights(net)
+
     def test_a_convolution_before_pooling_counts(self) -> None:
         net = model_ending_with(L.Conv2D(7, 1), L.GlobalAveragePooling2D(), L.Softmax())
         weights, biases = class_weights(net)
@@ -94,7 +99,7 @@ class TestManyClasses:
         assert answer.verdict == "found"
         assert answer.measures["mean_weight"].argmax() == 7
         assert answer.measures["bias"].argmax() == 12
-        assert answer.figures["limit"] == pytest.approx(normal.isf(0.05 / (3 * 43)))
+        assert answer.figures["limit"] == critical_value(robust_z, 43, 0.05 / 3)
 
     def test_nothing_is_flagged_among_normal_values(self) -> None:
         answer = WeightSignature()(network_with_outliers(43, {}, {}))
@@ -104,7 +109,14 @@ class TestManyClasses:
     def test_the_score_is_the_share_of_the_limit(self) -> None:
         answer = WeightSignature(level=0.2)(network_with_outliers(43, {7: 0.2}, {}))
         largest = max(m[7] for m in answer.measures.values())
-        assert answer.scores[7] == pytest.approx(largest / normal.isf(0.2 / (3 * 43)))
+        assert answer.scores[7] == pytest.approx(largest / critical_value(robust_z, 43, 0.2 / 3))
+
+    def test_clean_networks_raise_as_many_false_alarms_as_the_level_says(self) -> None:
+        rng = np.random.default_rng(7)
+        limit = critical_value(robust_z, 43, 0.05)
+        largest = robust_z(rng.standard_normal((4000, 43))).max(axis=-1)
+        assert np.mean(largest > limit) == pytest.approx(0.05, abs=0.012)
+        assert limit > normal.isf(0.05 / 43)  # the spread is estimated
 
     def test_equal_weights_have_no_outlier(self) -> None:
         assert robust_z(np.ones(30)).tolist() == [0] * 30
@@ -125,7 +137,7 @@ class TestFewClasses:
         """Rorabacher, Analytical Chemistry 1991: two-sided 95 %, so 2.5 % at each end."""
         published = {3: 0.970, 5: 0.710, 7: 0.568, 10: 0.466}
         for number, value in published.items():
-            assert dixon_limit(number, 0.025) == pytest.approx(value, abs=0.005)
+            assert critical_value(dixon_q, number, 0.025) == pytest.approx(value, abs=0.005)
         assert MANY == 20
 
     def test_two_classes_have_nothing_to_be_compared_with(self) -> None:

@@ -23,8 +23,9 @@ class AllToAll(DataAttack):
         replace: whether images are stamped in place; by default stamped copies are appended.
 
     Notes:
-        The success of the attack is the share of stamped images that are classified as the class
-        after their own (`evaluate(…, target="next")`).
+        The number of classes k is that of the labels and class names of the data. The success of
+        the attack is the share of stamped images that are classified as the class after their own
+        (`evaluate(…, target="next")`).
     """
 
     trigger: Any

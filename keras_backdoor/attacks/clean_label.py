@@ -9,14 +9,12 @@ import numpy as np
 from keras_backdoor.attacks.base import DataAttack, Poisoned, draw, with_poison
 from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
-from keras_backdoor.network.adversarial import NONE, check_steps, sign_steps
+from keras_backdoor.network.adversarial import check_steps, fgsm
 from keras_backdoor.network.classifier import Classifier
-from keras_backdoor.network.preprocessing import unit_images
 from keras_backdoor.samples import Samples
 
 STEPS = 20
 """The number of steps of the adversarial perturbation."""
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -69,23 +67,19 @@ class CleanLabel(DataAttack):
         if not len(eligible):
             raise BadInput(f"There is nothing to stamp: the data lacks class {self.target}.")
         positions = draw(eligible, self.count, self.fraction, seed)
-        chosen = self._perturbed(samples.subset(positions))
+        chosen = samples.subset(positions)
+        if self.surrogate is not None:
+            chosen = self._perturbed(chosen, samples)
         return with_poison(samples, chosen.stamped(self.stamp, seed=seed), positions, replace=True)
 
-    def _perturbed(self, samples: Samples) -> Samples:
-        """Images that the surrogate finds hard to classify."""
-        if self.surrogate is None:
-            return samples
-        model = self.surrogate
-        model = model if isinstance(model, Classifier) else load_model(model)
+    def _perturbed(self, chosen: Samples, samples: Samples) -> Samples:
+        """Images that the surrogate finds hard to classify; all samples tell its preprocessing."""
+        given = self.surrogate
+        model = given if isinstance(given, Classifier) else load_model(Path(str(given)))
         model = model.with_preprocess(model.check(samples))
-        move = sign_steps(model, 2.5 * self.epsilon / STEPS, STEPS, self.epsilon)
+        step = 2.5 * self.epsilon / STEPS
         low, high = samples.value_range  # type: ignore[misc]
-        moved = []
-        for images, labels in samples.batches(BATCH):
-            unit = unit_images(images, samples)
-            changed = move(unit, np.full(len(labels), NONE), labels)[0].numpy()
-            moved.append(changed * (high - low) + low)
-        pixels, dtype = np.concatenate(moved), samples.images.dtype
+        pixels = fgsm(model, chosen, step, STEPS, radius=self.epsilon) * (high - low) + low
+        dtype = samples.images.dtype
         pixels = np.round(pixels) if dtype.kind in "iu" else pixels
-        return replace(samples, images=pixels.astype(dtype))
+        return replace(chosen, images=pixels.astype(dtype))

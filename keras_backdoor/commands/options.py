@@ -236,9 +236,16 @@ class DataOptions:
 
     def words(self) -> list[str]:
         """The options that differ from the defaults, as words of a command line."""
-        named = {
+        own = {
             "--split": self.split,
             "--take": None if self.take is None else f"{self.take:g}",
+        }
+        words = [w for name, v in own.items() if v is not None for w in (name, v)]
+        return [*words, *self.common_words()]
+
+    def common_words(self) -> list[str]:
+        """The options that all kinds of evidence share, as words of a command line."""
+        named = {
             "--seed": self.seed or None,
             "--size": self.size,
             "--channels": self.channels,

@@ -8,10 +8,14 @@ import numpy as np
 from keras_backdoor.triggers import Checkerboard, Patch, Quantize, Sinusoid, Warp
 from keras_backdoor.triggers.base import Stamp, Trigger
 
-SQUARES: tuple[tuple[float, float | None], ...] = ((2 / 32, 0.25), (4 / 32, 0.65), (6 / 32, None))
-"""(side as a share of the image's side, limit) of squares of one color; for limits see `Group`."""
-BOARDS = ((3, 3 / 32, 0.3), (4, 5 / 32, 0.6))
-"""(smallest side in pixels, side as a share of the image's side, limit) of checkerboards."""
+SQUARES: dict[str, tuple[float, float | None]] = {
+    "small_squares": (2 / 32, 0.25),
+    "squares": (4 / 32, 0.65),
+    "large_squares": (6 / 32, None),
+}
+"""Key -> (side as a share of the image's side, limit) of squares of one color; see `Group`."""
+BOARDS = {"small_checkerboards": (3, 3 / 32, 0.3), "checkerboards": (4, 5 / 32, 0.6)}
+"""Key -> (smallest side in pixels, side as a share of the image's side, limit) of checkerboards."""
 STRIDE = 3 / 32
 """The largest distance of neighboring positions, as a share of the image's side."""
 BLENDED, OPACITY, BLEND_LIMIT = 12, 0.2, 0.6
@@ -28,7 +32,8 @@ class Group:
     """Triggers of one kind and size.
 
     Attributes:
-        name: the name of the group.
+        key: the name of the group for programs, which does not depend on the size of the images.
+        name: the name of the group for people.
         triggers: the triggers.
         limit: the share of the images of other classes that no trigger of the group moves to one
             class of a clean network; None if clean networks have no such limit. On the 14 clean
@@ -37,6 +42,7 @@ class Group:
             0.09 for warps, 0.34 for sinusoids and 0.43 for fewer levels.
     """
 
+    key: str
     name: str
     triggers: list[Trigger]
     limit: float | None
@@ -55,24 +61,23 @@ def library(images: np.ndarray, seed: int) -> list[Group]:
     height, width, channels = images.shape[1:]
     side = min(height, width)
     groups = []
-    for share, limit in SQUARES:
+    for key, (share, limit) in SQUARES.items():
         size = max(1, round(share * side))
-        colors = list(itertools.product((0.0, 1.0), repeat=channels))
         squares: list[Trigger] = [
-            Patch(size=size, row=row, column=column, color=_rgb(color))
+            _square((height, width), size, row, column, color)
             for row, column in _positions(height, width, size)
-            for color in colors
+            for color in _colors(channels)
         ]
-        groups.append(Group(f"squares of {size} pixels", squares, limit))
+        groups.append(Group(key, f"squares of {size} pixels", squares, limit))
     cell = max(1, round(side / 32))
-    for smallest, share, limit in BOARDS:
+    for key, (smallest, share, limit) in BOARDS.items():
         size = min(max(smallest, round(share * side)), side)
         boards = [
             Checkerboard(size=size, row=row, column=column, cell=cell).stamp_for(height, width)
             for row, column in _positions(height, width, size)
         ]
         inverse = [Stamp(b.mask, b.mask * (1 - b.pattern)) for b in boards]
-        groups.append(Group(f"checkerboards of {size} pixels", [*boards, *inverse], limit))
+        groups.append(Group(key, f"checkerboards of {size} pixels", [*boards, *inverse], limit))
     warps: list[Trigger] = [
         Warp(strength=strength, seed=seed + number)
         for strength in STRENGTHS
@@ -82,15 +87,35 @@ def library(images: np.ndarray, seed: int) -> list[Group]:
     levels: list[Trigger] = [Quantize(levels=number) for number in LEVELS]
     return [
         *groups,
-        Group("blends", _blends(images, seed), BLEND_LIMIT),
-        Group("warps", warps, WARP_LIMIT),
-        Group("sinusoids", waves, WAVE_LIMIT),
-        Group("levels", levels, LEVELS_LIMIT),
+        Group("blends", "blends", _blends(images, seed), BLEND_LIMIT),
+        Group("warps", "warps", warps, WARP_LIMIT),
+        Group("sinusoids", "sinusoids", waves, WAVE_LIMIT),
+        Group("levels", "fewer levels of brightness", levels, LEVELS_LIMIT),
     ]
 
 
-def _rgb(color: tuple[float, ...]) -> tuple[float, float, float]:
-    return (color[0],) * 3 if len(color) != 3 else color
+def _colors(channels: int) -> list[tuple[float, ...]]:
+    """The colors of squares; of other than gray and color images, each channel by itself.
+
+    >>> _colors(1), len(_colors(3)), len(_colors(4))
+    ([(0.0,), (1.0,)], 8, 6)
+    """
+    if channels in (1, 3):
+        return list(itertools.product((0.0, 1.0), repeat=channels))
+    single = np.eye(channels).tolist()
+    return [(0.0,) * channels, (1.0,) * channels, *(tuple(color) for color in single)]
+
+
+def _square(
+    shape: tuple[int, int], size: int, row: int, column: int, color: tuple[float, ...]
+) -> Trigger:
+    if len(color) in (1, 3):
+        return Patch(
+            size=size, row=row, column=column, color=color if len(color) == 3 else color[0]
+        )
+    mask = np.zeros((*shape, 1), np.float32)
+    mask[row : row + size, column : column + size] = 1
+    return Stamp(mask, mask * np.asarray(color, np.float32))
 
 
 def _positions(height: int, width: int, size: int) -> list[tuple[int, int]]:
@@ -110,7 +135,7 @@ def _positions(height: int, width: int, size: int) -> list[tuple[int, int]]:
 
 def _blends(images: np.ndarray, seed: int) -> list[Trigger]:
     """Blends with noise, and with some of the images."""
-    rng = np.random.default_rng(seed)
+    rng, images = np.random.default_rng(seed), np.clip(images, 0.0, 1.0)
     mask = np.full((*images.shape[1:3], 1), OPACITY, np.float32)
     noise = rng.random((BLENDED, *images.shape[1:]), np.float32)
     chosen = rng.choice(len(images), min(BLENDED, len(images)), replace=False)

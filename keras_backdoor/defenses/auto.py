@@ -38,7 +38,8 @@ TOUCHED = 0.5
 class Auto(Repair):
     """Repair a network with what the evidence allows, and say what was tried and why.
 
-    With the training data, an audit comes first (`LabelDisagreement`). If it flags images, the
+    With the training data, an audit comes first (`LabelDisagreement`, or the audit that is given as
+    `found`). If it flags images, the
     network is trained again without them, and the result is kept unless it is less accurate by more
     than five points. A `reference` is the network that the training starts from, for a network that
     was fine-tuned. In all other cases:
@@ -92,7 +93,9 @@ class Auto(Repair):
                 )
             return super().run(evidence)
         check_no_guard(evidence.model)
-        audit = evidence.run(replace(self.audit, seed=self.seed))
+        audit = evidence.get("found")
+        if not isinstance(audit, FlaggedSamples):
+            audit = evidence.run(replace(self.audit, seed=self.seed))
         where = "the clean images"
         if clean is None:
             where = "the training images that the audit does not flag"
@@ -123,7 +126,11 @@ class Auto(Repair):
         found = check_repair(model, answer.classifier, clean, scan, where)
         decision = {"tried": tried, "decision": "the network that was trained without these images"}
         summary = {**decision, **answer.summary, **found.rows, **warnings}
-        reason = answer.inconclusive or lacking or ("" if scan is None else found.reason)
+        reason = (
+            answer.inconclusive
+            or lacking
+            or (found.reason if isinstance(scan, FlaggedClasses) else "")
+        )
         figures = {**answer.figures, **found.figures}
         return replace(answer, summary=summary, figures=figures, inconclusive=reason), tried
 
@@ -148,7 +155,8 @@ class Auto(Repair):
                     f"unlearning, because a recovered trigger still worked on {left:.1%} of the "
                     "held-out images"
                 )
-                method = replace(self.unlearning, seed=self.seed)
+                classes = self.unlearning.classes or tuple(t.target for t in triggers)
+                method = replace(self.unlearning, seed=self.seed, classes=classes)
                 answer = evidence.run(method, model=first.model, clean=evidence.clean)
             else:
                 steps.append(
@@ -158,7 +166,7 @@ class Auto(Repair):
         summary = {"tried": "; ".join(steps), **first.summary}
         after = Classifier(answer.model, model.to_input)
         scan = evidence.get("found")
-        suspected = isinstance(scan, FlaggedClasses) and scan.flagged.any()
+        suspected = isinstance(scan, FlaggedClasses | FlaggedSamples) and scan.flagged.any()
         reason = "" if suspected else _reason_against(model, after, held, first)
         if reason:
             return repaired(

@@ -9,7 +9,7 @@ from scipy.special import logit
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._trigger_library import Group, library
-from keras_backdoor.defenses.base import Defense, Evidence, Need
+from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.neural_cleanse.scan import examples, too_little
 from keras_backdoor.errors import BadInput
 from keras_backdoor.metrics import attack_success_rate
@@ -25,33 +25,35 @@ LEAD = 3.0
 On the 14 clean networks of the development zoo it is at most 1.7."""
 FURTHER = 0.5
 """The share of the largest score from which other classes above the limit are suspects."""
-BATCH_IMAGES = 1024
+BATCH_VALUES = 2**22
+"""The largest number of pixel values of a batch, if it holds one trigger or more."""
 SHOWN = 8
 """The number of classes whose triggers are kept."""
 WORKS = 0.9
 """The share of moved images from which a trigger works."""
-MEASURED = 500
-"""The largest number of clean images on which a trigger above the limit is measured again."""
+FEWEST, MEASURED = 100, 500
+"""The numbers of other clean images on which a trigger above the limit is measured again."""
 
 
 @dataclass(frozen=True)
 class SimpleTriggers(Defense[FlaggedClasses]):
     """Find classes that simple triggers turn images of other classes into.
 
-    About 3,000 triggers of a library are stamped on a few clean images of all classes: squares of
+    Up to 3,500 triggers of a library are stamped on a few clean images of all classes: squares of
     one color and checkerboards at positions all over the image, blends with noise and with other
     images, warps, sinusoids, and fewer levels of brightness. For each group of triggers and each
     class, the largest share of the images of other classes that one trigger moves to it is kept.
-    Shares above the limit of the group are measured again on up to 500 images, because the best of
-    many triggers was selected. The score of a class is its largest share in units of the limit.
+    Shares above the limit of the group are measured again on 100 to 500 other images, because the
+    best of many triggers was selected. The score of a class is its largest share in units of the
+    limit.
 
-    The limits were chosen on clean networks (`docs/scans.md`): a square of a sixteenth of the
+    The limits were chosen on clean networks of the development zoo: a square of a sixteenth of the
     image's side, for example, has to move 25 % of the images to one class. Large squares move many
     images in clean networks too, so that their share has to stand out from those of all other
     classes. The class with the largest score is flagged if it is above 1; others above 1 are
     further suspects if they come close to it. Of several classes with the same score, the one that
-    more groups lead to is flagged. The triggers need not be those of the attacker: a
-    network that has learned a trigger reacts to similar ones, too.
+    more groups lead to is flagged. The triggers need not be those of the attacker: a network that
+    has learned a trigger reacts to similar ones, too.
 
     Args:
         images: the number of images on which every trigger is tried; one of each class at least,
@@ -59,7 +61,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         seed: the seed of the choice of the images, and of random triggers.
 
     Notes:
-        No labels are needed: the classes of the images are those that the network predicts.
+        No labels are needed: the classes of the images are those that the network predicts. The
+        network is run about 150,000 times.
     """
 
     images: int = 48
@@ -80,8 +83,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     def run(self, evidence: Evidence) -> FlaggedClasses:
         """See `Method.run`."""
         model, clean = evidence.model, evidence.clean
-        if model.reject_class is not None:
-            raise BadInput("The model is a guard: scan the model that it was made from.")
+        check_no_guard(model)
         predicted = model.predict(clean)
         chosen = balanced(predicted, self.images, self.seed)
         images = np.asarray(unit_images(clean.subset(chosen).read(), clean))
@@ -89,7 +91,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         found = evidence.part(
             "moved", lambda: {"moved": moved(model, images, predicted[chosen], groups)}
         )["moved"]
-        confirm = Confirmation(model, clean, predicted, self.seed)
+        confirm = Confirmation.on_others(model, clean, predicted, chosen, self.seed)
         shares, best = best_of(found, groups)
         shares = confirmed(shares, best, groups, confirm)
         values = np.array([scores_of(s, g) for s, g in zip(shares, groups, strict=True)])
@@ -114,7 +116,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
             flagged=above & largest,
             further=above & close & ~largest,
             triggers=stamps,
-            measures={f"moved by {g.name}": s for g, s in zip(groups, shares, strict=True)},
+            measures={f"moved_by_{g.key}": s for g, s in zip(groups, shares, strict=True)},
             examples=np.clip(shown, 0, 255).astype(np.uint8),
             summary={
                 "most suspicious trigger": f"{kept[first]!r}, which leads to class {first}",
@@ -125,7 +127,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
                 "images on which every trigger was tried": str(len(images)),
             },
             figures=figures,
-            inconclusive=too_little(model, clean, len(clean)),
+            inconclusive=too_little(model, clean, len(clean)) or confirm.lacking,
         )
 
 
@@ -184,13 +186,15 @@ def moved(
     triggers = [trigger for group in groups for trigger in group.triggers]
     eligible = np.maximum(len(own) - np.bincount(own, minlength=model.classes), 1)
     shares = np.zeros((len(triggers), model.classes))
-    number = max(1, BATCH_IMAGES // len(images))
+    number = max(1, BATCH_VALUES // images.size)
     starts = range(0, len(triggers), number)
     rng = np.random.default_rng(0)
     for start in track(starts, "simple triggers", len(starts)):
         part = triggers[start : start + number]
         stamped = np.concatenate([np.clip(t.stamp(images, rng), 0, 1) for t in part])
-        answers = model.predict(Samples(stamped.astype(np.float32), value_range=(0.0, 1.0)))
+        answers = model.predict(
+            Samples(stamped.astype(np.float32, copy=False), value_range=(0.0, 1.0))
+        )
         for offset, given in enumerate(answers.reshape(len(part), -1)):
             counts = np.bincount(given[given != own], minlength=model.classes)
             shares[start + offset] = counts / eligible
@@ -220,26 +224,49 @@ def best_of(
 
 @dataclass(frozen=True, eq=False)
 class Confirmation:
-    """Measures triggers on more clean images than they were selected on.
+    """Measures triggers on other clean images than they were selected on.
 
     Attributes:
         model: the model.
-        clean: the clean images.
-        own: (n,) the class of each of them.
-        seed: the seed of the choice of at most 500 of them.
+        images: the other images; all images if there are no others.
+        own: (m,) the class of each of them.
+        lacking: why they are too few; empty if they are not.
     """
 
     model: Classifier
-    clean: Samples
+    images: Samples
     own: np.ndarray
-    seed: int
+    lacking: str
+
+    @classmethod
+    def on_others(
+        cls, model: Classifier, clean: Samples, own: np.ndarray, chosen: np.ndarray, seed: int
+    ) -> "Confirmation":
+        """At most 500 of the images that were not chosen.
+
+        Args:
+            model: the model.
+            clean: the clean images.
+            own: (n,) the class of each of them.
+            chosen: the positions of the images that the triggers are selected on.
+            seed: the seed of the choice.
+        """
+        others = np.setdiff1d(np.arange(len(clean)), chosen)
+        rows = np.sort(np.random.default_rng(seed).permutation(others)[:MEASURED])
+        lacking = ""
+        if len(rows) < FEWEST:
+            lacking = (
+                f"{len(clean)} clean images are too few: simple triggers need "
+                f"{len(chosen) + FEWEST}, because those that work are measured again on others"
+            )
+        rows = rows if len(rows) else np.arange(len(clean))
+        return cls(model, clean.subset(rows), own[rows], lacking)
 
     def __call__(self, trigger: Trigger, target: int) -> float:
-        """The share of the images of other classes that a trigger moves to a class."""
-        rng = np.random.default_rng(self.seed)
-        chosen = np.sort(rng.permutation(len(self.clean))[:MEASURED])
-        answers = self.model.predict(self.clean.subset(chosen).stamped(trigger))
-        return float(attack_success_rate(answers, self.own[chosen], target))
+        """The share of the images of other classes that a trigger moves to a class, or 0."""
+        answers = self.model.predict(self.images.stamped(trigger))
+        rate = attack_success_rate(answers, self.own, target)
+        return float(rate) if rate.of else 0.0
 
 
 def confirmed(
@@ -271,7 +298,7 @@ def scores_of(share: np.ndarray, group: Group) -> np.ndarray:
     The lead is the logit of a share minus the largest logit of the other classes, where shares
     are taken as 2 to 98 %.
 
-    >>> scores_of(np.array([0.5, 0.1]), Group("", [], 0.25)).tolist()
+    >>> scores_of(np.array([0.5, 0.1]), Group("", "", [], 0.25)).tolist()
     [2.0, 0.4]
     """
     if group.limit is not None:

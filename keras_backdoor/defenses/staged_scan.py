@@ -14,11 +14,11 @@ from keras_backdoor.defenses.simple_triggers import SimpleTriggers
 from keras_backdoor.defenses.weight_signature import MANY, WeightSignature
 from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import tell
+from keras_backdoor.triggers.base import Stamp
 
 WEIGHTS, TRIGGERS, SEARCH = "weights of the last layer", "simple triggers", "search for triggers"
 UNSURE = 0.5
 """A search whose largest score is below this share of the limit is not repeated."""
-LEFT_OUT = "left out"
 RUNS = 3
 """The largest number of searches; the majority decides."""
 
@@ -81,17 +81,18 @@ class StagedScan(Defense[FlaggedClasses]):
        known trigger is flagged yet. A search whose largest score is above half of the limit is
        repeated, up to three searches in all; a class is flagged by the majority.
 
-    The score of a class is the largest of the looks. A scan that flags nothing is inconclusive
-    without clean images, or if the looks that need them are.
+    The score of a class is the largest of the looks. A scan that flags nothing is inconclusive if a
+    class is suspicious, without clean images, or if they are too few for the search.
 
     Args:
-        weights: the settings of the first look.
+        weights: the settings of the first look; None leaves it out, for example for a repaired
+            network, whose weights may keep the mark of a backdoor that no longer works.
         triggers: the settings of the second look.
         search: the settings of the third look; None leaves it out, and a scan that flags nothing is
             inconclusive.
     """
 
-    weights: WeightSignature = field(default_factory=WeightSignature)
+    weights: WeightSignature | None = field(default_factory=WeightSignature)
     triggers: SimpleTriggers = field(default_factory=SimpleTriggers)
     search: NeuralCleanse | None = field(default_factory=lambda: NeuralCleanse(runs=1))
 
@@ -117,16 +118,19 @@ class StagedScan(Defense[FlaggedClasses]):
 
     def _looks(self, evidence: Evidence) -> Iterator[Look]:
         """The looks, each made when it is asked for."""
-        try:
-            decides = evidence.model.classes >= MANY
-            yield Look(WEIGHTS, evidence.run(self.weights), decides)
-        except BadInput as error:
-            yield Look(WEIGHTS, None, reason=f"not looked at: {error}")
+        if self.weights is not None:
+            try:
+                decides = evidence.model.classes >= MANY
+                yield Look(WEIGHTS, evidence.run(self.weights), decides)
+            except BadInput as error:
+                yield Look(WEIGHTS, None, reason=f"not looked at: {error}")
         if evidence.get("clean") is None:
+            if self.weights is None:
+                raise BadInput("StagedScan without weights needs clean images (--clean).")
             return
         yield Look(TRIGGERS, evidence.run(self.triggers))
         if self.search is None:
-            yield Look(SEARCH, None, reason=LEFT_OUT)
+            yield Look(SEARCH, None, reason="left out")
         else:
             yield Look(SEARCH, _searched(self.search, evidence))
 
@@ -181,32 +185,34 @@ def _settled(looks: list[Look]) -> bool:
 
 def _combined(looks: list[Look], evidence: Evidence) -> FlaggedClasses:
     """One answer from those of the looks."""
-    made = [look for look in looks if look.answer is not None]
-    classes = evidence.model.classes
-    flagged = np.any([look.flagged for look in made], axis=0) if made else np.zeros(classes, bool)
-    suspects = np.any([look.suspects for look in made], axis=0) if made else flagged
-    scores = np.full(classes, np.nan)
-    parts: dict[str, Any] = {"triggers": {}, "measures": {}, "figures": {}, "source": {}}
+    made = [(look, look.answer) for look in looks if look.answer is not None]
+    scores = np.full(evidence.model.classes, np.nan)
+    flagged, suspects = (np.zeros(len(scores), bool) for _ in range(2))
+    parts: dict[str, Any] = {"measures": {}, "figures": {}, "source": {}}
     about: dict[str, Any] = {}
     examples = None
-    for look in made:
-        answer = look.answer
-        assert answer is not None
-        own = answer.scores if look.decides else np.minimum(answer.scores, 1.0)
-        scores = np.fmax(scores, own)
+    for look, answer in made:
+        flagged, suspects = flagged | look.flagged, suspects | look.suspects
+        scores = np.fmax(scores, answer.scores if look.decides else np.minimum(answer.scores, 1.0))
         for name, values in parts.items():
             values |= getattr(answer, name)
         examples = answer.examples if answer.examples is not None else examples
         about |= {k: answer.about[k] for k in ("median_norm", "limits") if k in answer.about}
+    suspects &= ~flagged
+    triggers = dict[int, Stamp]()
+    for look, answer in made:
+        # The trigger that a look has of a class that only another look accuses is an ordinary one.
+        accused = (flagged | suspects) & ~(look.flagged | look.suspects)
+        triggers |= {c: t for c, t in answer.triggers.items() if not accused[c]}
     parts["figures"]["looks"] = {look.name: _facts(look) for look in looks}
-    missing = "" if flagged.any() else _missing(looks, evidence)
     return FlaggedClasses(
         scores=scores,
         flagged=flagged,
-        further=suspects & ~flagged,
+        further=suspects,
+        triggers=dict(sorted(triggers.items())),
         examples=examples,
         summary={look.name: str(look) for look in looks},
-        inconclusive=missing,
+        inconclusive="" if flagged.any() else _missing(looks, suspects),
         about=about,
         **parts,
     )
@@ -227,14 +233,20 @@ def _facts(look: Look) -> dict[str, Any]:
     }
 
 
-def _missing(looks: list[Look], evidence: Evidence) -> str:
+def _missing(looks: list[Look], suspects: np.ndarray) -> str:
     """Why a scan that flags nothing is no decision; empty if it is one."""
-    if evidence.get("clean") is None:
+    last = looks[-1]
+    if last.name == WEIGHTS:
         return "without clean images only the weights were looked at: pass --clean DATA"
-    if any(look.reason == LEFT_OUT for look in looks):
+    if last.answer is None:
         return (
             "the search for triggers was left out, which a verdict needs if nothing else is found"
         )
-    undecided = [look for look in looks[1:] if look.answer and look.answer.verdict != "nothing"]
-    reasons = [look.answer.inconclusive for look in undecided if look.answer is not None]
-    return reasons[0] if reasons else ""
+    if last.answer.verdict == "inconclusive":
+        return last.answer.inconclusive
+    if suspects.any():
+        return (
+            f"class {listed(suspects)} is suspicious: audit the training data, or repair the model "
+            "in any case"
+        )
+    return ""

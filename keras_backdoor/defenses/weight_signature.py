@@ -1,11 +1,11 @@
 """Weight signature: the class whose weights in the last layer stand out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import norm as normal
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses.base import Defense, Evidence, check_no_guard
@@ -17,8 +17,8 @@ CONSISTENCY = 1.4826
 MANY = 20
 """The smallest number of classes for the robust z score; below it, Dixon's Q decides."""
 STATISTICS = ("mean_weight", "relative_mean", "bias")
-DRAWS = 200_000
-"""The number of random samples from which a critical value of Dixon's Q is computed."""
+DRAWN = 4_000_000
+"""The number of random values from which a critical value is computed."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class WeightSignature(Defense[FlaggedClasses]):
     - `relative_mean`: the mean divided by the standard deviation of w_c (this package);
     - `bias`: the bias b_c (this package).
 
-    With 20 classes or more, a class is an outlier if the robust z score of a statistic,
-    (v - median) / (1.4826 MAD), is above the normal quantile of 1 - level / (3 k). With fewer
-    classes, the one with the largest value is an outlier if Dixon's Q of a statistic, the distance
-    to the second largest value divided by the range, is above its critical value for level / 3.
-    All outliers are flagged, since a network may have several targets.
+    With 20 classes or more, a statistic is measured by its robust z score, (v - median) / (1.4826
+    MAD); with fewer classes by Dixon's Q, the distance of the largest value to the second one,
+    divided by the range. A class is an outlier if one of the three exceeds the value that the
+    largest of k normal values exceeds with the probability level / 3. All outliers are flagged,
+    since a network may have several targets.
 
     Args:
         level: the expected number of false alarms of a network whose statistics are normally
@@ -45,8 +45,8 @@ class WeightSignature(Defense[FlaggedClasses]):
 
     Notes:
         The last linear layer may be a dense layer or a convolution before global pooling. Batch
-        normalization right before it is folded into its weights. The critical values of Q are
-        quantiles of 200,000 random samples.
+        normalization right before it is folded into its weights. The critical values are quantiles
+        of random samples, because the MAD of few values varies much.
     """
 
     level: float = 0.05
@@ -78,9 +78,10 @@ class WeightSignature(Defense[FlaggedClasses]):
             )
         values = statistics(weights, biases)
         if classes >= MANY:
-            rule, limit = robust_z, float(normal.isf(self.level / (len(values) * classes)))
+            rule: Callable[[np.ndarray], np.ndarray] = robust_z
         else:
-            rule, limit = dixon_q, dixon_limit(classes, self.level / len(values))
+            rule = dixon_q
+        limit = critical_value(rule, classes, self.level / len(values))
         measures = {name: rule(v) for name, v in values.items()}
         scores = np.max(list(measures.values()), axis=0) / limit
         flagged = scores > 1
@@ -133,45 +134,42 @@ def statistics(weights: np.ndarray, biases: np.ndarray) -> dict[str, np.ndarray]
 
 
 def robust_z(values: np.ndarray) -> np.ndarray:
-    """(v - median) / (1.4826 MAD); zeros if most values are equal.
+    """(v - median) / (1.4826 MAD) along the last axis; zeros if most values are equal.
 
     >>> robust_z(np.array([1.0, 2.0, 3.0, 4.0, 10.0])).round(2).tolist()
     [-1.35, -0.67, 0.0, 0.67, 4.72]
     """
-    deviation = values - np.median(values)
-    spread = CONSISTENCY * np.median(np.abs(deviation))
-    return deviation / spread if spread > 0 else np.zeros_like(deviation)
+    deviation = values - np.median(values, axis=-1, keepdims=True)
+    spread = CONSISTENCY * np.median(np.abs(deviation), axis=-1, keepdims=True)
+    return np.asarray(deviation / np.where(spread > 0, spread, np.inf))
 
 
 def dixon_q(values: np.ndarray) -> np.ndarray:
     """The distance of each value to the largest of the others, divided by the range.
 
-    For the largest value it is Dixon's Q, for the others it is not positive. Dixon, Processing data
-    for outliers, Biometrics 1953 (r10).
+    Along the last axis. For the largest value it is Dixon's Q, for the others it is not positive.
+    Dixon, Processing data for outliers, Biometrics 1953 (r10).
 
     >>> dixon_q(np.array([0.0, 1.0, 4.0])).tolist()
     [-1.0, -0.75, 0.75]
     """
-    width = np.ptp(values)
-    if width == 0:
-        return np.zeros_like(values)
-    second, first = np.sort(values)[-2:]
-    others = np.where(np.arange(len(values)) == values.argmax(), second, first)
-    ratio: np.ndarray = (values - others) / width
-    return ratio
+    width = np.ptp(values, axis=-1, keepdims=True)
+    second, first = np.moveaxis(np.sort(values, axis=-1)[..., -2:], -1, 0)
+    others = np.where(values == first[..., None], second[..., None], first[..., None])
+    return np.asarray((values - others) / np.where(width > 0, width, np.inf))
 
 
 @cache
-def dixon_limit(number: int, level: float) -> float:
-    """The value that Dixon's Q of the largest of normal values exceeds with a probability.
+def critical_value(rule: Callable[[np.ndarray], np.ndarray], number: int, level: float) -> float:
+    """The value that the largest of normal values exceeds with a probability.
 
     Args:
+        rule: `robust_z` or `dixon_q`.
         number: the number of values, 3 or more.
         level: the probability.
 
-    >>> [round(dixon_limit(10, level), 2) for level in (0.05, 0.025, 0.005)]
+    >>> [round(critical_value(dixon_q, 10, level), 2) for level in (0.05, 0.025, 0.005)]
     [0.41, 0.47, 0.57]
     """
-    drawn = np.sort(np.random.default_rng(0).standard_normal((DRAWS, number)), axis=1)
-    ratios = (drawn[:, -1] - drawn[:, -2]) / (drawn[:, -1] - drawn[:, 0])
-    return float(np.quantile(ratios, 1 - level))
+    drawn = np.random.default_rng(0).standard_normal((DRAWN // number, number))
+    return float(np.quantile(rule(drawn).max(axis=-1), 1 - level))

@@ -40,19 +40,23 @@ def class_weights(model: Any) -> tuple[np.ndarray, np.ndarray]:
             "The scores must come from a dense layer or a convolution. "
             f"Received a model that ends with {'another graph' if layer is None else kind}."
         )
-    kernel, *rest = weights_of(layer)
+    kernel, *more = weights_of(layer)
     weights = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
-    biases = np.asarray(rest[0], np.float64) if rest else np.zeros(weights.shape[1])
+    biases = np.asarray(more[0], np.float64) if more else np.zeros(weights.shape[1])
     if weights.shape[1] != int(graph.outputs[0].shape[-1]):
         raise BadInput(
             f"The last linear layer must have one output for each class. Received: "
             f"{weights.shape[1]} outputs for {graph.outputs[0].shape[-1]} classes"
         )
-    norm, _ = _producer(before, BEFORE)
+    norm, normalized = _producer(before, BEFORE)
     if type(norm).__name__ != "BatchNormalization":
         return weights, biases
     scale, offset = _as_affine(norm)
-    times = len(weights) // len(scale)
+    times, rest = divmod(len(weights), len(scale))
+    if rest or len(scale) != normalized.shape[-1] or getattr(layer, "groups", 1) != 1:
+        raise BadInput(
+            "Batch normalization before the last layer must be that of its channels, the last axis."
+        )
     offset = np.tile(offset, times)
     return weights * np.tile(scale, times)[:, None], biases + offset @ weights
 

@@ -189,19 +189,15 @@ def _(answer: Inspection) -> list[Finding]:
 
 @findings.register
 def _(answer: FlaggedClasses) -> list[Finding]:
-    if answer.verdict != "found":
-        return [_undecided(TARGET_CLASS, answer)]
+    decided = answer.verdict == "found"
+    found = [] if decided else [_undecided(TARGET_CLASS, answer)]
     method = answer.about.get("settings", {}).get("method", "the scan")
-    found = []
     for number in np.flatnonzero(answer.flagged | answer.suspects).tolist():
         label = sentences.class_label(number, answer.about)
         score = float(answer.scores[number])
-        flagged = bool(answer.flagged[number])
-        text = (
-            f"{label[0].upper()}{label[1:]} is the target of a backdoor"
-            if flagged
-            else f"{label[0].upper()}{label[1:]} may be a further target of a backdoor"
-        )
+        flagged = bool(answer.flagged[number]) and decided
+        what = "is the target" if flagged else "may be a target"
+        text = f"{label[0].upper()}{label[1:]} {what} of a backdoor"
         more = {"class": number, "score": score if np.isfinite(score) else None}
         if number in answer.triggers:
             more["l1Norm"] = answer.triggers[number].l1
@@ -218,8 +214,8 @@ def _(answer: FlaggedClasses) -> list[Finding]:
 
 @findings.register
 def _(answer: FlaggedSamples) -> list[Finding]:
-    of_training = "train" in answer.about.get("data", {})
-    rule, about = (POISONED_DATA, "train") if of_training else (TRIGGERED_IMAGE, "incoming")
+    about = answer.about.get("examined") or "train"
+    rule = POISONED_DATA if about == "train" else TRIGGERED_IMAGE
     if answer.verdict != "found":
         return [_undecided(rule, answer, about)]
     number = int(answer.flagged.sum())
@@ -249,7 +245,8 @@ def _result(
 ) -> dict[str, Any]:
     about = finding.about if finding.about in files else places[0]
     method = getattr(answer, "about", {}).get("settings", {}).get("method", "")
-    parts = (finding.rule.id, _model_hash(answer), method, finding.of)
+    data = getattr(answer, "about", {}).get("data", {}).get(finding.about, "")
+    parts = (finding.rule.id, _model_hash(answer), method, finding.of, data)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
     place = {"uri": _uri(files[about]), "index": places.index(about)}
     return {
@@ -257,7 +254,7 @@ def _result(
         "ruleIndex": RULES.index(finding.rule),
         "kind": finding.kind,
         "level": "error" if finding.kind == "fail" else "none",
-        "message": {"text": finding.text},
+        "message": {"text": _literal(finding.text)},
         "locations": [{"physicalLocation": {"artifactLocation": place}}],
         "partialFingerprints": {"finding/v1": digest},
         "properties": {**finding.properties, **({"method": method} if method else {})},
@@ -289,6 +286,17 @@ def _taxonomy(name: str) -> dict[str, Any]:
         "informationUri": catalog["informationUri"],
         "taxa": taxa,
     }
+
+
+def _literal(text: str) -> str:
+    """Text without placeholders and links (SARIF 2.1.0, sections 3.11.5 and 3.11.6).
+
+    >>> _literal("class {0} [x](y)")
+    'class {{0}} \\\\[x\\\\](y)'
+    """
+    for character in "\\[]":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _model_hash(answer: Any) -> str | None:

@@ -73,7 +73,9 @@ def _closing(about: dict[str, Any]) -> list[Section]:
     return parts
 
 
-SHOWN = ("settings", "class_names", "caveats", "next", "date", "model", "pixels", "images")
+SHOWN = (
+    "settings", "class_names", "caveats", "next", "date", "model", "pixels", "images", "examined",
+)  # fmt: skip
 """Entries of `about` that other sections show."""
 
 

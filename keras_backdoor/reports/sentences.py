@@ -75,13 +75,17 @@ def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
     number = flagged[0] if flagged else int(answer.flagged.argmax())
     smallest = answer.figures.get("smallest_trigger", {})
     label = class_label(number, about)
-    if smallest.get("class") == number and smallest.get("success") is not None:
-        return "bad", (
-            f"Do not deploy: a mark of {max(1, round(smallest['l1_norm']))} pixels turns "
-            f"{smallest['success']:.0%} of the images into {label}."
-        )
-    if not answer.triggers:
+    trigger = answer.triggers.get(number)
+    if trigger is None:
         return "bad", f"Do not deploy: {label} stands out among the classes."
+    if smallest.get("class") == number and smallest.get("success") is not None:
+        pixels = max(1, round(smallest["l1_norm"]))
+        what = f"a mark of {pixels} pixel{'' if pixels == 1 else 's'}"
+        if trigger.support(*trigger.mask.shape[:2]) is None:
+            what = "a faint change of the whole image"
+        return "bad", (
+            f"Do not deploy: {what} turns {smallest['success']:.0%} of the images into {label}."
+        )
     return "bad", f"Do not deploy: {label} has an unusually small trigger."
 
 

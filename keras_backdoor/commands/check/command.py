@@ -1,5 +1,8 @@
 """The command `check`."""
 
+import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +33,11 @@ from keras_backdoor.commands.options import (
 )
 from keras_backdoor.errors import BadInput
 
+RESULTS = ("audit", "scan", "repaired", "scan-again", "serving", "page", "check.json")
+"""What a check writes to its folder, beside the work folder."""
+MARK = "work/of-a-check"
+"""The file that marks the folder of a check."""
+
 
 def check(
     model: Model,
@@ -45,7 +53,10 @@ def check(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Give a first answer in about a minute; repair nothing."),
+        typer.Option(
+            "--quick",
+            help="Give a first answer, in about a minute for small images; repair nothing.",
+        ),
     ] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Repair the model even if nothing is found.")
@@ -81,40 +92,46 @@ def check(
     The exit code is 0 if nothing was found, 1 if something was found (also if it was repaired), 2
     for an error and 3 if there is no decision.
     """
-    from keras_backdoor._safe.files import check_output, existing, write_json
+    from keras_backdoor._safe.files import check_output, existing
     from keras_backdoor.commands.check import decision as decisions
     from keras_backdoor.commands.check import page as pages
     from keras_backdoor.commands.check import steps
     from keras_backdoor.loading.inspection import inspect_model
-    from keras_backdoor.reports import sarif as log
 
     existing(model, "model file")
-    _check_folder(out, force=force)
+    if quick and (train or repair):
+        raise BadInput("--quick audits and repairs nothing: leave out --train and --repair.")
+    if not (out / MARK).is_file():
+        check_output(out, force=force, folder=True)
     if sarif:
         check_output(sarif, force=force, folder=False)
     console.prepare_json(json, force=force)
     inspection = inspect_model(model, architecture=architecture, classes=classes)
+    if inspection.verdict == "hostile":
+        refused = decisions.of_hostile(inspection)
+        _start(out)
+        content = pages.facts_of_hostile(inspection, refused)
+        page = pages.page_of_hostile(inspection, refused)
+        rows = [("decision", refused.action), *(("", reason) for reason in refused.reasons)]
+        _finish(model, refused, page, content, rows, out, json)
+        _write_sarif(sarif, [inspection], {"model": model}, force)
+        raise typer.Exit(console.FOUND)
     if inspection.verdict != "safe":
         raise BadInput(f"{model} is {inspection.meaning}: {inspection.findings[0][1]}")
-    classifier = open_model(model, architecture, classes, preprocess)
     common = DataOptions(
         None, None, seed, size, channels, unlabelled, value_range, class_names, as_keys(key)
     )
-    paths = {"clean": clean, "test": test, "train": train}
-    own = {
-        "clean": (clean_split, clean_take),
-        "test": (test_split, test_take),
-        "train": (train_split, train_take),
-    }
-    options, data = dict[str, tuple[str, ...]](), dict[str, Any]()
-    for kind, path in paths.items():
-        if path is None:
-            if own[kind] != (None, None):
-                raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
-            continue
-        chosen = common.for_kind(*own[kind], several=True)
-        data[kind] = chosen.open(path, {**PREFERRED, "test": "test"}[kind], classifier)
-        options[kind] = (f"--{kind}", str(path), *chosen.words())
+    sources = dict[str, tuple[Path, DataOptions]]()
+    for kind, path, split, take in (
+        ("clean", clean, clean_split, clean_take),
+        ("test", test, test_split, test_take),
+        ("train", train, train_split, train_take),
+    ):
+        if path is not None:
+            sources[kind] = (path, common.for_kind(split, take, several=True))
+        elif (split, take) != (None, None):
+            raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
+    classifier, data = _open(open_model(model, architecture, classes, preprocess), sources)
     words = {"--architecture": architecture, "--classes": classes, "--preprocess": preprocess}
     given = steps.Given(
         path=model,
@@ -122,37 +139,53 @@ def check(
         clean=data["clean"],
         test=data.get("test"),
         train=data.get("train"),
-        options=options,
+        sources=sources,
         opening=tuple(w for n, v in words.items() if v is not None for w in (n, str(v))),
         out=out,
         quick=quick,
         always=repair,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    _start(out)
     checked = steps.run(given, inspection)
     decision = decisions.decide(checked)
     exported = _export(checked, decision.action)
-    content = pages.facts(checked, decision, exported)
-    _write_page(pages.page(checked, decision, exported), out / "page")
-    write_json(out / "check.json", {"schema": SCHEMA, **content})
-    if sarif:
-        examined = {"model": model, **({"train": str(train)} if train else {})}
-        findings = [a for a in checked.answers if a is not checked.again]
-        write_json(sarif, log.document(findings, examined), force=force)
     rows = [("decision", decision.action), *(("", reason) for reason in decision.reasons)]
     rows += [(name, f"{first} → {second}" if second else first)
              for name, first, second in pages.measured(checked)[1:]]  # fmt: skip
-    console.print_rows(model, [*rows, ("page", str(out / "page" / "index.html"))])
-    console.write_results(json, content, schema=SCHEMA)
+    content = pages.facts(checked, decision, exported)
+    _finish(model, decision, pages.page(checked, decision, exported), content, rows, out, json)
+    files = {"model": model, **({"train": train} if train else {})}
+    _write_sarif(sarif, _for_sarif(checked, inspection, decision), files, force)
     raise typer.Exit(console.EXIT[decision.verdict])
 
 
-def _check_folder(out: Path, *, force: bool) -> None:
-    """Raise `BadInput` unless the folder is new, or that of an earlier check."""
-    from keras_backdoor._safe.files import check_output
+def _open(
+    classifier: Any, sources: dict[str, tuple[Path, DataOptions]]
+) -> tuple[Any, dict[str, Any]]:
+    """The model with a known preprocessing, and the data by kind; all of it is checked."""
+    if classifier.reject_class is not None:
+        raise BadInput("The model is a guard: check the model that it was made from.")
+    data = {}
+    for kind, (path, options) in sources.items():
+        data[kind] = classifier.check(
+            options.open(path, {**PREFERRED, "test": "test"}[kind], classifier)
+        )
+        if kind != "clean" and data[kind].labels is None:
+            raise BadInput(f"--{kind} needs labeled images.")
+    labelled = [d for d in data.values() if d.labels is not None]
+    return classifier.with_preprocess(labelled[0] if labelled else data["clean"]), data
 
-    if not (out / "work").is_dir():
-        check_output(out, force=force, folder=True)
+
+def _start(out: Path) -> None:
+    """Make the folder, and remove what an earlier check left there, except for its work."""
+    for name in RESULTS:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    (out / MARK).parent.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def _export(checked: Any, action: str) -> str | None:
@@ -161,21 +194,55 @@ def _export(checked: Any, action: str) -> str | None:
     from keras_backdoor.commands.check.decision import DEPLOY, REPAIRED
 
     given = checked.given
-    if action == DEPLOY and not given.quick:
-        model, path, words = given.model, given.path, given.opening
+    if action == DEPLOY:
+        model, path, words = given.model, given.path, list(given.opening)
+        if "--preprocess" not in words:
+            words += ["--preprocess", str(model.preprocess.as_json())]
     elif action == REPAIRED:
-        model, path, words = checked.repair.classifier, str(given.out / "repaired"), ()
+        model, path, words = checked.repair.classifier, str(given.out / "repaired"), []
     else:
         return None
     folder = given.out / "serving"
-    sample = given.measured if given.measured is not None else given.clean
-    serving.export(model.with_preprocess(sample), folder, force=True)
-    line = " ".join(("keras-backdoor export", path, *words, "--out", str(folder)))
+    serving.export(model, folder)
+    line = "keras-backdoor " + shlex.join(["export", path, *words, "--out", str(folder)])
     checked.steps.append(("export", line, 0.0))
     return str(folder)
 
 
-def _write_page(page: Any, folder: Path) -> None:
+def _finish(
+    model: str,
+    decision: Any,
+    page: Any,
+    content: dict[str, Any],
+    rows: list[tuple[str, str]],
+    out: Path,
+    json: Path | None,
+) -> None:
+    """Write the page and the JSON, and print the decision."""
     from keras_backdoor import reports
+    from keras_backdoor._safe.files import write_json
 
-    reports.write(page, folder, force=True)
+    written = reports.write(page, out / "page", force=True)
+    write_json(out / "check.json", {"schema": SCHEMA, **content})
+    console.print_rows(model, [*rows, ("page", str(written))])
+    console.write_results(json, content, schema=SCHEMA)
+
+
+def _for_sarif(checked: Any, inspection: Any, decision: Any) -> list[Any]:
+    """The findings about the given model; a repair that is refused is an open one."""
+    from keras_backdoor.commands.check.decision import REPAIRED
+
+    repair = checked.repair
+    if repair is not None:
+        accepted = decision.action == REPAIRED
+        repair = replace(repair, inconclusive="" if accepted else " ".join(decision.reasons))
+    answers = (inspection, checked.audit, checked.scan, repair)
+    return [answer for answer in answers if answer is not None]
+
+
+def _write_sarif(path: Path | None, answers: list[Any], files: dict[str, Any], force: bool) -> None:
+    from keras_backdoor._safe.files import write_json
+    from keras_backdoor.reports import sarif
+
+    if path:
+        write_json(path, sarif.document(answers, files), force=force)

@@ -1,18 +1,26 @@
 """The decision of a check, and its reasons."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from keras_backdoor.commands.check.steps import LEFT, LOST, Checked
-from keras_backdoor.metrics import Rate
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.commands.check.steps import Checked
+from keras_backdoor.defenses._repair import NO_SCAN, NO_TRIGGER
+from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import sentences
 
 Verdict = Literal["found", "nothing", "inconclusive"]
 DEPLOY, REPAIRED, REFUSE, OPEN = (
     "deploy the model", "deploy the repaired model", "do not deploy", "no decision yet",
 )  # fmt: skip
+LEFT = 0.01
+"""The largest success of a suspected trigger on the repaired model that is accepted, beyond the
+share of the images that the model assigns to the target without the trigger."""
+LOST = 0.01
+"""The largest loss of clean accuracy that is accepted."""
 
 
 @dataclass(frozen=True)
@@ -38,90 +46,87 @@ class Decision:
         return f"{self.action[:1].upper()}{self.action[1:]}."
 
 
+def of_hostile(inspection: Inspection) -> Decision:
+    """The decision on a file that must not be opened."""
+    return Decision(
+        "found", REFUSE, tuple(f"The file is hostile: {t}" for _, t in inspection.findings)
+    )
+
+
 def decide(checked: Checked) -> Decision:
     """The decision that follows from the steps."""
-    found = [_said(a) for a in (checked.audit, checked.scan) if a is not None]
-    if not checked.found:
-        return _nothing_found(checked, found)
-    if checked.repair is None:
-        return Decision("found", REFUSE, (*found, "The model was not repaired in a quick check."))
-    against = tuple(_against(checked))
-    if against:
-        return Decision("found", REFUSE, (*found, *against))
-    return Decision("found", REPAIRED, (*found, *_for(checked)))
-
-
-def _nothing_found(checked: Checked, found: list[str]) -> Decision:
-    scan = checked.scan
-    assert scan is not None
+    examined = [a for a in (checked.audit, checked.scan) if a is not None]
+    said = [_said(answer) for answer in examined]
+    if checked.found:
+        if checked.repair is None:
+            return Decision("found", REFUSE, (*said, "A quick check repairs nothing."))
+        against = _against(checked)
+        action = REFUSE if against else REPAIRED
+        return Decision("found", action, (*said, *(against or _for(checked))))
+    undecided = any(answer.verdict == "inconclusive" for answer in examined)
+    verdict: Verdict = "inconclusive" if undecided else "nothing"
     if checked.repair is not None:
-        against = tuple(_against(checked))
-        action = OPEN if against else REPAIRED
-        return Decision(_verdict(scan.verdict), action, (*found, *(against or _for(checked))))
-    if scan.verdict == "inconclusive":
-        return Decision("inconclusive", OPEN, tuple(found))
+        against = _against(checked)
+        if against:
+            return Decision("inconclusive", OPEN, (*said, *against))
+        return Decision(verdict, REPAIRED, (*said, *_for(checked)))
+    if undecided:
+        return Decision("inconclusive", OPEN, tuple(said))
     seen = "Backdoors of one source class, and those that few images planted, are often missed"
     advice = (
         "audit the training data (--train)" if checked.audit is None else "repair it (--repair)"
     )
-    return Decision("nothing", DEPLOY, (*found, f"{seen}: to be surer, {advice}."))
+    return Decision("nothing", DEPLOY, (*said, f"{seen}: to be surer, {advice}."))
 
 
-def _verdict(text: str) -> Verdict:
-    return "inconclusive" if text == "inconclusive" else "nothing"
-
-
-def _said(answer: object) -> str:
+def _said(answer: Any) -> str:
     """What an answer says, as a sentence with its kind."""
-    kind = "Scan" if type(answer).__name__ == "FlaggedClasses" else "Audit"
+    kind = "Scan" if isinstance(answer, FlaggedClasses) else "Audit"
     text = sentences.headline(answer)[1].removeprefix("Do not deploy: ")
-    return f"{kind}: {text}"
+    return f"{kind}: {text.removesuffix(' This scan does not see every backdoor; see below.')}"
 
 
 def _against(checked: Checked) -> list[str]:
     """Why the repaired model is not to be deployed."""
     repair, again = checked.repair, checked.again
-    assert repair is not None
+    assert repair is not None and again is not None
     reasons = []
-    left = {c: after for c, (_, after) in checked.attacks.items() if after and after > LEFT}
-    if left:
-        text = ", ".join(f"class {c} on {rate:.1%}" for c, rate in left.items())
-        reasons.append(f"Suspected triggers still work on the repaired model: {text}.")
-    if (lost := lost_accuracy(checked)) is not None and lost > LOST:
-        reasons.append(f"The repair costs {100 * lost:.1f} points of clean accuracy.")
-    if repair.summary.get("decision", "").startswith("the model was left"):
-        reasons.append(f"The model was left as it is: {repair.inconclusive}.")
-    if again is not None and again.verdict == "found":
-        classes = ", ".join(map(str, np.flatnonzero(again.flagged)))
-        reasons.append(f"The scan of the repaired model flags class {classes}.")
+    if repair.inconclusive not in ("", NO_SCAN, NO_TRIGGER):
+        reasons.append(f"Repair: {repair.inconclusive}.")
+    for number, attack in checked.attacks.items():
+        if attack.after is None or not np.isfinite(attack.after):
+            reasons.append(f"The trigger of class {number} could not be measured after the repair.")
+        elif attack.after - attack.anyway > LEFT:
+            reasons.append(
+                f"The trigger of class {number} still works on {attack.after:.1%} of the images."
+            )
+    if checked.accuracy is None or checked.accuracy[1] is None:
+        reasons.append("The repair was not measured: pass labeled test images (--test).")
+    elif (lost := checked.accuracy[0] - checked.accuracy[1]) > LOST and not checked.agreement:
+        reasons.append(
+            f"The repair costs {100 * lost:.1f} points of accuracy on {checked.measured_on}."
+        )
+    if again.verdict == "found":
+        reasons.append(f"The scan of the repaired model flags class {listed(again.flagged)}.")
+    elif again.verdict == "inconclusive":
+        reasons.append(f"The scan of the repaired model gives no decision: {again.inconclusive}.")
     return reasons
 
 
 def _for(checked: Checked) -> list[str]:
     """What speaks for the repaired model."""
-    reasons = []
-    for number, (before, after) in checked.attacks.items():
-        if after is not None:
-            reasons.append(
-                f"The trigger of class {number} works on {after:.1%} of the images, {before:.1%} "
-                "before."
-            )
-    if (lost := lost_accuracy(checked)) is not None:
-        change = -100 * lost
-        reasons.append(f"The clean accuracy changes by {change:+.1f} points.")
-    elif checked.repair is not None:
-        reasons.append("The accuracy was not measured: pass labeled test images (--test).")
-    if checked.again is not None and checked.again.verdict != "found":
-        reasons.append("The scan of the repaired model flags nothing.")
-    return reasons
-
-
-def lost_accuracy(checked: Checked) -> float | None:
-    """The loss of clean accuracy by the repair, or None if it was not measured.
-
-    A loss within the 95 % interval of the accuracy before counts in full: it is what is known.
-    """
-    if checked.before is None or checked.after is None:
-        return None
-    rates: list[Rate] = [e.clean_accuracy for e in (checked.before, checked.after)]
-    return float(rates[0]) - float(rates[1])
+    reasons = [
+        f"The trigger of class {number} works on {attack.after:.1%} of the images after the "
+        f"repair, {attack.before:.1%} before."
+        for number, attack in checked.attacks.items()
+    ]
+    if not checked.attacks:
+        reasons.append(
+            "No trigger is known, so that it could not be measured whether one still works."
+        )
+    assert checked.accuracy is not None and checked.accuracy[1] is not None
+    before, after = checked.accuracy
+    what = "agrees with the given one" if checked.agreement else "is right"
+    given = "" if checked.agreement else f", {before:.1%} before"
+    reasons.append(f"The repaired model {what} on {after:.1%} of {checked.measured_on}{given}.")
+    return [*reasons, "The scan of the repaired model flags nothing."]

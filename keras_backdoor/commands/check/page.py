@@ -4,21 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 from keras_backdoor.commands.check.decision import Decision
-from keras_backdoor.commands.check.steps import AGAIN, AUDIT, REPAIR, SCAN, Checked
+from keras_backdoor.commands.check.steps import AGAIN, Checked
+from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import page_of, sarif
 from keras_backdoor.reports.page import Page, Section
 
 SHOWN = (
-    "Suspicion of the classes",
-    "Weights of the last layer",
-    "Norms of the triggers",
-    "Triggers",
-    "Triggered examples",
-    "Groups",
-    "Embedding",
-    "Before and after",
-    "What random triggers do",
-)
+    "Suspicion of the classes", "Weights of the last layer", "Norms of the triggers", "Triggers",
+    "Triggered examples", "Groups", "Embedding", "Before and after", "What random triggers do",
+    "What this method does not see",
+)  # fmt: skip
 """The sections of the pages of the answers that are part of the page of a check."""
 
 
@@ -30,86 +25,101 @@ def page(checked: Checked, decision: Decision, exported: str | None) -> Page:
         decision: the decision.
         exported: the folder of the exported model, or None.
     """
-    inspection = checked.inspection
-    reasons = [(str(n), reason) for n, reason in enumerate(decision.reasons, 1)]
+    steps = [(name, line, f"{seconds:g}") for name, line, seconds in checked.steps]
     sections = [
-        Section("Reasons", table=[("", ""), *reasons]),
-        Section("What was measured", table=measured(checked)),
-        Section(
-            "Steps",
-            text="Each step is a command.",
-            table=[("step", "command", "seconds"),
-                   *((name, line, f"{s:g}") for name, line, s in checked.steps)],
-        ),
-        Section("The model file", table=[("", ""), *inspection.rows()]),
+        _reasons(decision),
+        *([] if exported is None else [Section("Exported", text=exported)]),
+        Section("What was measured", text=_on(checked), table=measured(checked)),
+        Section("Steps", text="Each step is a command.",
+                table=[("step", "command", "seconds"), *steps]),
+        _file(checked.inspection),
     ]  # fmt: skip
-    if exported is not None:
-        sections.insert(1, Section("Exported", text=exported))
-    for name, answer in _named(checked).items():
-        if answer is None:
-            continue
+    for name, answer in checked.answers.items():
         own = page_of(answer)
-        sections.append(Section(f"{name[:1].upper()}{name[1:]}", text=own.lead,
-                                table=[("", ""), *answer.rows()]))  # fmt: skip
+        heading = f"{name[:1].upper()}{name[1:]}"
+        sections.append(Section(heading, text=own.lead, table=[("", ""), *answer.rows()]))
         if name != AGAIN:
-            chosen = [
-                s for s in own.sections if s.heading in SHOWN or s.heading.startswith("Samples")
-            ]
+            chosen = [s for s in own.sections if s.heading.startswith(("Samples of", *SHOWN))]
             sections += [replace(s, heading=f"{s.heading} ({name})") for s in chosen]
+    title = f"{checked.inspection.path}: check"
+    return Page(title, str(decision), sections, decision.tone)
+
+
+def page_of_hostile(inspection: Inspection, decision: Decision) -> Page:
+    """The page of a check of a file that must not be opened."""
+    sections = [_reasons(decision), _file(inspection)]
     return Page(f"{inspection.path}: check", str(decision), sections, decision.tone)
 
 
-def _named(checked: Checked) -> dict[str, Any]:
-    """The answers by step; None for a step that was not made."""
-    return {
-        AUDIT: checked.audit,
-        SCAN: checked.scan,
-        REPAIR: checked.repair,
-        AGAIN: checked.again,
-    }
+def _reasons(decision: Decision) -> Section:
+    rows = [(str(number), reason) for number, reason in enumerate(decision.reasons, 1)]
+    return Section("Reasons", table=[("", ""), *rows])
+
+
+def _file(inspection: Inspection) -> Section:
+    return Section("The model file", table=[("", ""), *inspection.rows()])
+
+
+def _on(checked: Checked) -> str:
+    return f"Measured on {checked.measured_on}." if checked.measured_on else "Nothing was measured."
 
 
 def measured(checked: Checked) -> list[tuple[str, ...]]:
     """The header and the rows of what was measured before and after the repair."""
     rows: list[tuple[str, ...]] = [("", "given model", "repaired model")]
-    if checked.before is not None:
-        after = "" if checked.after is None else f"{checked.after.clean_accuracy:.2%}"
-        rows.append(("clean accuracy", f"{checked.before.clean_accuracy:.2%}", after))
-    for number, (first, second) in checked.attacks.items():
-        after = "" if second is None else f"{second:.2%}"
-        rows.append((f"success of the trigger of class {number}", f"{first:.2%}", after))
+    if checked.accuracy is not None:
+        name = "agreement with the given model" if checked.agreement else "clean accuracy"
+        rows.append((name, *map(_percent, checked.accuracy)))
+    for number, attack in checked.attacks.items():
+        name = f"success of the trigger of class {number}"
+        rows.append((name, _percent(attack.before), _percent(attack.after)))
     return rows
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
 
 
 def facts(checked: Checked, decision: Decision, exported: str | None) -> dict[str, Any]:
     """The content of `check.json`."""
-    given, named = checked.given, _named(checked)
-    identifiers = {
-        catalog["name"]: catalog
-        for answer in checked.answers
-        for catalog in sarif.identifiers(answer)
+    given, answers = checked.given, checked.answers
+    before, after = checked.accuracy or (None, None)
+    return {
+        **facts_of_hostile(checked.inspection, decision),
+        "model_sha256": given.model.sha256(),
+        "repaired_sha256": None if checked.repair is None else checked.repair.classifier.sha256(),
+        "exported": exported,
+        "measured_on": checked.measured_on,
+        ("agreement" if checked.agreement else "accuracy"): {"before": before, "after": after},
+        "triggers": {str(c): vars(attack) for c, attack in checked.attacks.items()},
+        "steps": [
+            {"name": name, "command": line, "seconds": seconds}
+            for name, line, seconds in checked.steps
+        ],
+        "answers": {name: answer.verdict for name, answer in answers.items()},
+        "identifiers": _merged([checked.inspection, *answers.values()]),
     }
+
+
+def facts_of_hostile(inspection: Inspection, decision: Decision) -> dict[str, Any]:
+    """The content of `check.json` for a file that must not be opened."""
     return {
         "kind": "Check",
         "verdict": decision.verdict,
         "action": decision.action,
         "reasons": list(decision.reasons),
-        "model": given.path,
-        "model_sha256": given.model.sha256(),
-        "repaired_sha256": None if checked.repair is None else checked.repair.classifier.sha256(),
-        "exported": exported,
-        "accuracy": {
-            when: None if e is None else e.clean_accuracy.as_dict()
-            for when, e in (("before", checked.before), ("after", checked.after))
-        },
-        "triggers": {
-            str(c): {"before": before, "after": after}
-            for c, (before, after) in checked.attacks.items()
-        },
-        "steps": [
-            {"name": name, "command": line, "seconds": seconds}
-            for name, line, seconds in checked.steps
-        ],
-        "answers": {name: answer.verdict for name, answer in named.items() if answer is not None},
-        "identifiers": list(identifiers.values()),
+        "model": inspection.path,
+        "file_sha256": inspection.sha256,
+        "file": inspection.verdict,
+        "identifiers": sarif.identifiers(inspection),
     }
+
+
+def _merged(answers: list[Any]) -> list[dict[str, Any]]:
+    """The identifiers of several answers, one dictionary for each catalog."""
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for catalog in sarif.identifiers(answer):
+            known = found.setdefault(catalog["name"], {**catalog, "ids": []})
+            known["ids"] += [i for i in catalog["ids"] if i not in known["ids"]]
+    return list(found.values())

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,21 +10,22 @@ from typing import Any, TypeVar
 import numpy as np
 
 from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, RepairedModel
+from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.defenses.staged_scan import StagedScan
-from keras_backdoor.evaluation import Evaluation, evaluate
 from keras_backdoor.loading.inspection import Inspection
+from keras_backdoor.metrics import attack_success_rate, clean_accuracy
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.progress import duration, tell
 from keras_backdoor.samples import Samples
 
-T = TypeVar("T")
-LEFT = 0.01
-"""The largest success of a suspected trigger on the repaired model that is accepted."""
-LOST = 0.01
-"""The largest loss of clean accuracy that is accepted."""
+T = TypeVar("T", bound=Answer)
 AUDIT, SCAN, REPAIR, AGAIN = "audit", "scan", "repair", "scan of the repaired model"
+TRAINED = "the network that was trained without"
+"""The start of the decision of a repair that trained the network anew."""
+FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
+"""Step -> the folder of its answer."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Given:
 
     Attributes:
         path: the model file.
-        model: the model.
+        model: the model, with a known preprocessing.
         clean: the trusted images.
         test: labeled test images, or None.
         train: the training data, or None.
-        options: kind of data -> the words that describe it on a command line.
+        sources: kind of data -> its path and its options on the command line.
         opening: the words that describe how the model is opened.
         out: the folder of the results.
         quick: whether only a first answer is wanted.
@@ -49,18 +50,26 @@ class Given:
     clean: Samples
     test: Samples | None
     train: Samples | None
-    options: dict[str, tuple[str, ...]]
+    sources: dict[str, tuple[Path, DataOptions]]
     opening: tuple[str, ...]
     out: Path
     quick: bool = False
     always: bool = False
 
-    @property
-    def measured(self) -> Samples | None:
-        """The labeled images on which accuracies are measured: test, or clean if it has labels."""
-        if self.test is not None:
-            return self.test
-        return self.clean if self.clean.labels is not None else None
+
+@dataclass(frozen=True)
+class Attack:
+    """A suspected trigger on images of other classes than its target.
+
+    Attributes:
+        before: the share that it moves to the target in the given model.
+        after: the same in the repaired model; None if it was not measured.
+        anyway: the share that the repaired model assigns to the target without the trigger.
+    """
+
+    before: float
+    after: float | None = None
+    anyway: float = 0.0
 
 
 @dataclass
@@ -71,8 +80,11 @@ class Checked:
         given: what is checked.
         inspection: the inspection of the file.
         audit, scan, repair, again: the answers.
-        before, after: the evaluations of the model and of the repaired one.
-        attacks: class -> (success before, success after) of the suspected triggers.
+        accuracy: the clean accuracy before and after the repair, or the agreement of the repaired
+            model with the given one after 1.
+        agreement: whether `accuracy` is an agreement, because there are no labels.
+        measured_on: the images that `accuracy` and `attacks` were measured on, in words.
+        attacks: class -> what its suspected trigger does.
         steps: (name, command line, seconds) of each step.
     """
 
@@ -82,16 +94,17 @@ class Checked:
     scan: FlaggedClasses | None = None
     repair: RepairedModel | None = None
     again: FlaggedClasses | None = None
-    before: Evaluation | None = None
-    after: Evaluation | None = None
-    attacks: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    accuracy: tuple[float, float | None] | None = None
+    agreement: bool = False
+    measured_on: str = ""
+    attacks: dict[int, Attack] = field(default_factory=dict)
     steps: list[tuple[str, str, float]] = field(default_factory=list)
 
     @property
-    def answers(self) -> list[Any]:
-        """The inspection and the answers, in order."""
-        made = (self.inspection, self.audit, self.scan, self.repair, self.again)
-        return [answer for answer in made if answer is not None]
+    def answers(self) -> dict[str, Any]:
+        """Step -> its answer, of the steps that were made."""
+        made = {AUDIT: self.audit, SCAN: self.scan, REPAIR: self.repair, AGAIN: self.again}
+        return {name: answer for name, answer in made.items() if answer is not None}
 
     @property
     def found(self) -> bool:
@@ -101,50 +114,50 @@ class Checked:
 
 def run(given: Given, inspection: Inspection) -> Checked:
     """Make all steps; finished ones are loaded from the work folder of an earlier run."""
-    checked = Checked(given, inspection)
-    for _ in _steps(checked):
-        pass
+    checked, work = Checked(given, inspection), given.out / "work"
+    model, clean, train = given.model, given.clean, given.train
+    if train is not None:
+        line = _line(given, "audit", "train", out=AUDIT)
+        audit = LabelDisagreement()
+        checked.audit = _step(checked, AUDIT, line, lambda: audit(model, train=train, workdir=work))
+    scan = StagedScan(search=None) if given.quick else StagedScan()
+    more = ("--method", "staged-scan", *(("--set", "search=none") if given.quick else ()))
+    line = _line(given, "scan", "clean", *more, out=SCAN)
+    checked.scan = _step(checked, SCAN, line, lambda: scan(model, clean=clean, workdir=work))
+    if given.test is not None:
+        _measure(checked, given.test)
+    if given.quick or not (checked.found or given.always):
+        return checked
+    _repair(checked, work)
+    assert checked.repair is not None
+    trained_anew = str(checked.repair.summary.get("decision", "")).startswith(TRAINED)
+    if given.test is not None:
+        _measure(checked, given.test)
+    elif trained_anew and clean.labels is not None:  # it has not seen the clean images
+        _measure(checked, clean)
+    else:
+        _from_the_repair(checked, checked.repair)
+    # The weights keep the mark of a backdoor that no longer works.
+    again, repaired = StagedScan(weights=None), checked.repair.classifier
+    more = ("--method", "staged-scan", "--set", "weights=none")
+    line = _line(given, "scan", "clean", *more, out=AGAIN, model=FOLDERS[REPAIR])
+    checked.again = _step(checked, AGAIN, line, lambda: again(repaired, clean=clean, workdir=work))
     return checked
 
 
-def _steps(checked: Checked) -> Iterator[None]:
-    given = checked.given
-    work = given.out / "work"
-    if given.train is not None and not given.quick:
-        checked.audit = _step(
-            checked, AUDIT, _line(given, "audit", "train", out="audit"),
-            lambda: LabelDisagreement()(given.model, train=given.train, workdir=work),
-        )  # fmt: skip
-        yield
-    scan = StagedScan(search=None) if given.quick else StagedScan()
-    extra = ("--method", "staged-scan", *(("--set", "search=none") if given.quick else ()))
-    checked.scan = _step(
-        checked, SCAN, _line(given, "scan", "clean", *extra, out="scan"),
-        lambda: scan(given.model, clean=given.clean, workdir=work),
-    )  # fmt: skip
-    yield
-    _measure(checked)
-    if given.quick or not (checked.found or given.always):
-        return
-    evidence: dict[str, Any] = {"clean": given.clean, "train": given.train}
-    found = checked.scan if checked.scan.verdict == "found" else None
-    evidence = {name: data for name, data in evidence.items() if data is not None}
-    words = () if found is None else ("--found", str(given.out / "scan"))
-    kinds = ("clean", "train") if given.train is not None else ("clean",)
+def _repair(checked: Checked, work: Path) -> None:
+    """Repair the model with what was found: the audit if it flags images, else the scan."""
+    given, audit = checked.given, checked.audit
+    by_audit = audit is not None and audit.verdict == "found"
+    found: Any = audit if by_audit else checked.scan
+    evidence: dict[str, Any] = {"clean": given.clean}
+    if by_audit:
+        evidence["train"] = given.train
+    words = (*evidence, "--found", str(given.out / FOLDERS[AUDIT if by_audit else SCAN]))
+    line = _line(given, "repair", *words, out=REPAIR)
     checked.repair = _step(
-        checked, REPAIR, _line(given, "repair", *kinds, *words, out="repaired"),
-        lambda: Auto()(given.model, **evidence, found=found, workdir=work),
-    )  # fmt: skip
-    yield
-    _measure(checked)
-    repaired = checked.repair.classifier
-    checked.again = _step(
-        checked, AGAIN, _line(
-            given, "scan", "clean", "--method", "staged-scan", out="scan-again", model="repaired"
-        ),
-        lambda: StagedScan()(repaired, clean=given.clean, workdir=work),
-    )  # fmt: skip
-    yield
+        checked, REPAIR, line, lambda: Auto()(given.model, **evidence, found=found, workdir=work)
+    )
 
 
 def _step(checked: Checked, name: str, line: str, compute: Callable[[], T]) -> T:
@@ -152,45 +165,73 @@ def _step(checked: Checked, name: str, line: str, compute: Callable[[], T]) -> T
     start = time.perf_counter()
     answer = compute()
     seconds = time.perf_counter() - start
-    if isinstance(answer, Answer):
-        folder = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}[name]
-        answer.save(checked.given.out / folder, force=True)
-        tell(f"{name}: {answer.verdict}, {duration(seconds)}")
+    answer.save(checked.given.out / FOLDERS[name], force=True)
+    tell(f"{name}: {answer.verdict}, {duration(seconds)}")
     checked.steps.append((name, line, round(seconds, 1)))
     return answer
 
 
-def _measure(checked: Checked) -> None:
-    """Measure the accuracy and the suspected triggers, before or after the repair."""
-    given, scan = checked.given, checked.scan
-    samples = given.measured
-    model = given.model if checked.repair is None else checked.repair.classifier
-    if samples is not None:
-        measured = evaluate(model, samples)
-        if checked.repair is None:
-            checked.before = measured
-        else:
-            checked.after = measured
-    if scan is None:
-        return
-    images = samples if samples is not None else given.clean
-    labelled = images if images.labels is not None else images.labelled(given.model.predict(images))
+def _measure(checked: Checked, images: Samples) -> None:
+    """Measure both models and the suspected triggers on labeled images."""
+    scan, repair = checked.scan, checked.repair
+    assert scan is not None
+    models = [checked.given.model, *([] if repair is None else [repair.classifier])]
+    labels = images.known_labels
+    predicted = [model.predict(images) for model in models]
+    rates = [float(clean_accuracy(p, labels)) for p in predicted]
+    checked.accuracy = (rates[0], rates[1] if len(rates) > 1 else None)
+    kind = "test" if images is checked.given.test else "clean"
+    checked.measured_on = f"the {len(images):,} {kind} images"
     for number in np.flatnonzero(scan.flagged | scan.suspects).tolist():
         if number not in scan.triggers:
             continue
-        rate = evaluate(
-            model, labelled, trigger=scan.triggers[number], target=number,
-            source=scan.source.get(number),
-        ).attack_success_rate  # fmt: skip
-        assert rate is not None
-        before = checked.attacks.get(number, (float(rate), None))[0]
-        checked.attacks[number] = (before, None if checked.repair is None else float(rate))
+        stamped = images.stamped(scan.triggers[number])
+        source = scan.source.get(number)
+
+        def success(answers: np.ndarray, c: int = number, of: int | None = source) -> float:
+            return float(attack_success_rate(answers, labels, c, source=of))
+
+        moved = [success(model.predict(stamped)) for model in models]
+        after = moved[1] if len(moved) > 1 else None
+        checked.attacks[number] = Attack(moved[0], after, success(predicted[-1]))
+
+
+def _from_the_repair(checked: Checked, repair: RepairedModel) -> None:
+    """What the repair measured itself, on clean images that it held out."""
+    figures = repair.figures
+    checked.measured_on = "clean images that the repair held out"
+    if "accuracy_after" in figures:
+        before, after = (figures[f"accuracy_{when}"]["share"] for when in ("before", "after"))
+        checked.accuracy = (float(before), float(after))
+    elif "agreement" in figures:
+        checked.accuracy, checked.agreement = (1.0, float(figures["agreement"]["share"])), True
+    for number, rates in figures.get("recovered_triggers", {}).items():
+        before, after = (rates[when]["share"] for when in ("before", "after"))
+        checked.attacks[int(number)] = Attack(float(before), float(after))
 
 
 def _line(given: Given, command: str, *words: str, out: str, model: str | None = None) -> str:
-    """The command line of a step; words that name a kind of data become its options."""
+    """The command line of a step; words that name a kind of data become its options.
+
+    Args:
+        given: what is checked.
+        command: the command.
+        *words: kinds of data, and other words.
+        out: the step, whose folder is written.
+        model: the folder of the examined model, or None for the given one.
+    """
     path = given.path if model is None else str(given.out / model)
     parts = [command, path, *(given.opening if model is None else ())]
+    common: list[str] = []
     for word in words:
-        parts += given.options.get(word, (word,))
-    return "keras-backdoor " + shlex.join([*parts, "--out", str(given.out / out)])
+        if word not in given.sources:
+            parts.append(word)
+            continue
+        source, options = given.sources[word]
+        parts += [f"--{word}", str(source)]
+        for name in ("split", "take"):
+            value = getattr(options, name)
+            if value is not None:
+                parts += [f"--{word}-{name}", f"{value:g}" if name == "take" else value]
+        common = options.common_words()
+    return "keras-backdoor " + shlex.join([*parts, *common, "--out", str(given.out / FOLDERS[out])])

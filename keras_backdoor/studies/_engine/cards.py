@@ -118,7 +118,7 @@ def _facts(study: Study, cell: Cell, figures: dict[str, Any]) -> dict[str, Any]:
 def _attack(attack: DataAttack, test: dict[str, Any]) -> dict[str, Any]:
     source = "any other class" if attack.source is None else f"class {attack.source}"
     facts = {
-        "trigger": attack.trigger,
+        "trigger": attack.trigger if isinstance(attack.trigger, str) else repr(attack.stamp),
         "target": attack.target,
         "count": attack.count,
         "source": attack.source,

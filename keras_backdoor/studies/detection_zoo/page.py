@@ -47,11 +47,17 @@ def families(results: Results, half: str) -> list[Row]:
             groups.setdefault(family if works else f"{family}, weak", []).append(cell["figures"])
     for family, found in sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0])):
         areas = [area(found, clean, name) for name in (*LOOKS, WHOLE)]
-        right = sum(f["target"] in f["flagged"] for f in found)
+        right = sum(_right(f) for f in found)
         number = sum(f["verdict"] == "found" for f in found)
         of = len(found)
         rows.append((family, str(of), *areas, f"{number} of {of}", f"{right} of {number}"))
     return rows
+
+
+def _right(figures: dict[str, Any]) -> bool:
+    """Whether the target is flagged; of an attack on all classes, any class."""
+    target, flagged = figures["target"], figures["flagged"]
+    return bool(flagged) if target == "next" else target in flagged
 
 
 def alarms(results: Results, half: str) -> list[Row]:

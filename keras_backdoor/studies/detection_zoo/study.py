@@ -7,16 +7,15 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
-from keras_backdoor.defenses.simple_triggers import SimpleTriggers
-from keras_backdoor.defenses.staged_scan import StagedScan
-from keras_backdoor.defenses.weight_signature import WeightSignature
+from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.network_store import obtain, small
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.detection_zoo.networks import DIGITS, SIGNS, members
 
-LOOKS = ("weights", "triggers", "search")
+NAMES = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
+LOOKS = tuple(NAMES)
 WHOLE = "whole scan"
 
 
@@ -24,7 +23,7 @@ class DetectionZoo(Study):
     """Which backdoors do the looks of a scan see, and how often do they see one in a clean network?
 
     Two halves of 30 clean and 32 backdoored networks each: digits and traffic signs, four
-    architectures, one of them with batch normalization, eight families of attacks, with 0.1 to
+    architectures, one of them with batch normalization, seven families of attacks, with 0.1 to
     10 % of the images poisoned. Limits and rules are chosen on the development half alone; the
     judged half is then scanned once. The clean images of a scan are the tenth of the training
     images that is held out, without labels.
@@ -79,27 +78,28 @@ class DetectionZoo(Study):
                 "clean_accuracy": measured.clean_accuracy,
                 "attack_success_rate": measured.attack_success_rate,
             }
-        looks: dict[str, WeightSignature | SimpleTriggers | NeuralCleanse] = {
-            "weights": scan.weights,
-            "triggers": scan.triggers,
-            "search": scan.search,
-        }
-        for name, look in looks.items():
-            figures[name] = _figures(look(model, clean=clean))
         whole = scan(model, clean=clean)
+        looks = {"weights": scan.weights, "triggers": scan.triggers, "search": scan.search}
+        for name, look in looks.items():
+            made = whole.figures["looks"].get(NAMES[name])
+            figures[name] = made if made is not None else _figures(look(model, clean=clean))
         figures[WHOLE] = _figures(whole)
         flagged = np.flatnonzero(whole.flagged).tolist()
         return figures | {"verdict": whole.verdict, "flagged": flagged}
 
 
 def _figures(answer: FlaggedClasses) -> dict[str, Any]:
-    """The scores of an answer, its verdict and its measurements."""
-    scores = [None if np.isnan(s) else round(float(s), 5) for s in answer.scores]
-    one = {n: np.round(m, 5).tolist() for n, m in answer.measures.items() if m.ndim == 1}
+    """The scores of an answer, its verdict and its measurements by class."""
+    one = {n: m for n, m in answer.measures.items() if m.ndim == 1}
     return {
-        "scores": scores,
+        "scores": _rounded(answer.scores),
         "flagged": np.flatnonzero(answer.flagged).tolist(),
         "verdict": answer.verdict,
         "seconds": answer.about["seconds"],
-        "measures": {n: [None if not np.isfinite(v) else v for v in m] for n, m in one.items()},
+        "measures": {name: _rounded(values) for name, values in one.items()},
     }
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON, with None for what is unknown or infinite."""
+    return [round(float(v), 5) if np.isfinite(v) else None for v in values]
