@@ -256,6 +256,7 @@ RENDERED = [
         "end of thesis audits tables",
         sections_of("thesis_audits"),
     ),
+    ("results/README.md", "face tables", "end of face tables", sections_of("face_stand_ins")),
     (
         "results/README.md",
         "bias maps tables",

@@ -18,7 +18,9 @@ from keras_backdoor.studies.thesis_audits.study import (
 
 Row = tuple[str, ...]
 SMALLER = "Activation clustering removes the smaller of two clusters of every class. "
-AGAIN = "The network is trained again on what is left; accuracy and attack on class 8 in %."
+AGAIN = (
+    "The network is trained again on what is left; accuracy, and attack on the source class, in %."
+)
 
 
 def sections(results: Results) -> list[Section]:
