@@ -146,6 +146,12 @@ def most_suspicious(values: np.ndarray) -> int:
     return int(np.lexsort((values.sum(axis=0), scores))[-1])
 
 
+def trigger_number(samples: Samples) -> int:
+    """The number of triggers in the library for images of this size."""
+    images = np.zeros((1, *samples.image_shape), np.float32)
+    return sum(len(group.triggers) for group in library(images, 0))
+
+
 def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
     """Draw images of all classes, of each about as many.
 

@@ -87,13 +87,13 @@ class StagedScan(Defense[FlaggedClasses]):
     Args:
         weights: the settings of the first look; None leaves it out, for example for a repaired
             network, whose weights may keep the mark of a backdoor that no longer works.
-        triggers: the settings of the second look.
+        triggers: the settings of the second look; None leaves it out.
         search: the settings of the third look; None leaves it out, and a scan that flags nothing is
             inconclusive.
     """
 
     weights: WeightSignature | None = field(default_factory=WeightSignature)
-    triggers: SimpleTriggers = field(default_factory=SimpleTriggers)
+    triggers: SimpleTriggers | None = field(default_factory=SimpleTriggers)
     search: NeuralCleanse | None = field(default_factory=lambda: NeuralCleanse(runs=1))
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean", optional=True),)
@@ -128,7 +128,10 @@ class StagedScan(Defense[FlaggedClasses]):
             if self.weights is None:
                 raise BadInput("StagedScan without weights needs clean images (--clean).")
             return
-        yield Look(TRIGGERS, evidence.run(self.triggers))
+        if self.triggers is None:
+            yield Look(TRIGGERS, None, reason="left out")
+        else:
+            yield Look(TRIGGERS, evidence.run(self.triggers))
         if self.search is None:
             yield Look(SEARCH, None, reason="left out")
         else:

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Repai
 from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.metrics import attack_success_rate, clean_accuracy
@@ -22,6 +23,8 @@ from keras_backdoor.samples import Samples
 
 T = TypeVar("T", bound=Answer)
 AUDIT, SCAN, REPAIR, AGAIN = "audit", "scan", "repair", "scan of the repaired model"
+QUICK_SECONDS = 60.0
+"""The time that simple triggers may take in a quick check, about twice that for ten images."""
 TRAINED = "the network that was trained without"
 """The start of the decision of a repair that trained the network anew."""
 FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
@@ -120,8 +123,14 @@ def run(given: Given, inspection: Inspection) -> Checked:
         line = _line(given, "audit", "train", out=AUDIT)
         audit = LabelDisagreement()
         checked.audit = _step(checked, AUDIT, line, lambda: audit(model, train=train, workdir=work))
-    scan = StagedScan(search=None) if given.quick else StagedScan()
-    more = ("--method", "staged-scan", *(("--set", "search=none") if given.quick else ()))
+    scan = StagedScan()
+    more: tuple[str, ...] = ("--method", "staged-scan")
+    if given.quick:
+        triggers = _affordable(model, clean)
+        scan = StagedScan(search=None, triggers=triggers)
+        number = "none" if triggers is None else str(triggers.images)
+        name = "triggers" if triggers is None else "triggers.images"
+        more += ("--set", "search=none", "--set", f"{name}={number}")
     line = _line(given, "scan", "clean", *more, out=SCAN)
     checked.scan = _step(checked, SCAN, line, lambda: scan(model, clean=clean, workdir=work))
     if given.test is not None:
@@ -143,6 +152,40 @@ def run(given: Given, inspection: Inspection) -> Checked:
     line = _line(given, "scan", "clean", *more, out=AGAIN, model=FOLDERS[REPAIR])
     checked.again = _step(checked, AGAIN, line, lambda: again(repaired, clean=clean, workdir=work))
     return checked
+
+
+def _affordable(model: Classifier, clean: Samples) -> SimpleTriggers | None:
+    """Simple triggers on as many images as take about a minute, or None if ten take too long."""
+    usual = SimpleTriggers()
+    images = clean.take(min(usual.images, len(clean)), seed=0)
+    model.predict(images)  # builds the graph
+    start = time.perf_counter()
+    model.predict(images)
+    seconds = (time.perf_counter() - start) / len(images)
+    number = affordable_images(seconds, trigger_number(images))
+    if number is None:
+        tell("simple triggers: left out, they would take more than two minutes")
+        return None
+    expected = seconds * number * trigger_number(images)
+    tell(f"simple triggers: about {duration(max(1.0, expected))} with {number} images")
+    return replace(usual, images=number)
+
+
+def affordable_images(seconds: float, triggers: int) -> int | None:
+    """The number of images on which triggers are tried in a quick check, or None for none.
+
+    Args:
+        seconds: the time that the network takes for an image.
+        triggers: the number of triggers.
+
+    >>> [affordable_images(s, 3000) for s in (1e-4, 1e-3, 3e-3, 1e-2)]
+    [48, 20, 10, None]
+    """
+    usual, fewest = SimpleTriggers().images, 10
+    possible = int(QUICK_SECONDS / (seconds * triggers))
+    if 2 * possible < fewest:
+        return None
+    return min(max(possible, fewest), usual)
 
 
 def _repair(checked: Checked, work: Path) -> None:
