@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planted import TARGET
 
-from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples
 from keras_backdoor.defenses._recovered_triggers import hold_out_spare
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.auto import Auto
@@ -193,3 +193,27 @@ class TestTrainingData:
         answer = QUICK(task.model, train=task.poisoned.samples)
         assert "points of accuracy; trigger augmentation" in answer.summary["tried"]
         assert float(task.measure(answer.classifier).attack_success_rate) <= 0.2
+
+    @pytest.fixture
+    def nothing(self, task) -> FlaggedSamples:
+        """An audit that flags nothing."""
+        flags = np.zeros(len(task.clean), bool)
+        return FlaggedSamples(scores=flags * 1.0, flagged=flags)
+
+    def test_training_images_repair_and_clean_images_measure(self, task, nothing) -> None:
+        """The audit is given, so that it is not made again."""
+        clean = task.test.take(300, seed=1)
+        answer = QUICK(task.model, train=task.clean, clean=clean, found=nothing)
+        assert answer.summary["tried"].startswith("an audit of the training data, which flags")
+        assert answer.figures["accuracy_after"]["of"] == 300
+        assert float(task.measure(answer.classifier).attack_success_rate) <= 0.2
+        worse = replace(QUICK, augmentation=HARMFUL)
+        left = worse(task.twin, train=task.clean, clean=clean, found=nothing)
+        assert left.summary["decision"] == "the model was left as it is"
+
+    def test_accuracy_on_training_images_alone_is_no_evidence(self, task, nothing) -> None:
+        answer = QUICK(task.twin, train=task.clean, found=nothing)
+        assert answer.verdict == "inconclusive"
+        assert "measure the repaired model on test images" in answer.inconclusive
+        worse = replace(QUICK, augmentation=HARMFUL)(task.twin, train=task.clean, found=nothing)
+        assert worse.summary["decision"] == "the result of trigger augmentation"

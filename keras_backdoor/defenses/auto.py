@@ -30,6 +30,10 @@ ACCEPTED = 0.05
 On networks of the development zoo that were repaired well, it is up to 0.022, although the accuracy
 on other images rises: the held-out images may be among those that the network was trained on.
 """
+SEEN_BEFORE = (
+    "the accuracy could only be measured on images that the examined network was trained on: "
+    "measure the repaired model on test images, or give clean images"
+)
 TOUCHED = 0.5
 """A class that random triggers draw this share of all changed predictions to is a reason."""
 
@@ -39,10 +43,9 @@ class Auto(Repair):
     """Repair a network with what the evidence allows, and say what was tried and why.
 
     With the training data, an audit comes first (`LabelDisagreement`, or the audit that is given as
-    `found`). If it flags images, the
-    network is trained again without them, and the result is kept unless it is less accurate by more
-    than five points. A `reference` is the network that the training starts from, for a network that
-    was fine-tuned. In all other cases:
+    `found`). If it flags images, the network is trained again without them, and the result is kept
+    unless it is less accurate by more than five points. A `reference` is the network that the
+    training starts from, for a network that was fine-tuned. In all other cases:
 
     1. Trigger augmentation, with the recovered triggers of the scan if there is one. Without labels
        the network keeps its own answers on the clean images.
@@ -51,7 +54,9 @@ class Auto(Repair):
     3. If the repair would cost accuracy and nothing speaks for a backdoor, neither a scan nor what
        random triggers do to the network, the network is left as it is.
 
-    Without clean images, the training images that the audit does not flag take their place.
+    With the training data, the images that the audit does not flag take the place of the clean
+    ones, and the result is measured on the clean images. Without clean images the answer is
+    inconclusive, because the accuracy on training images says little, and step 3 is left out.
 
     Args:
         augmentation: the settings of the first step.
@@ -96,21 +101,44 @@ class Auto(Repair):
         audit = evidence.get("found")
         if not isinstance(audit, FlaggedSamples):
             audit = evidence.run(replace(self.audit, seed=self.seed))
-        where = "the clean images"
-        if clean is None:
-            where = "the training images that the audit does not flag"
-            evidence = evidence.replaced("clean", train.subset(~audit.flagged))
+        kept = evidence.replaced("clean", train.subset(~audit.flagged))
         tried = "an audit of the training data, which flags nothing"
         if audit.flagged.any():
-            answer, tried = self._retrained(evidence, audit, where)
+            where = "the training images that the audit does not flag"
+            measured = (kept, where) if clean is None else (evidence, "the clean images")
+            answer, tried = self._retrained(*measured, audit)
             if answer is not None:
                 return answer
-        answer = super().run(evidence)
+        return self._with_training_images(kept, clean, tried)
+
+    def _with_training_images(
+        self, evidence: Evidence, clean: Samples | None, tried: str
+    ) -> RepairedModel:
+        """The repair with the training images that were not flagged.
+
+        Args:
+            evidence: the evidence of the run, with these images as the clean ones.
+            clean: the clean images, on which the repair is measured, or None.
+            tried: what was tried before.
+        """
+        warnings, lacking = check_clean(evidence)
+        held, where, seen = clean, "the clean images", ""
+        if held is None:
+            held = self.parts(evidence.clean)[1]
+            where, seen = f"{len(held)} of the training images", SEEN_BEFORE
+        answer = self._repaired(evidence, held, judged=clean is not None)
+        scan = evidence.get("found")
+        found = check_repair(evidence.model, answer.classifier, held, scan, where)
         summary = {**answer.summary, "tried": f"{tried}; {answer.summary['tried']}"}
-        return replace(answer, summary=summary)
+        return replace(
+            answer,
+            summary={**summary, **found.rows, **warnings},
+            figures={**answer.figures, **found.figures},
+            inconclusive=answer.inconclusive or lacking or seen or found.reason,
+        )
 
     def _retrained(
-        self, evidence: Evidence, audit: FlaggedSamples, where: str
+        self, evidence: Evidence, where: str, audit: FlaggedSamples
     ) -> tuple[RepairedModel | None, str]:
         """The network that is trained without the flagged images, or None; and what was tried."""
         model, clean = evidence.model, evidence.clean
@@ -143,14 +171,23 @@ class Auto(Repair):
 
     def compute(self, evidence: Evidence) -> RepairedModel:
         """See `Repair.compute`."""
+        check_no_guard(evidence.model)
+        return self._repaired(evidence, self.parts(evidence.clean)[1], judged=True)
+
+    def _repaired(self, evidence: Evidence, held: Samples, *, judged: bool) -> RepairedModel:
+        """Augment, and unlearn if a recovered trigger still works.
+
+        Args:
+            evidence: the evidence of the run.
+            held: the images that the result is measured on.
+            judged: whether a repair that costs accuracy without a reason is not kept.
+        """
         model = evidence.model
-        check_no_guard(model)
-        working, held = self.parts(evidence.clean)
         triggers = flagged_triggers(evidence.get("found"), model)
         first = evidence.run(self._augmentation())
         steps, answer = ["trigger augmentation"], first
         if triggers and (left := float(success(first.classifier, held, triggers))) > TOLERATED:
-            if working.labels is not None:
+            if evidence.clean.labels is not None:
                 steps.append(
                     f"unlearning, because a recovered trigger still worked on {left:.1%} of the "
                     "held-out images"
@@ -167,7 +204,8 @@ class Auto(Repair):
         after = Classifier(answer.model, model.to_input)
         scan = evidence.get("found")
         suspected = isinstance(scan, FlaggedClasses | FlaggedSamples) and scan.flagged.any()
-        reason = "" if suspected else _reason_against(model, after, held, first)
+        spared = suspected or not judged
+        reason = "" if spared else _reason_against(model, after, held, first)
         if reason:
             return repaired(
                 evidence,
