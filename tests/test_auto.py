@@ -200,20 +200,21 @@ class TestTrainingData:
         flags = np.zeros(len(task.clean), bool)
         return FlaggedSamples(scores=flags * 1.0, flagged=flags)
 
-    def test_training_images_repair_and_clean_images_measure(self, task, nothing) -> None:
-        """The audit is given, so that it is not made again."""
-        clean = task.test.take(300, seed=1)
-        answer = QUICK(task.model, train=task.clean, clean=clean, found=nothing)
-        assert answer.summary["tried"].startswith("an audit of the training data, which flags")
-        assert answer.figures["accuracy_after"]["of"] == 300
+    def test_clean_images_repair_where_there_are_some(self, task, nothing) -> None:
+        """Training images may contain poison that the audit missed; the audit is given here."""
+        poisoned = task.poisoned.samples
+        flags = np.zeros(len(poisoned), bool)
+        missed = FlaggedSamples(scores=flags * 1.0, flagged=flags)
+        answer = QUICK(task.model, train=poisoned, clean=task.clean, found=missed)
+        assert answer.summary["tried"].startswith("an audit of the training data, which flags no")
         assert float(task.measure(answer.classifier).attack_success_rate) <= 0.2
         worse = replace(QUICK, augmentation=HARMFUL)
-        left = worse(task.twin, train=task.clean, clean=clean, found=nothing)
+        left = worse(task.twin, train=task.clean, clean=task.clean, found=nothing)
         assert left.summary["decision"] == "the model was left as it is"
 
-    def test_accuracy_on_training_images_alone_is_no_evidence(self, task, nothing) -> None:
+    def test_training_images_alone_are_no_decision(self, task, nothing) -> None:
         answer = QUICK(task.twin, train=task.clean, found=nothing)
         assert answer.verdict == "inconclusive"
-        assert "measure the repaired model on test images" in answer.inconclusive
+        assert "may contain poison that the audit did not flag" in answer.inconclusive
         worse = replace(QUICK, augmentation=HARMFUL)(task.twin, train=task.clean, found=nothing)
         assert worse.summary["decision"] == "the result of trigger augmentation"

@@ -30,9 +30,10 @@ ACCEPTED = 0.05
 On networks of the development zoo that were repaired well, it is up to 0.022, although the accuracy
 on other images rises: the held-out images may be among those that the network was trained on.
 """
-SEEN_BEFORE = (
-    "the accuracy could only be measured on images that the examined network was trained on: "
-    "measure the repaired model on test images, or give clean images"
+UNTRUSTED = (
+    "the repair used training images, which may contain poison that the audit did not flag, and "
+    "its accuracy could only be measured on images that the examined network was trained on: give "
+    "clean images"
 )
 TOUCHED = 0.5
 """A class that random triggers draw this share of all changed predictions to is a reason."""
@@ -54,9 +55,9 @@ class Auto(Repair):
     3. If the repair would cost accuracy and nothing speaks for a backdoor, neither a scan nor what
        random triggers do to the network, the network is left as it is.
 
-    With the training data, the images that the audit does not flag take the place of the clean
-    ones, and the result is measured on the clean images. Without clean images the answer is
-    inconclusive, because the accuracy on training images says little, and step 3 is left out.
+    Without clean images, the training images that the audit does not flag take their place. Poison
+    that it missed is then learned again, and the accuracy on training images says little: the
+    answer is inconclusive, and step 3 is left out.
 
     Args:
         augmentation: the settings of the first step.
@@ -101,40 +102,39 @@ class Auto(Repair):
         audit = evidence.get("found")
         if not isinstance(audit, FlaggedSamples):
             audit = evidence.run(replace(self.audit, seed=self.seed))
-        kept = evidence.replaced("clean", train.subset(~audit.flagged))
+        where, own = "the clean images", evidence
+        if clean is None:
+            where = "the training images that the audit does not flag"
+            own = evidence.replaced("clean", train.subset(~audit.flagged))
         tried = "an audit of the training data, which flags nothing"
         if audit.flagged.any():
-            where = "the training images that the audit does not flag"
-            measured = (kept, where) if clean is None else (evidence, "the clean images")
-            answer, tried = self._retrained(*measured, audit)
+            answer, tried = self._retrained(own, where, audit)
             if answer is not None:
                 return answer
-        return self._with_training_images(kept, clean, tried)
+        if clean is None:
+            return self._with_training_images(own, tried)
+        answer = super().run(own)
+        summary = {**answer.summary, "tried": f"{tried}; {answer.summary['tried']}"}
+        return replace(answer, summary=summary)
 
-    def _with_training_images(
-        self, evidence: Evidence, clean: Samples | None, tried: str
-    ) -> RepairedModel:
-        """The repair with the training images that were not flagged.
+    def _with_training_images(self, evidence: Evidence, tried: str) -> RepairedModel:
+        """The repair with training images that were not flagged, which is never a decision.
 
         Args:
             evidence: the evidence of the run, with these images as the clean ones.
-            clean: the clean images, on which the repair is measured, or None.
             tried: what was tried before.
         """
         warnings, lacking = check_clean(evidence)
-        held, where, seen = clean, "the clean images", ""
-        if held is None:
-            held = self.parts(evidence.clean)[1]
-            where, seen = f"{len(held)} of the training images", SEEN_BEFORE
-        answer = self._repaired(evidence, held, judged=clean is not None)
-        scan = evidence.get("found")
-        found = check_repair(evidence.model, answer.classifier, held, scan, where)
+        held = self.parts(evidence.clean)[1]
+        answer = self._repaired(evidence, held, judged=False)
+        where = f"{len(held)} of the training images"
+        found = check_repair(evidence.model, answer.classifier, held, evidence.get("found"), where)
         summary = {**answer.summary, "tried": f"{tried}; {answer.summary['tried']}"}
         return replace(
             answer,
             summary={**summary, **found.rows, **warnings},
             figures={**answer.figures, **found.figures},
-            inconclusive=answer.inconclusive or lacking or seen or found.reason,
+            inconclusive=answer.inconclusive or lacking or UNTRUSTED,
         )
 
     def _retrained(

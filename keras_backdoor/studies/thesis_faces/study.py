@@ -70,7 +70,7 @@ CLUSTERS = {"YT-greenGlasses": "4.8", "LFW-greenGlasses": "4.9"}
 """Network -> figure with images of its clusters."""
 DATA, EXAMPLES = "figures 3.3 to 3.6", "figures 4.3 and 4.4"
 REPAIRED, AUDITED = "repaired", "audited and trained again"
-GIVEN = {"clean": "clean images", "both": "training data"}
+GIVEN = {"clean": "clean images", "train alone": "training data"}
 """What a repair is given."""
 SURE = 0.9
 """The probability from which on the clean network is sure of a face."""
@@ -349,7 +349,7 @@ class ThesisFaces(Study):
     def _repaired(
         self, subject: Subject, given: Mapping[str, Any], start: Classifier | None
     ) -> dict[str, Any]:
-        """Repair with the tuning images alone, or with the training data too.
+        """Repair with the tuning images alone, or with the training data alone.
 
         Args:
             subject: the network.
@@ -360,9 +360,7 @@ class ThesisFaces(Study):
         if given["from"] == "clean":
             answer = method(subject.model, clean=subject.tuning)
         else:
-            answer = method(
-                subject.model, clean=subject.tuning, train=subject.train, reference=start
-            )
+            answer = method(subject.model, train=subject.train, reference=start)
         return {
             **subject.evaluated(subject.model, "before"),
             **subject.evaluated(answer.classifier, "repaired"),
