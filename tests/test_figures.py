@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from keras_backdoor.answers import FlaggedClasses, Plot, RepairedModel
 from keras_backdoor.reports import figures, sections
+from keras_backdoor.reports.sentences import headline
+from keras_backdoor.triggers.base import Stamp
 
 
 @pytest.fixture
@@ -161,3 +163,26 @@ def test_all_suspects_are_shown(axes) -> None:
     sections.sections(answer)
     titles = [text for text in (ax.get_title() for ax in axes[-1].figure.axes) if text]
     assert [t.partition("\n")[2] for t in titles] == ["flagged", *["suspect"] * 11]
+
+
+@pytest.mark.parametrize(
+    ("opacity", "what"),
+    [
+        (1.0, "a mark of 4 pixels"),
+        (0.9, "a mark of 4 pixels"),
+        (0.1, "a faint change of the whole image"),
+    ],
+)
+def test_a_faint_trigger_is_called_so(opacity: float, what: str) -> None:
+    mask = np.full((8, 8, 1), 0.1 if opacity < 0.5 else 1e-4, np.float32)
+    mask[:2, :2] = opacity
+    found = FlaggedClasses(
+        scores=np.array([0.0, 3.0]),
+        flagged=np.array([False, True]),
+        triggers={1: Stamp(mask, np.ones((8, 8, 1)))},
+        figures={"smallest_trigger": {"class": 1, "l1_norm": float(mask.sum()), "success": 0.97}},
+    )
+    assert headline(found) == (
+        "bad",
+        f"Do not deploy: {what} turns 97% of the images into class 1.",
+    )

@@ -11,6 +11,8 @@ from keras_backdoor.loading.inspection import Inspection
 Tone = Literal["good", "bad", "unsure", ""]
 WORKS = 0.02
 """Success of an attack above which a page says that it works."""
+FAINT = 0.5
+"""Largest mask value below which a trigger is a faint change of the image rather than a mark."""
 
 
 def class_label(number: int, about: dict[str, Any]) -> str:
@@ -81,7 +83,7 @@ def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
     if smallest.get("class") == number and smallest.get("success") is not None:
         pixels = max(1, round(smallest["l1_norm"]))
         what = f"a mark of {pixels} pixel{'' if pixels == 1 else 's'}"
-        if trigger.support(*trigger.mask.shape[:2]) is None:
+        if trigger.mask.max() < FAINT:
             what = "a faint change of the whole image"
         return "bad", (
             f"Do not deploy: {what} turns {smallest['success']:.0%} of the images into {label}."
