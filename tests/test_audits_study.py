@@ -1,7 +1,5 @@
 """The study of audits at small scale, and the tables that are made of its results."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from test_studies import small_signs  # noqa: F401
@@ -93,7 +91,7 @@ def test_the_curves_of_the_thesis_are_drawn() -> None:
         if "ours" in c.given
     ]
     assert len(cells) == 8
-    section = thesis_page.sections(SimpleNamespace(cells=cells))[-1]
+    section = thesis_page.sections(studies.Results({}, {}, cells))[-1]
     assert section.figures[0].png.startswith(b"\x89PNG")
 
 
@@ -117,7 +115,7 @@ def test_the_tables_of_the_thesis_by_hand() -> None:
             }
             cells.append({"name": cell.name, "group": cell.group, "figures": figures,
                           "published": dict(cell.published)})  # fmt: skip
-    results = SimpleNamespace(cells=cells)
+    results = studies.Results({}, {}, cells)
     tables = {s.heading: s.table for s in thesis_page.sections(results)}
     assert tables["Activation clustering (table 4.2)"][1] == (
         "whiteSquare", "258", "200", "194", "10200", "11163", "28.34",

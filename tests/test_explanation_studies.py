@@ -1,7 +1,6 @@
 """The studies of the explanations at small scale, and the tables that are made of their results."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,7 +86,7 @@ def test_the_recovery_is_summarized_over_networks_and_designs() -> None:
     ]  # fmt: skip
     (table,) = [
         s.table
-        for s in baylime_page.sections(SimpleNamespace(cells=cells))
+        for s in baylime_page.sections(studies.Results({}, {}, cells))
         if s.heading == "Recovered triggers"
     ]
     assert table[1] == ("20", " [97]", "85.2 (80 to 90) [96]", " [97]")

@@ -1,7 +1,6 @@
 """Load weights from a checked HDF5 file into a model; names, shapes and values are verified."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,18 @@ FOLDERS = ("layers", "_layer_checkpoint_dependencies")
 """Group of the layers in `.keras` files: since Keras 2.13, and in Keras 2.12."""
 
 
-def read_into(model: Any, path: Path | str, *, optional: tuple[str, ...] = ()) -> None:
-    """Load the weights of a weights-only file into a model, in place.
+def fill_any(model: Any, file: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
+    """Load the weights of a checked weights-only file into a model, in place.
 
     Args:
         model: a built model.
-        path: `.h5` (with `layer_names`) or `.weights.h5` file.
+        file: the open `.h5` (with `layer_names`) or `.weights.h5` file.
+        name: the name of the file in messages.
         optional: names of layers that may be missing in the file or have another shape there.
 
     Raises:
         UnreadableFile: if the weights do not fit the model.
     """
-    with h5.checked(Path(path), str(path)) as file:
-        fill_any(model, file, str(path), optional=optional)
-
-
-def fill_any(model: Any, file: Any, name: str, *, optional: tuple[str, ...] = ()) -> None:
-    """Load the weights of a checked weights-only file of either layout; see `read_into`."""
     if is_v3(file):
         fill_v3(model, file, name, optional=optional)
     else:

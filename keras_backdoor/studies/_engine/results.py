@@ -36,6 +36,14 @@ class Results:
         """Return the results of the finished cells, by name of the cell."""
         return {c["name"]: c["figures"] for c in self.cells if "figures" in c}
 
+    def finished(self, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """(name, figures, published figures) of the finished cells of a group."""
+        return [
+            (c["name"], c["figures"], c.get("published", {}))
+            for c in self.cells
+            if c.get("group") == group and "figures" in c
+        ]
+
     def groups(self, figure: str) -> dict[str, list[dict[str, Any]]]:
         """Return, by group, the results of the finished cells that contain a given result.
 

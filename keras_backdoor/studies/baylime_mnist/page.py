@@ -46,9 +46,7 @@ def sections(results: Results) -> list[Section]:
 
 
 def _finished(results: Results, group: str) -> dict[str, dict[str, Any]]:
-    return {
-        c["name"]: c["figures"] for c in results.cells if c.get("group") == group and "figures" in c
-    }
+    return {name: found for name, found, _ in results.finished(group)}
 
 
 def networks(results: Results) -> list[Row]:

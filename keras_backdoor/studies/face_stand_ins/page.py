@@ -30,7 +30,7 @@ def sections(results: Results) -> list[Section]:
 def third_party(results: Results) -> list[Row]:
     """Return the header and one row per network and defense."""
     rows: list[Row] = [("network", "defense", "agreement", "where sure", "attack before", "after")]
-    for name, found, _ in faces_page.finished(results, THIRD_PARTY):
+    for name, found, _ in results.finished(THIRD_PARTY):
         network, _, how = name.removeprefix("faces, ").partition(", ")
         if "removed" in found:
             layer = "last" if how == "last" else "second to last"

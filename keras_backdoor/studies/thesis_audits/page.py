@@ -43,11 +43,7 @@ def sections(results: Results) -> list[Section]:
 
 def _finished(results: Results, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(network, figures, published) of the finished cells of a group."""
-    return [
-        (c["name"].split(",")[0], c["figures"], c.get("published", {}))
-        for c in results.cells
-        if c.get("group") == group and "figures" in c
-    ]
+    return [(n.split(",")[0], found, published) for n, found, published in results.finished(group)]
 
 
 def removed(results: Results, group: str) -> list[Row]:

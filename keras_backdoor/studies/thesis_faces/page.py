@@ -62,22 +62,13 @@ def sections(results: Results) -> list[Section]:
     return [*parts, *(section for draw in drawn for section in draw(results))]
 
 
-def finished(results: Results, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(name, figures, published) of the finished cells of a group."""
-    return [
-        (c["name"], c["figures"], c.get("published", {}))
-        for c in results.cells
-        if c.get("group") == group and "figures" in c
-    ]
-
-
 def networks(results: Results, group: str) -> list[Row]:
     """Return the header and one row per network."""
     rows: list[Row] = [
         ("network", "poison", "accuracy", "where sure", "published", "attack", "published",
          "on the clean network")
     ]  # fmt: skip
-    for name, found, published in finished(results, group):
+    for name, found, published in results.finished(group):
         rows.append(
             (
                 name,
@@ -96,7 +87,7 @@ def networks(results: Results, group: str) -> list[Row]:
 def flagged(results: Results) -> list[Row]:
     """Return the header and one row per network and method."""
     rows: list[Row] = [("network", "method", "poison flagged, %", "clean images flagged, %")]
-    for name, found, _ in finished(results, SPECTRAL):
+    for name, found, _ in results.finished(SPECTRAL):
         network, _, method = name.partition(", ")
         shares = (percent(found[key]) for key in ("removed_poison", "removed_clean"))
         kind = "whitened" if method.endswith("whitened") else "one score a class, as in ART 1.5"
@@ -107,7 +98,7 @@ def flagged(results: Results) -> list[Row]:
 def origins(results: Results) -> list[Row]:
     """Return the header and one row per network and criterion."""
     rows: list[Row] = [("network", "criterion", "flagged cameras", "published", "images")]
-    for name, found, published in finished(results, PROVENANCE):
+    for name, found, published in results.finished(PROVENANCE):
         network, _, kind = name.split(", ")
         criterion = "of this package" if kind == "ours" else f"of the paper, {kind}"
         shown = ", ".join(found["cameras"]) or "none"
@@ -123,7 +114,7 @@ def pruned(results: Results, group: str) -> list[Row]:
         ("network", "removed", "published", "accuracy before", "after", "published",
          "attack before", "after", "published")
     ]  # fmt: skip
-    for name, found, published in finished(results, group):
+    for name, found, published in results.finished(group):
         rows.append(
             (
                 name.split(", ")[0],
@@ -145,7 +136,7 @@ def audited(results: Results) -> list[Row]:
     rows: list[Row] = [
         ("network", "poison removed", "of", "clean images, %", "accuracy", "where sure", "attack")
     ]
-    for name, found, _ in finished(results, AUDITED):
+    for name, found, _ in results.finished(AUDITED):
         poison = found["removed_poison"]
         rows.append(
             (
@@ -166,7 +157,7 @@ def repaired(results: Results) -> list[Row]:
     rows: list[Row] = [
         ("network", "given", "accuracy before", "after", "where sure", "attack before", "after")
     ]
-    for name, found, _ in finished(results, REPAIRED):
+    for name, found, _ in results.finished(REPAIRED):
         network, _, given = name.split(", ")
         rows.append(
             (
@@ -186,7 +177,7 @@ def data(results: Results) -> list[Section]:
     """Return figures 3.3 to 3.6: examples and numbers of images."""
     shown = [
         figure
-        for name, found, _ in finished(results, DATA)
+        for name, found, _ in results.finished(DATA)
         for figure in data_figures(
             found,
             {"YT": "YouTube Faces", "LFW": "LFW"}[name.split(",")[0]],
@@ -205,7 +196,7 @@ def glasses(results: Results) -> list[Section]:
                 [("", pictures(found["pictures"]), ("clean", "green glasses", "black glasses"))]
             ),
         )
-        for name, found, _ in finished(results, EXAMPLES)
+        for name, found, _ in results.finished(EXAMPLES)
     ]
     return [Section("Triggers (figures 4.3 and 4.4)", figures=shown)] if shown else []
 
@@ -214,7 +205,7 @@ def shown_clusters(results: Results) -> list[Section]:
     """Return figures 4.8 and 4.9: what activation clustering keeps and removes."""
     shown = [
         cluster_figure(found["clusters"], name.split(", ")[0], CLUSTERS[name.split(", ")[0]])
-        for name, found, _ in finished(results, FIRST_CLUSTERING)
+        for name, found, _ in results.finished(FIRST_CLUSTERING)
         if "clusters" in found
     ]
     return [Section("Clusters (figures 4.8 and 4.9)", figures=shown)] if shown else []
@@ -224,7 +215,7 @@ def numbers(results: Results) -> list[Section]:
     """Return figure 4.6: accuracy and attack over the number of poisoned images."""
     panels: dict[str, Any] = {}
     curves = {"clean_accuracy": "accuracy", "attack_success_rate": "attack"}
-    cells = [*finished(results, "table 4.1"), *finished(results, "table A.1")]
+    cells = [*results.finished("table 4.1"), *results.finished("table A.1")]
     for name, found, published in sorted(cells, key=lambda cell: cell[1]["poisoned"]):
         network = name.split(", ")[0]
         if not network.endswith("greenGlasses"):
