@@ -8,17 +8,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from contract import FirstRun, first_runs
 from planted import PlantedTask, make_task
 
 from keras_backdoor import bundled, datasets
-from keras_backdoor.commands import app
+from keras_backdoor._safe.files import plain
+from keras_backdoor.commands import app, console
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -71,6 +76,35 @@ def task() -> PlantedTask:
 def first_run(task, tmp_path_factory) -> Callable[[tuple[str, str]], FirstRun]:
     """The first run of a method on the planted task, which most tests of the contract look at."""
     return first_runs(task, tmp_path_factory)
+
+
+@cache
+def results_schema() -> jsonschema.Draft202012Validator:
+    """The schema that `keras-backdoor schema` prints."""
+    schema = json.loads((ROOT / "keras_backdoor/commands/results.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def check_results(content: Any) -> None:
+    """Fail unless the JSON output of a command follows the schema, which has all of its keys."""
+    results_schema().validate(content)
+    kind = results_schema().schema["$defs"][content["kind"]]
+    patterns = tuple(p.removeprefix("^") for p in kind.get("patternProperties", ()))
+    unknown = {k for k in content if k not in kind["properties"] and not k.startswith(patterns)}
+    assert not unknown, f"results.schema.json does not describe {unknown} of {content['kind']}"
+
+
+@pytest.fixture(autouse=True)
+def checked_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command of a test writes with --json follows the schema."""
+    write = console.write_results
+
+    def checked(path: Path | None, content: Any, *, schema: int) -> None:
+        check_results(json.loads(json.dumps(plain({"schema": schema, **content}))))
+        write(path, content, schema=schema)
+
+    monkeypatch.setattr(console, "write_results", checked)
 
 
 @pytest.fixture

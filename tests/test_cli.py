@@ -10,9 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, check_results
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor._internals import discovery
@@ -25,7 +26,7 @@ BADNET, DIGITS = bundled.path("models/mnist_badnet.h5"), bundled.path("data/mnis
 TRIGGER = "checkerboard:size=8,row=19,column=19"
 COMMANDS = [
     "inspect", "poison", "train", "evaluate", "scan", "audit", "repair", "guard", "explain",
-    "export", "methods", "render", "demo",
+    "export", "check", "methods", "schema", "render", "study", "demo",
 ]  # fmt: skip
 
 
@@ -147,6 +148,31 @@ def test_every_setting_is_explained(name: str) -> None:
     ((_, rows),) = catalogue.describe(discovery.word(name))
     assert rows[0][1]
     assert [left for left, text in rows if text.startswith(" (")] == []
+
+
+def test_the_schema_describes_every_kind_of_result(command) -> None:
+    code, out, _ = command("schema")
+    assert code == 0
+    answers = {discovery.load("answers", key).__name__ for key in discovery.keys("answers")}
+    others = {"Evaluation", "AuditEvaluation", "Check", "Inspection", "Export"}
+    definitions = json.loads(out)["$defs"]
+    assert set(definitions) == answers | others | {"rate"}
+    assert all("const" in d["properties"]["kind"] for k, d in definitions.items() if k != "rate")
+
+
+def test_results_that_do_not_follow_the_schema_are_seen(command, tmp_path: Path) -> None:
+    quick = ("--set", "runs=1", "--set", "schedule.steps=10", "--set", "schedule.starts=1")
+    command("scan", BADNET, "--clean", DIGITS, "--clean-take", 60, *quick, "--json", tmp_path / "s")
+    content = json.loads((tmp_path / "s").read_text())
+    check_results(content)
+    for change, message in (
+        ({"flagged": 7}, "7 is not of type 'array'"),
+        ({"verdict": "safe"}, "'safe' is not one of"),
+        ({"kind": "Other"}, "'Other' is not one of"),
+        ({"surprise": 1}, "does not describe {'surprise'}"),
+    ):
+        with pytest.raises((AssertionError, jsonschema.ValidationError), match=message):
+            check_results({**content, **change})
 
 
 def test_settings_of_settings_are_shown(command) -> None:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": files.export,
     "check": check,
     "methods": files.methods,
+    "schema": files.schema,
     "render": files.render,
     "study": study.study,
     "demo": files.demo,

@@ -136,6 +136,13 @@ def methods(
         console.print_rows(title, rows)
 
 
+def schema() -> None:
+    """Print the JSON Schema of the results that commands write with --json."""
+    from importlib.resources import files
+
+    print(files("keras_backdoor.commands").joinpath("results.schema.json").read_text(), end="")
+
+
 def render(
     folder: Annotated[Path, typer.Argument(help="The folder of a saved answer.")],
     out: Annotated[Path, typer.Option(help="The folder to write the report to.")],
