@@ -8,15 +8,15 @@ from planted import TARGET
 
 from keras_backdoor import progress
 from keras_backdoor.answers import FlaggedClasses
-from keras_backdoor.defenses import StagedScan, weight_signature
+from keras_backdoor.defenses import NeuralCleanse, StagedScan, weight_signature
+from keras_backdoor.defenses._repeated_search import RepeatedSearch
+from keras_backdoor.defenses.neural_cleanse.verdict import Run
 from keras_backdoor.defenses.staged_scan import (
     SEARCH,
     TRIGGERS,
     WEIGHTS,
     Look,
-    _decided,
     _settled,
-    _voted,
 )
 from keras_backdoor.errors import BadInput
 from keras_backdoor.reports import page_of
@@ -59,10 +59,9 @@ class TestLooks:
         assert looks[WEIGHTS]["flagged"] == []
         assert looks[WEIGHTS]["suspects"] == [TARGET]
 
-    def test_a_clean_network_gets_all_looks_and_one_search(self, twin) -> None:
+    def test_a_clean_network_gets_all_looks_and_one_run(self, twin) -> None:
         assert twin.verdict == "nothing"
         assert list(twin.figures["looks"]) == [WEIGHTS, TRIGGERS, SEARCH]
-        assert twin.figures["looks"][SEARCH]["summary"]["searches"] == "1"
 
     def test_without_images_nothing_found_is_no_decision(self, task) -> None:
         weights = QUICK(task.twin)
@@ -114,30 +113,49 @@ class TestLooks:
         assert rows[SEARCH].startswith("nothing; largest score")
 
 
-class TestVotes:
-    def test_one_clear_search_is_enough(self) -> None:
-        assert _decided([answer(0.2, 0.4, np.nan)])
-        assert not _decided([answer(0.2, 0.7, 0.1)])
-        assert not _decided([answer(0.2, 3.0, 0.1)])
+def norms_with(score: float) -> Run:
+    """A run of 43 searches of which one, class 3, has a score."""
+    norms = 60 + 5 * np.sin(np.arange(43.0))
+    limit = next(iter(RepeatedSearch().limits().values()))(norms, 43)
+    norms[3] = limit / score
+    return Run.of_norms(norms)
 
-    def test_two_that_agree_are_enough_and_three_decide(self) -> None:
-        found, none = answer(0.2, 3.0), answer(0.2, 0.8)
-        assert _decided([found, found])
-        assert not _decided([found, none])
-        assert _decided([found, none, found])
 
-    def test_the_majority_flags_with_the_median_score(self) -> None:
-        voted = _voted([answer(0.2, 3.0), answer(0.1, 0.8), answer(0.3, 1.2)])
-        assert voted.flagged.tolist() == [False, True]
-        np.testing.assert_allclose(voted.scores, [0.2, 1.2])
-        voted = _voted([answer(0.2, 3.0), answer(0.1, 0.8), answer(0.3, 0.9)])
-        assert voted.flagged.tolist() == [False, False]
-        assert voted.suspects.tolist() == [False, True]
+class TestRepeatedSearch:
+    @pytest.mark.parametrize(
+        ("scores", "runs", "outlier"),
+        [
+            ((0.5,), 1, False),
+            ((3.0,), 1, True),
+            ((1.2, 1.3), 2, True),
+            ((0.8, 0.7), 2, False),
+            ((1.2, 0.9, 1.1), 3, True),
+            ((1.2, 0.9, 0.8), 3, False),
+        ],
+    )
+    def test_uncertain_classes_are_searched_until_two_runs_agree(
+        self, scores, runs, outlier, monkeypatch
+    ) -> None:
+        coming = iter(scores)
+        monkeypatch.setattr(RepeatedSearch, "one_run", lambda *_, **__: norms_with(next(coming)))
+        search = RepeatedSearch()
+        made = search.make_runs(None)  # type: ignore[arg-type]
+        assert len(made) == runs
+        answer = search.judge(made, 43)
+        assert answer.flagged[3] == outlier
+        assert answer.flagged.sum() == outlier
 
-    def test_classes_that_were_not_searched_stay_unknown(self) -> None:
-        voted = _voted([answer(np.nan, 3.0), answer(np.nan, 2.0)])
-        assert np.isnan(voted.scores[0])
-        assert voted.scores[1] == 2.5
+    def test_only_the_uncertain_classes_are_searched_again(self, task, monkeypatch) -> None:
+        settings = {**NeuralCleanse.quick, "runs": 2}
+        search = RepeatedSearch(**settings)
+        uncertain = np.array([TARGET, 5])
+        monkeypatch.setattr(RepeatedSearch, "searched_again", lambda *_: uncertain)
+        monkeypatch.setattr(RepeatedSearch, "_scores", lambda self, run: np.full(10, 0.9))
+        first, second = search(task.model, clean=task.clean).measures["norms"]
+        assert np.flatnonzero(first != second).tolist() == uncertain.tolist()
+
+    def test_the_summary_says_how_many_runs_were_made(self, twin) -> None:
+        assert twin.figures["looks"][SEARCH]["summary"]["runs"] == "1"
 
 
 class TestVerdict:

@@ -1,13 +1,14 @@
 """Staged scan: the looks at a network that the evidence allows, the cheapest first, one verdict."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.answers.flagged_classes import listed
+from keras_backdoor.defenses._repeated_search import RepeatedSearch
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.simple_triggers import SimpleTriggers
@@ -17,10 +18,6 @@ from keras_backdoor.progress import tell
 from keras_backdoor.triggers.base import Stamp
 
 WEIGHTS, TRIGGERS, SEARCH = "weights of the last layer", "simple triggers", "search for triggers"
-UNSURE = 0.5
-"""A search whose largest score is below this share of the limit is not repeated."""
-RUNS = 3
-"""The largest number of searches; the majority decides."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,9 @@ class StagedScan(Defense[FlaggedClasses]):
        outlier is flagged; with fewer, it is only a suspect.
     2. A library of simple triggers on clean images (`SimpleTriggers`). What it flags is flagged.
     3. The search for the smallest trigger of each class (`NeuralCleanse`), only if no class with a
-       known trigger is flagged yet. A search whose largest score is above half of the limit is
-       repeated, up to three searches in all; a class is flagged by the majority.
+       known trigger is flagged yet. If the smallest trigger is within a factor of 1.5 of the limit,
+       the uncertain classes are searched again, in up to three runs in all; a class is flagged by
+       the majority.
 
     The score of a class is the largest of the looks. A scan that flags nothing is inconclusive if a
     class is suspicious, without clean images, or if they are too few for the search.
@@ -94,7 +92,7 @@ class StagedScan(Defense[FlaggedClasses]):
 
     weights: WeightSignature | None = field(default_factory=WeightSignature)
     triggers: SimpleTriggers | None = field(default_factory=SimpleTriggers)
-    search: NeuralCleanse | None = field(default_factory=lambda: NeuralCleanse(runs=1))
+    search: NeuralCleanse | None = field(default_factory=NeuralCleanse)
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean", optional=True),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
@@ -139,43 +137,11 @@ class StagedScan(Defense[FlaggedClasses]):
 
 
 def _searched(search: NeuralCleanse, evidence: Evidence) -> FlaggedClasses:
-    """The answer of one search, or of three searches by majority."""
-    runs: list[FlaggedClasses] = []
-    for number in range(RUNS):
-        runs.append(evidence.run(replace(search, seed=search.seed + number)))
-        if _decided(runs):
-            break
-    return _voted(runs)
-
-
-def _decided(runs: list[FlaggedClasses]) -> bool:
-    """Whether no further search can change, or is needed for, the verdict."""
-    first = runs[0].scores
-    if len(runs) == 1:
-        return bool(np.nanmax(np.nan_to_num(first, nan=0.0)) < UNSURE)
-    return len(runs) == RUNS or bool(np.array_equal(runs[0].flagged, runs[1].flagged))
-
-
-def _voted(runs: list[FlaggedClasses]) -> FlaggedClasses:
-    """The answer of the first search that agrees with the majority, with the median scores."""
-    votes = np.mean([answer.flagged for answer in runs], axis=0)
-    flagged = votes > 0.5
-    agreeing = [a for a in runs if np.array_equal(a.flagged, flagged)] or runs
-    scores = np.array([answer.scores for answer in runs])
-    median = np.full(scores.shape[1], np.nan)
-    known = ~np.isnan(scores).all(axis=0)
-    median[known] = np.nanmedian(scores[:, known], axis=0)
-    suspects = np.any([a.flagged | a.suspects for a in runs], axis=0) & ~flagged
-    answer = agreeing[0]
-    seconds = sum(float(a.about.get("seconds", 0.0)) for a in runs)
-    return replace(
-        answer,
-        scores=median,
-        flagged=flagged,
-        further=suspects,
-        about={**answer.about, "seconds": round(seconds, 3)},
-        summary={**answer.summary, "searches": str(len(runs))},
-    )
+    """The answer of the search, whose further runs are made only where they can change it."""
+    settings = {f.name: getattr(search, f.name) for f in fields(search)}
+    answer = evidence.run(RepeatedSearch(**settings))
+    runs = 1 if answer.runs is None else len(answer.runs)
+    return replace(answer, summary={**answer.summary, "runs": str(runs)})
 
 
 def _settled(looks: list[Look]) -> bool:

@@ -114,10 +114,7 @@ class InversionScan(Defense[FlaggedClasses]):
         model, clean = evidence.model, evidence.clean
         if model.reject_class is not None:
             raise BadInput("The model is a guard: scan the model that it was made from.")
-        runs = []
-        for seed in track(range(self.seed, self.seed + self.runs), "run"):
-            compute = partial(self._run_as_arrays, evidence, seed)
-            runs.append(Run.from_arrays(evidence.part(f"run-{seed}", compute)))
+        runs = self.make_runs(evidence)
         answer = self.judge(runs, model.classes, self.predicted_share(model, clean))
         lacking = too_little(model, clean, self.images_used(clean))
         pixels = int(np.prod(clean.image_shape[:2]))
@@ -138,6 +135,27 @@ class InversionScan(Defense[FlaggedClasses]):
             }
         }
         return replace(answer, figures=figures, examples=np.clip(pixels, 0, 255).astype(np.uint8))
+
+    def make_runs(self, evidence: Evidence) -> list[Run]:
+        """Make the runs, or load finished ones from the work folder."""
+        seeds = track(range(self.seed, self.seed + self.runs), "run")
+        return [self.one_run(evidence, seed) for seed in seeds]
+
+    def one_run(self, evidence: Evidence, seed: int, first: Run | None = None) -> Run:
+        """Make a run, or load it from the work folder.
+
+        Args:
+            evidence: the evidence of the method.
+            seed: the seed of the run.
+            first: an earlier run of which the suspicious targets alone are searched again, see
+                `searched_again`; None searches all targets.
+        """
+        compute = partial(self._run_as_arrays, evidence, seed, first)
+        return Run.from_arrays(evidence.part(f"run-{seed}", compute))
+
+    def searched_again(self, first: Run) -> np.ndarray:
+        """(m,) the indices of the searches that a further run makes again; by default all."""
+        return np.arange(len(first.targets))
 
     def _too_short(self, pixels: int) -> str:
         """Why the searches are too short to say that nothing is there; empty if they are not."""
@@ -170,15 +188,20 @@ class InversionScan(Defense[FlaggedClasses]):
         }
         return {self.rule: rules[self.rule], **rules}
 
-    def _run_as_arrays(self, evidence: Evidence, seed: int) -> dict[str, np.ndarray]:
-        return self._one_run(evidence, seed).as_arrays()
+    def _run_as_arrays(
+        self, evidence: Evidence, seed: int, first: Run | None
+    ) -> dict[str, np.ndarray]:
+        return self._one_run(evidence, seed, first).as_arrays()
 
-    def _one_run(self, evidence: Evidence, seed: int) -> Run:
+    def _one_run(self, evidence: Evidence, seed: int, first: Run | None) -> Run:
         """Make one run; in the low-cost mode, only some targets are searched in full."""
         space = self.space(evidence.model, evidence.clean, seed)
         number = len(space.targets)
         chosen, reference = np.arange(number), np.ones(number, bool)
-        if self._low_cost(number):
+        norms = np.full(number, np.nan)
+        if first is not None:
+            chosen, reference, norms = self.searched_again(first), first.reference, first.norms
+        elif self._low_cost(number):
             compute = partial(self._quick_norms, evidence.model, space, seed)
             quick = evidence.part(f"quick-{seed}", compute)["norms"]
             chosen, reference = self._choose(quick, seed)
@@ -190,13 +213,13 @@ class InversionScan(Defense[FlaggedClasses]):
             draw=draw,
             checkpoint=evidence.checkpoint(f"run-{seed}"),
         )
-        norms = np.full(number, np.nan)
+        norms = norms.copy()
         norms[chosen] = inverted.norms
         smallest = np.argsort(inverted.norms)[:KEPT]
-        first, search = smallest[0], int(chosen[smallest[0]])
+        best, search = smallest[0], int(chosen[smallest[0]])
         success = inverter.success(
-            inverted.masks[first],
-            inverted.patterns[first],
+            inverted.masks[best],
+            inverted.patterns[best],
             int(space.targets[search]),
             space.seen_by(search),
         )
