@@ -161,7 +161,7 @@ def test_the_schema_describes_every_kind_of_result(command) -> None:
 
 
 def test_results_that_do_not_follow_the_schema_are_seen(command, tmp_path: Path) -> None:
-    quick = ("--set", "runs=1", "--set", "schedule.steps=10", "--set", "schedule.starts=1")
+    quick = ("--method", "neural-cleanse", "--set", "runs=1", "--set", "schedule.steps=10")
     command("scan", BADNET, "--clean", DIGITS, "--clean-take", 60, *quick, "--json", tmp_path / "s")
     content = json.loads((tmp_path / "s").read_text())
     check_results(content)
@@ -232,7 +232,7 @@ ERRORS = [
     (("repair", BADNET, "--clean", DIGITS, "--out", DIGITS), "exists already; pass --force"),
     (("repair", BADNET, "--clean", DIGITS, "--out", "/proc/x/y"), "cannot be written"),
     (("explain", BADNET, "--clean", DIGITS), "BayLIME needs --incoming"),
-    (("scan", BADNET), "NeuralCleanse needs --clean"),
+    (("scan", BADNET, "--method", "neural-cleanse"), "NeuralCleanse needs --clean"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "nope"), "There is no trigger 'nope'"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel"), "Received: target=None"),
     (("evaluate", BADNET, "--test", DIGITS, "--trigger", "mnist-pixel", "--target", "11"),
@@ -526,7 +526,7 @@ def test_a_scan_opens_probes_and_wraps_once(command, tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         Classifier, "_check_preprocess", lambda s, x: (tried.append(1), check(s, x))[1]
     )
-    quick = ("--set", "runs=1", "--set", "schedule.steps=2", "--set", "schedule.starts=1")
+    quick = ("--method", "neural-cleanse", "--set", "runs=1", "--set", "schedule.steps=2")
     code, _, err = command("scan", BADNET, "--clean", DIGITS, "--take", 50, *quick)
     assert code in (0, 1, 3), err
     assert (len(asked), len(tried)) == (1, 1)

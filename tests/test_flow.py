@@ -19,7 +19,7 @@ from keras_backdoor.answers import load_answer
 from keras_backdoor.loading import cards, load_model
 from keras_backdoor.progress import track
 
-FEWER = ("--set", "runs=1", "--set", "schedule.steps=60")
+FEWER = ("--method", "neural-cleanse", "--set", "runs=1", "--set", "schedule.steps=60")
 QUICK = (
     "--set", "augmentation.tuning.steps=300",
     "--set", "augmentation.tuning.recipe.learning_rate=0.005",
@@ -225,7 +225,8 @@ def test_a_search_resumes_within_a_run(task, tmp_path: Path, monkeypatch) -> Non
 )
 def test_did_you_mean(given: str, meant: str, files, command, monkeypatch) -> None:
     monkeypatch.chdir(files)
-    code, _, err = command("scan", "twin.h5", "--clean", "clean.npz", "--set", given)
+    scan = ("scan", "twin.h5", "--clean", "clean.npz", "--method", "neural-cleanse")
+    code, _, err = command(*scan, "--set", given)
     assert (code, f"did you mean {meant}" in err) == (2, True), err
 
 
@@ -346,9 +347,9 @@ def test_the_keys_that_the_documents_name_are_there(files, command, monkeypatch)
         "--clean",
         "clean.npz",
         "--set",
-        "runs=1",
+        "search.runs=1",
         "--set",
-        "schedule.steps=4",
+        "search.schedule.steps=4",
     )
     outputs = {
         "inspect": ("inspect", "twin.h5"),
@@ -370,7 +371,8 @@ def test_the_keys_that_the_documents_name_are_there(files, command, monkeypatch)
         _, out, err = command(*arguments, "--json", "-")
         found = json.loads(out)
         assert found["schema"] == 2, err
-        missing = [key for key in found if f"`{key}`" not in text]
+        named = {"moved_by_" if key.startswith("moved_by_") else key for key in found}
+        missing = [key for key in named if f"`{key}`" not in text]
         assert missing == [], f"{name} writes keys that docs/json.md does not explain"
 
 

@@ -442,9 +442,7 @@ def test_scan_then_unlearn_on_the_command_line(command, task, tmp_path) -> None:
     write_npz(clean, {"x": task.clean.read(), "y": task.clean.labels})
     write_npz(test, {"x": task.test.read(), "y": task.test.labels})
     found, repaired = tmp_path / "scan", tmp_path / "repaired"
-    code, out, err = command(
-        "scan", model, "--clean", clean, "--set", "runs=1", "--out", found, "--preprocess", "0:1"
-    )
+    code, out, err = command("scan", model, "--clean", clean, "--out", found, "--preprocess", "0:1")
     assert (code, "flagged classes" in out) == (1, True), err
     code, out, err = command(
         "repair", model, "--method", "unlearning", "--clean", clean, "--found", found,

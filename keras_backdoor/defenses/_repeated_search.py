@@ -1,7 +1,6 @@
 """Neural Cleanse with further runs only where they can change the verdict."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -25,8 +24,6 @@ class RepeatedSearch(NeuralCleanse):
     up to `runs` runs in all, until two runs agree. The norms of the other classes stay, and the
     majority of the runs decides.
     """
-
-    default_for: ClassVar[tuple[str, ...]] = ()
 
     def make_runs(self, evidence: Evidence) -> list[Run]:
         """See `InversionScan.make_runs`."""

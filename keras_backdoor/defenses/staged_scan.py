@@ -96,6 +96,7 @@ class StagedScan(Defense[FlaggedClasses]):
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean", optional=True),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
+    default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "none: made for this project; the looks name theirs"
     quick: ClassVar[dict[str, Any]] = {"search": NeuralCleanse(**NeuralCleanse.quick)}
     caveats: ClassVar[tuple[str, ...]] = (

@@ -124,7 +124,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
         audit = LabelDisagreement()
         checked.audit = _step(checked, AUDIT, line, lambda: audit(model, train=train, workdir=work))
     scan = StagedScan()
-    more: tuple[str, ...] = ("--method", "staged-scan")
+    more: tuple[str, ...] = ()
     if given.quick:
         triggers = _affordable(model, clean)
         scan = StagedScan(search=None, triggers=triggers)
@@ -148,7 +148,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
         _from_the_repair(checked, checked.repair)
     # The weights keep the mark of a backdoor that no longer works.
     again, repaired = StagedScan(weights=None), checked.repair.classifier
-    more = ("--method", "staged-scan", "--set", "weights=none")
+    more = ("--set", "weights=none")
     line = _line(given, "scan", "clean", *more, out=AGAIN, model=FOLDERS[REPAIR])
     checked.again = _step(checked, AGAIN, line, lambda: again(repaired, clean=clean, workdir=work))
     return checked

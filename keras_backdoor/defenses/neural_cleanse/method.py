@@ -43,7 +43,6 @@ class NeuralCleanse(InversionScan):
 
     images: int = 1000
 
-    default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, S&P 2019"
     revision: ClassVar[int] = 3
     caveats: ClassVar[tuple[str, ...]] = CAVEATS

@@ -45,7 +45,6 @@ class FaceStandIns(ThesisFaces):
 
     title: ClassVar[str] = "Stand-ins for the face networks of the thesis"
     files: ClassVar[tuple[str, ...]] = (FACES, CLEAN_DEEPID.file, GLASSES)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
 
     def groups(self) -> tuple[Iterator[Cell], ...]:
         """See `ThesisFaces.groups`."""
