@@ -1,6 +1,7 @@
 """Neural Cleanse with further runs only where they can change the verdict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -24,6 +25,11 @@ class RepeatedSearch(NeuralCleanse):
     up to `runs` runs in all, until two runs agree. The norms of the other classes stay, and the
     majority of the runs decides.
     """
+
+    @classmethod
+    def like(cls, search: NeuralCleanse) -> Self:
+        """The method with the settings of a search."""
+        return cls(**{f.name: getattr(search, f.name) for f in fields(search)})
 
     def make_runs(self, evidence: Evidence) -> list[Run]:
         """See `InversionScan.make_runs`."""

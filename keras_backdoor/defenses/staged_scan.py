@@ -1,7 +1,7 @@
 """Staged scan: the looks at a network that the evidence allows, the cheapest first, one verdict."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -139,8 +139,7 @@ class StagedScan(Defense[FlaggedClasses]):
 
 def _searched(search: NeuralCleanse, evidence: Evidence) -> FlaggedClasses:
     """The answer of the search, whose further runs are made only where they can change it."""
-    settings = {f.name: getattr(search, f.name) for f in fields(search)}
-    answer = evidence.run(RepeatedSearch(**settings))
+    answer = evidence.run(RepeatedSearch.like(search))
     runs = 1 if answer.runs is None else len(answer.runs)
     return replace(answer, summary={**answer.summary, "runs": str(runs)})
 

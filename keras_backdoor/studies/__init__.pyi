@@ -11,6 +11,7 @@ from keras_backdoor.studies.mitigation_rules import MitigationRules as Mitigatio
 from keras_backdoor.studies.neural_cleanse_given import NeuralCleanseGiven as NeuralCleanseGiven
 from keras_backdoor.studies.neural_cleanse_rules import NeuralCleanseRules as NeuralCleanseRules
 from keras_backdoor.studies.repairs import Repairs as Repairs
+from keras_backdoor.studies.scans_given import ScansGiven as ScansGiven
 from keras_backdoor.studies.search_length import SearchLength as SearchLength
 from keras_backdoor.studies.thesis_audits import ThesisAudits as ThesisAudits
 from keras_backdoor.studies.thesis_badnets import ThesisBadnets as ThesisBadnets

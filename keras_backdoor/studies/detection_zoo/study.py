@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.defenses._repeated_search import RepeatedSearch
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
 from keras_backdoor.evaluation import evaluate
@@ -79,7 +80,8 @@ class DetectionZoo(Study):
                 "attack_success_rate": measured.attack_success_rate,
             }
         whole = scan(model, clean=clean)
-        looks = {"weights": scan.weights, "triggers": scan.triggers, "search": scan.search}
+        search = RepeatedSearch.like(scan.search)
+        looks = {"weights": scan.weights, "triggers": scan.triggers, "search": search}
         for name, look in looks.items():
             made = whole.figures["looks"].get(NAMES[name])
             figures[name] = made if made is not None else _figures(look(model, clean=clean))

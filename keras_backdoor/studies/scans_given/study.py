@@ -1,0 +1,136 @@
+"""The staged scan, with and without clean images, on given networks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_backdoor.answers import FlaggedClasses
+from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies._networks.cleanse_figures import classes
+from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.third_party import (
+    FACES,
+    UNIT,
+    ThirdPartyModel,
+    opened,
+    planted,
+)
+from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.development_zoo import (
+    DIGIT_NETS,
+    DIGITS,
+    SIGN_NET,
+    SIGNS,
+    DevelopmentZoo,
+)
+from keras_backdoor.studies.neural_cleanse_given.study import DEEPID, GIVEN, SEEDS, TWINS
+from keras_backdoor.studies.thesis_badnets.study import ThesisBadnets
+
+ANONYMOUS = {
+    f"faces, {name}": ThirdPartyModel(
+        f"deepid/{file}_weights.h5", FACES, input_range=UNIT, architecture="deepid"
+    )
+    for name, file in (
+        ("anonymous 1", "anonymous_1_bd"),
+        ("anonymous 2", "anonymous_2_bd"),
+        ("said to be clean", "clean_cl"),
+    )
+}
+"""Face networks of third parties whose triggers and targets are not known."""
+LOOKS = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
+NO_DATA, WITH_DATA = "without data", "with clean images"
+
+
+class ScansGiven(Study):
+    """Scan networks of third parties and of this project with rules that were fixed before.
+
+    Without data, only the weights of the last layer are looked at. The clean images have no labels;
+    they are those of `neural-cleanse-given`.
+    """
+
+    title: ClassVar[str] = "The staged scan on given networks"
+    paper: ClassVar[str] = "none: made for this project; the looks name theirs"
+    files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS, FACES)
+    unfinished: ClassVar[str] = "its rules are not frozen yet"
+    columns: ClassVar[Mapping[str, str]] = {
+        "target": "target",
+        "verdict": "verdict",
+        "flagged": "flagged",
+        "suspects": "suspects",
+        "seconds": "seconds",
+    }
+
+    def cells(self) -> list[Cell]:
+        """See `Study.cells`."""
+        return [
+            Cell(
+                f"{name}, {group}",
+                {"subject": subject, "scan": self._scan(), "data": group == WITH_DATA},
+                group=group,
+            )
+            for group in (NO_DATA, WITH_DATA)
+            for name, subject in self._subjects()
+        ]
+
+    def read(self) -> tuple[str, ...]:
+        """Return the data files and the model files. See `Study.read`."""
+        models = GIVEN | TWINS | DEEPID | ANONYMOUS
+        return (*self.files, *(model.file for model in models.values()))
+
+    def _subjects(self) -> Iterator[tuple[str, ThirdPartyModel | Net]]:
+        yield from (GIVEN | TWINS).items()
+        for kind, nets in (("signs", (SIGN_NET,)), ("digits", DIGIT_NETS)):
+            for number in SEEDS:
+                net = nets[number % len(nets)]
+                net = replace(net, recipe=replace(net.recipe, seed=number))
+                yield f"{kind}, our clean net {number}", DevelopmentZoo(self.scale).scaled(net)
+        for cell in ThesisBadnets(self.scale).cells():
+            if cell.group in ("table 4.1", "table 3.5") and cell.name.endswith(("seed 0", "clean")):
+                yield cell.name, cell.given["net"]
+        yield from (DEEPID | ANONYMOUS).items()
+
+    def _scan(self) -> StagedScan:
+        return StagedScan() if self.scale == "full" else StagedScan(**StagedScan.quick)
+
+    def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
+        """See `Study.compute`."""
+        subject, scan = cell.given["subject"], cell.given["scan"]
+        model, clean = opened(subject, workspace)
+        answer = scan(model, clean=clean.unlabelled()) if cell.given["data"] else scan(model)
+        made = answer.figures["looks"]
+        figures: dict[str, Any] = {
+            name: _said(made[title]) for name, title in LOOKS.items() if title in made
+        }
+        return figures | _said(_facts(answer)) | {
+            "target": planted(subject)[0],
+            "model_sha256": model.sha256(),
+        }  # fmt: skip
+
+
+def _facts(answer: FlaggedClasses) -> dict[str, Any]:
+    return {
+        "verdict": answer.verdict,
+        "flagged": classes(answer.flagged),
+        "suspects": classes(answer.suspects),
+        "scores": answer.scores,
+        "seconds": answer.about["seconds"],
+    }
+
+
+def _said(look: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdict, classes, largest score and time of a look."""
+    if "scores" not in look:
+        return {"verdict": look["verdict"]}
+    scores = np.array([np.nan if s is None else s for s in look["scores"]], float)
+    known = np.isfinite(scores).any()
+    return {
+        "verdict": look["verdict"],
+        "flagged": list(look["flagged"]),
+        "suspects": list(look["suspects"]),
+        "largest": float(np.nanmax(scores)) if known else None,
+        "first": int(np.nanargmax(scores)) if known else None,
+        "seconds": look["seconds"],
+    }

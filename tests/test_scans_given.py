@@ -1,0 +1,42 @@
+"""The staged scan on given networks."""
+
+import pytest
+
+from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.workspace import Workspace
+from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies.scans_given import page
+from keras_backdoor.studies.scans_given.study import LOOKS, NO_DATA, WITH_DATA
+
+
+def test_every_network_is_scanned_without_and_with_images() -> None:
+    names = [cell.name for cell in load_study("scans_given").cells()]
+    without = {n.removesuffix(f", {NO_DATA}") for n in names if n.endswith(NO_DATA)}
+    with_data = {n.removesuffix(f", {WITH_DATA}") for n in names if n.endswith(WITH_DATA)}
+    assert without == with_data
+    assert {"signs -> 33", "signs, clean twin", "faces, anonymous 1", "clean"} <= without
+    assert sum("yellow" in n or "white" in n or "bigYellow" in n for n in without) == 6
+
+
+@pytest.fixture
+def workspace(shared, tmp_path) -> Workspace:
+    return Workspace((shared("data"), shared("badnets")), tmp_path / "cache")
+
+
+def test_digits_of_a_third_party(workspace: Workspace) -> None:
+    study = load_study("scans_given", "smoke")
+    cells = {c.name: c for c in study.cells() if c.name.startswith("digits -> 7")}
+    assert len(cells) == 2
+    found = {name: study.compute(cell, workspace) for name, cell in cells.items()}
+    without, with_data = found.values()
+    assert (without["verdict"], set(without) & set(LOOKS)) == ("inconclusive", {"weights"})
+    assert (with_data["verdict"], with_data["flagged"]) == ("found", [7])
+    assert with_data["target"] == 7
+    stored = [
+        {"name": name, "group": cells[name].group, "figures": figures}
+        for name, figures in found.items()
+    ]
+    first, second = page.sections(Results({}, {}, stored))
+    assert first.table[1][:4] == ("digits -> 7", "7", "inconclusive", "none")
+    assert second.table[1][:4] == ("digits -> 7", "7", "found", "7")
+    assert second.table[1][6].startswith("found (7: ")
