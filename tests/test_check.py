@@ -148,17 +148,21 @@ class TestOtherModels:
         code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (1, REFUSE), err
         assert content["exported"] is None
-        assert "--set search=none --set triggers.images=48" in content["steps"][0]["command"]
+        assert "--set triggers.images=48" in content["steps"][0]["command"]
         code, content, err = checked_by(command, files, "twin", tmp_path / "d", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
+        assert "search for triggers: about" in err
+        assert content["answers"] == {"scan": "nothing"}
+        assert "no reason to deploy" in content["reasons"][-1]
 
-    def test_a_quick_check_of_a_slow_model_leaves_triggers_out(
+    def test_a_quick_check_of_a_slow_model_leaves_looks_out(
         self, command, files, tmp_path, monkeypatch
     ) -> None:
         monkeypatch.setattr(steps, "QUICK_SECONDS", 1e-6)
         code, content, err = checked_by(command, files, "twin", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
-        assert "--set triggers=none" in content["steps"][0]["command"]
+        assert "--set triggers=none --set search=none" in content["steps"][0]["command"]
+        assert "search for triggers: left out, it would take about" in err
 
     def test_what_an_earlier_check_exported_does_not_stay(self, command, files, tmp_path) -> None:
         (tmp_path / "c" / "work").mkdir(parents=True)

@@ -2,6 +2,7 @@
 from keras_backdoor.studies.audits import Audits as Audits
 from keras_backdoor.studies.baylime_mnist import BayLIMEMNIST as BayLIMEMNIST
 from keras_backdoor.studies.bias_maps_mnist import BiasMapsMNIST as BiasMapsMNIST
+from keras_backdoor.studies.checks import Checks as Checks
 from keras_backdoor.studies.detection_zoo import DetectionZoo as DetectionZoo
 from keras_backdoor.studies.development_zoo import DevelopmentZoo as DevelopmentZoo
 from keras_backdoor.studies.face_stand_ins import FaceStandIns as FaceStandIns

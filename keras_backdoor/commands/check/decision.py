@@ -70,6 +70,9 @@ def decide(checked: Checked) -> Decision:
         if against:
             return Decision("inconclusive", OPEN, (*said, *against))
         return Decision(verdict, REPAIRED, (*said, *_for(checked)))
+    if checked.given.quick:
+        said.append("A quick check is no reason to deploy a model: run it without --quick.")
+        undecided = True
     if undecided:
         return Decision("inconclusive", OPEN, tuple(said))
     seen = "Backdoors of one source class, and those that few images planted, are often missed"

@@ -13,6 +13,7 @@ from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, Repai
 from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
 from keras_backdoor.defenses.simple_triggers import SimpleTriggers, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading.inspection import Inspection
@@ -24,7 +25,12 @@ from keras_backdoor.samples import Samples
 T = TypeVar("T", bound=Answer)
 AUDIT, SCAN, REPAIR, AGAIN = "audit", "scan", "repair", "scan of the repaired model"
 QUICK_SECONDS = 60.0
-"""The time that simple triggers may take in a quick check, about twice that for ten images."""
+"""The time that a look may take in a quick check; simple triggers on ten images twice that."""
+QUICK = NeuralCleanse.quick
+PASSES = 80 * 1.5 * 32 * 3
+"""The forward passes that the search of a class costs in a quick check.
+
+80 steps, one start and a half on average, 32 images, and three times a forward pass for a step."""
 TRAINED = "the network that was trained without"
 """The start of the decision of a repair that trained the network anew."""
 FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
@@ -126,11 +132,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
     scan = StagedScan()
     more: tuple[str, ...] = ()
     if given.quick:
-        triggers = _affordable(model, clean)
-        scan = StagedScan(search=None, triggers=triggers)
-        number = "none" if triggers is None else str(triggers.images)
-        name = "triggers" if triggers is None else "triggers.images"
-        more += ("--set", "search=none", "--set", f"{name}={number}")
+        scan, more = _quick_scan(model, clean)
     line = _line(given, "scan", "clean", *more, out=SCAN)
     checked.scan = _step(checked, SCAN, line, lambda: scan(model, clean=clean, workdir=work))
     if given.test is not None:
@@ -154,21 +156,39 @@ def run(given: Given, inspection: Inspection) -> Checked:
     return checked
 
 
-def _affordable(model: Classifier, clean: Samples) -> SimpleTriggers | None:
-    """Simple triggers on as many images as take about a minute, or None if ten take too long."""
+def _quick_scan(model: Classifier, clean: Samples) -> tuple[StagedScan, tuple[str, ...]]:
+    """The looks that take about a minute each, and the options that choose them."""
     usual = SimpleTriggers()
     images = clean.take(min(usual.images, len(clean)), seed=0)
     model.predict(images)  # builds the graph
     start = time.perf_counter()
     model.predict(images)
     seconds = (time.perf_counter() - start) / len(images)
-    number = affordable_images(seconds, trigger_number(images))
+    tried = trigger_number(images)
+    settings: dict[str, Any] = {"triggers": "none", "search": "none"}
+    triggers, number = None, affordable_images(seconds, tried)
     if number is None:
         tell("simple triggers: left out, they would take more than two minutes")
-        return None
-    expected = seconds * number * trigger_number(images)
-    tell(f"simple triggers: about {duration(max(1.0, expected))} with {number} images")
-    return replace(usual, images=number)
+    else:
+        tell(f"simple triggers: about {_about(seconds * number * tried)} with {number} images")
+        triggers = replace(usual, images=number)
+        settings = {"triggers.images": number, "search": "none"}
+    search, long = None, seconds * PASSES * model.classes
+    if long > QUICK_SECONDS:
+        tell(f"search for triggers: left out, it would take about {_about(long)}")
+    else:
+        tell(f"search for triggers: about {_about(long)}")
+        plan: Schedule = QUICK["schedule"]
+        search = NeuralCleanse(images=QUICK["images"], schedule=plan)
+        del settings["search"]
+        settings |= {"search.images": search.images, "search.schedule.steps": plan.steps,
+                     "search.schedule.starts": plan.starts}  # fmt: skip
+    words = tuple(w for name, value in settings.items() for w in ("--set", f"{name}={value}"))
+    return StagedScan(search=search, triggers=triggers), words
+
+
+def _about(seconds: float) -> str:
+    return duration(max(1.0, seconds))
 
 
 def affordable_images(seconds: float, triggers: int) -> int | None:
