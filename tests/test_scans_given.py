@@ -3,6 +3,7 @@
 import pytest
 
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.worker import _plain
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies.base import load_study
 from keras_backdoor.studies.scans_given import page
@@ -36,7 +37,9 @@ def test_digits_of_a_third_party(workspace: Workspace) -> None:
         {"name": name, "group": cells[name].group, "figures": figures}
         for name, figures in found.items()
     ]
-    first, second = page.sections(Results({}, {}, stored))
+    first, second, third = page.sections(Results({}, {}, _plain(stored)))
+    assert third.table[1][:2] == ("digits -> 7", "7")
+    assert float(third.table[1][2]) > 90 > 20 > float(third.table[1][4])
     assert first.table[1][:4] == ("digits -> 7", "7", "inconclusive", "none")
     assert second.table[1][:4] == ("digits -> 7", "7", "found", "7")
     assert second.table[1][6].startswith("found (7: ")

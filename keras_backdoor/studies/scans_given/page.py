@@ -4,7 +4,7 @@ from typing import Any
 
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
-from keras_backdoor.studies._engine.results import text
+from keras_backdoor.studies._engine.results import percent, text
 from keras_backdoor.studies.scans_given.study import LOOKS, NO_DATA, WITH_DATA
 
 NOTES = {
@@ -15,15 +15,49 @@ NOTES = {
     ),
 }
 
+TRANSFER = (
+    "The recovered trigger of the most suspicious class, on up to 1,000 clean images: the share of "
+    "the images of other classes that it moves to this class, in %, in the scanned network and in "
+    "a clean one for the same classes that was trained anew. What works in both is a feature of "
+    "the data, and was not planted."
+)
+
 
 def sections(results: Results) -> list[Section]:
     """Return one table for scans without and one for scans with clean images."""
     tables = {group: scans(results, group) for group in NOTES}
-    return [
+    parts = [
         Section(f"Scans {group}", text=NOTES[group], table=table)
         for group, table in tables.items()
         if table[1:]
     ]
+    rows = transfer(results)
+    if rows[1:]:
+        parts.append(Section("Where the trigger works", text=TRANSFER, table=rows))
+    return parts
+
+
+def transfer(results: Results) -> list[tuple[str, ...]]:
+    """Return the header and one row per network with a recovered trigger."""
+    rows: list[tuple[str, ...]] = [
+        ("network", "class", "moved", "smallest by source class", "moved in another network",
+         "smallest by source class")
+    ]  # fmt: skip
+    for name, found, _ in results.finished(WITH_DATA):
+        trigger = found.get("trigger")
+        if trigger is not None:
+            rates = [
+                text
+                for where in ("here", "elsewhere")
+                for text in (percent(trigger[where]["moved"]), _share(trigger[where]))
+            ]
+            rows.append((name.removesuffix(f", {WITH_DATA}"), str(trigger["class"]), *rates))
+    return rows
+
+
+def _share(found: dict[str, Any]) -> str:
+    smallest = found["smallest_by_source"]
+    return "" if smallest is None else f"{100 * smallest:.0f}"
 
 
 def scans(results: Results, group: str) -> list[tuple[str, ...]]:

@@ -8,9 +8,12 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
+from keras_backdoor.metrics import Rate
+from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.cleanse_figures import classes
-from keras_backdoor.studies._networks.network_store import Net
+from keras_backdoor.studies._networks.network_store import Net, obtain
 from keras_backdoor.studies._networks.third_party import (
     FACES,
     UNIT,
@@ -41,6 +44,8 @@ ANONYMOUS = {
 }
 """Face networks of third parties whose triggers and targets are not known."""
 LOOKS = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
+TRIED, FEWEST = 1000, 5
+"""The number of images on which a trigger is tried, and the smallest number of a source class."""
 NO_DATA, WITH_DATA = "without data", "with clean images"
 
 
@@ -92,6 +97,17 @@ class ScansGiven(Study):
                 yield cell.name, cell.given["net"]
         yield from (DEEPID | ANONYMOUS).items()
 
+    def _reference(self, subject: ThirdPartyModel | Net, workspace: Workspace) -> Classifier:
+        """A clean network for the same classes that was trained by somebody else or anew."""
+        if subject.data == FACES:
+            return ANONYMOUS["faces, said to be clean"].open(workspace)
+        kind = "signs" if subject.data == SIGNS else "digits"
+        nets = DevelopmentZoo(self.scale).nets()
+        shape = opened(subject, workspace)[0].image_shape
+        clean = (net for name, net in nets.items() if name.startswith(f"{kind}, clean"))
+        models = (obtain(net, workspace).classifier for net in clean)
+        return next(model for model in models if model.image_shape == shape)
+
     def _scan(self) -> StagedScan:
         return StagedScan() if self.scale == "full" else StagedScan(**StagedScan.quick)
 
@@ -104,10 +120,44 @@ class ScansGiven(Study):
         figures: dict[str, Any] = {
             name: _said(made[title]) for name, title in LOOKS.items() if title in made
         }
+        if answer.triggers and cell.given["data"]:
+            number = answer.ranked()[0]
+            images = clean.take(min(TRIED, len(clean)), seed=0)
+            stamped = images.stamped(answer.triggers[number])
+            reference = self._reference(subject, workspace)
+            figures["trigger"] = {
+                "class": number,
+                "here": _moved(model, images, stamped, number),
+                "elsewhere": _moved(reference, images, stamped, number),
+            }
         return figures | _said(_facts(answer)) | {
             "target": planted(subject)[0],
             "model_sha256": model.sha256(),
         }  # fmt: skip
+
+
+def _moved(model: Classifier, images: Samples, stamped: Samples, target: int) -> dict[str, Any]:
+    """What a trigger does to images of other classes, as the network sees them.
+
+    Args:
+        model: the network.
+        images: clean images.
+        stamped: the same with the trigger.
+        target: the class that the trigger leads to.
+
+    Returns:
+        The share that it moves to the target, and the smallest share of the source classes with
+        five images or more.
+    """
+    before, after = model.predict(images), model.predict(stamped)
+    others = before != target
+    rates = [
+        float((after[before == c] == target).mean())
+        for c in np.unique(before[others])
+        if (before == c).sum() >= FEWEST
+    ]
+    share = Rate(int((after[others] == target).sum()), int(others.sum()))
+    return {"moved": share, "smallest_by_source": min(rates, default=None)}
 
 
 def _facts(answer: FlaggedClasses) -> dict[str, Any]:
