@@ -178,6 +178,7 @@ def working() -> list[str]:
 def test_a_killed_run_goes_on(how, toy, workspace, tmp_path: Path) -> None:
     name = toy(n4="slow")
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in background
         "from pathlib import Path; from keras_backdoor import studies\n"
         "from keras_backdoor.studies._engine.workspace import Workspace\n"
         f"studies.run({name!r}, workspace=Workspace(cache=Path({str(workspace.cache)!r})), jobs=1)"
