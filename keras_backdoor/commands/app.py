@@ -16,7 +16,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Detect, measure and repair backdoors in Keras image classifiers.\n\n"
-    "Start with [bold]inspect MODEL[/bold], which reads the file without executing any code in it. "
+    "[bold]check MODEL --clean DATA --out DIR[/bold] does everything: it scans, repairs, measures and "
+    "exports a model, and decides whether to deploy it. Step by step, start with "
+    "[bold]inspect MODEL[/bold], which reads the file without executing any code in it. "
     "Then run [bold]scan MODEL --clean DATA[/bold], which prints the command to run next. "
     "[bold]demo[/bold] inspects and repairs a bundled model. DATA is an .npz file, an HDF5 file, "
     "a folder with one subfolder per class, or a zip "
