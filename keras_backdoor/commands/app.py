@@ -16,8 +16,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Detect, measure and repair backdoors in Keras image classifiers.\n\n"
-    "[bold]check MODEL --clean DATA --out DIR[/bold] does everything: it scans, repairs, measures and "
-    "exports a model, and decides whether to deploy it. Step by step, start with "
+    "[bold]check MODEL --clean DATA --out DIR[/bold] does everything: it scans, repairs, measures "
+    "and exports a model, and decides whether to deploy it. Step by step, start with "
     "[bold]inspect MODEL[/bold], which reads the file without executing any code in it. "
     "Then run [bold]scan MODEL --clean DATA[/bold], which prints the command to run next. "
     "[bold]demo[/bold] inspects and repairs a bundled model. DATA is an .npz file, an HDF5 file, "
@@ -27,6 +27,7 @@ app = typer.Typer(
     "interrupted.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "check": check,
     "inspect": files.inspect,
     "poison": making.poison,
     "train": making.train,
@@ -42,7 +43,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
         }.items()
     },
     "export": files.export,
-    "check": check,
     "methods": files.methods,
     "schema": files.schema,
     "render": files.render,
