@@ -10,7 +10,13 @@ from scipy.stats import norm as normal
 from keras_backdoor import bundled
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses import WeightSignature
-from keras_backdoor.defenses.weight_signature import MANY, critical_value, dixon_q, robust_z
+from keras_backdoor.defenses.weight_signature import (
+    DECIDING,
+    MANY,
+    critical_value,
+    dixon_q,
+    robust_z,
+)
 from keras_backdoor.network.class_weights import class_weights
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.reports import page_of
@@ -95,11 +101,19 @@ class TestManyClasses:
     def test_all_outliers_are_flagged(self) -> None:
         model = network_with_outliers(43, {7: 0.2, 30: 0.15}, {12: 2.0})
         answer = WeightSignature()(model)
-        assert np.flatnonzero(answer.flagged).tolist() == [7, 12, 30]
+        assert np.flatnonzero(answer.flagged).tolist() == [7, 30]
+        assert np.flatnonzero(answer.suspects).tolist() == [12]
         assert answer.verdict == "found"
         assert answer.measures["mean_weight"].argmax() == 7
         assert answer.measures["bias"].argmax() == 12
-        assert answer.figures["limit"] == critical_value(robust_z, 43, 0.05 / 3)
+        assert answer.figures["limit"] == critical_value(robust_z, 43, 0.05 / 2)
+
+    def test_a_bias_alone_is_a_suspicion(self) -> None:
+        answer = WeightSignature()(network_with_outliers(43, {}, {12: 2.0}))
+        assert answer.verdict == "inconclusive"
+        assert not answer.flagged.any()
+        assert np.flatnonzero(answer.suspects).tolist() == [12]
+        assert "the bias of class 12 stands out" in answer.inconclusive
 
     def test_nothing_is_flagged_among_normal_values(self) -> None:
         answer = WeightSignature()(network_with_outliers(43, {}, {}))
@@ -108,8 +122,8 @@ class TestManyClasses:
 
     def test_the_score_is_the_share_of_the_limit(self) -> None:
         answer = WeightSignature(level=0.2)(network_with_outliers(43, {7: 0.2}, {}))
-        largest = max(m[7] for m in answer.measures.values())
-        assert answer.scores[7] == pytest.approx(largest / critical_value(robust_z, 43, 0.2 / 3))
+        largest = max(answer.measures[name][7] for name in DECIDING)
+        assert answer.scores[7] == pytest.approx(largest / critical_value(robust_z, 43, 0.2 / 2))
 
     def test_clean_networks_raise_as_many_false_alarms_as_the_level_says(self) -> None:
         rng = np.random.default_rng(7)
@@ -129,7 +143,8 @@ class TestFewClasses:
         assert (answer.scores[np.arange(10) != 4] <= 0).sum() >= 8
 
     def test_finding_none_is_no_decision(self) -> None:
-        answer = WeightSignature()(network_with_outliers(10, {}, {}))
+        answer = WeightSignature()(network_with_outliers(10, {}, {3: 2.0}))
+        assert not answer.suspects.any()  # ten biases are too few to compare
         assert answer.verdict == "inconclusive"
         assert "show only strong outliers: scan with clean images" in answer.inconclusive
 
