@@ -14,7 +14,11 @@ SQUARES: dict[str, tuple[float, float | None]] = {
     "large_squares": (6 / 32, None),
 }
 """Key -> (side as a share of the image's side, limit) of squares of one color; see `Group`."""
-BOARDS = {"small_checkerboards": (3, 3 / 32, 0.3), "checkerboards": (4, 5 / 32, 0.6)}
+BOARDS = {
+    "small_checkerboards": (3, 3 / 32, 0.3),
+    "checkerboards": (4, 5 / 32, 0.6),
+    "large_checkerboards": (5, 8 / 32, 0.65),
+}
 """Key -> (smallest side in pixels, side as a share of the image's side, limit) of checkerboards."""
 STRIDE = 3 / 32
 """The largest distance of neighboring positions, as a share of the image's side."""
@@ -38,8 +42,8 @@ class Group:
         limit: the share of the images of other classes that no trigger of the group moves to one
             class of a clean network; None if clean networks have no such limit. On the 14 clean
             networks of the development zoo, the largest shares are 0.28 and 0.53 for squares of two
-            sizes (0.17 and 0.5 on more images), 0.16 and 0.34 for checkerboards, 0.30 for blends,
-            0.09 for warps, 0.34 for sinusoids and 0.43 for fewer levels.
+            sizes (0.17 and 0.5 on more images), 0.16, 0.34 and 0.40 for checkerboards, 0.30 for
+            blends, 0.09 for warps, 0.34 for sinusoids and 0.43 for fewer levels.
     """
 
     key: str

@@ -39,7 +39,7 @@ FEWEST, MEASURED = 100, 500
 class SimpleTriggers(Defense[FlaggedClasses]):
     """Find classes that simple triggers turn images of other classes into.
 
-    Up to 3,500 triggers of a library are stamped on a few clean images of all classes: squares of
+    The 1,000 to 5,000 triggers of a library are stamped on a few clean images of all classes: squares of
     one color and checkerboards at positions all over the image, blends with noise and with other
     images, warps, sinusoids, and fewer levels of brightness. For each group of triggers and each
     class, the largest share of the images of other classes that one trigger moves to it is kept.
@@ -62,7 +62,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
 
     Notes:
         No labels are needed: the classes of the images are those that the network predicts. The
-        network is run about 150,000 times.
+        network is run 50,000 to 250,000 times.
     """
 
     images: int = 48
