@@ -41,11 +41,11 @@ class SimpleTriggers(Defense[FlaggedClasses]):
 
     The 1,000 to 5,000 triggers of a library are stamped on a few clean images of all classes:
     squares of one color and checkerboards at positions all over the image, blends with noise and
-    with other images, warps, sinusoids, and fewer levels of brightness. For each group of triggers and each
-    class, the largest share of the images of other classes that one trigger moves to it is kept.
-    Shares above the limit of the group are measured again on 100 to 500 other images, because the
-    best of many triggers was selected. The score of a class is its largest share in units of the
-    limit.
+    with other images, warps, sinusoids, and fewer levels of brightness. For each group of triggers
+    and each class, the largest share of the images of other classes that one trigger moves to it is
+    kept. Shares above the limit of the group are measured again on 100 to 500 other images, because
+    the best of many triggers was selected. The score of a class is its largest share in units of
+    the limit.
 
     The limits were chosen on clean networks of the development zoo: a square of a sixteenth of the
     image's side, for example, has to move 25 % of the images to one class. Large squares move many
