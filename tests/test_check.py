@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from planted import TARGET
 
+from keras_backdoor._safe.files import sha256
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.commands import app
 from keras_backdoor.commands.check import steps
@@ -166,7 +167,8 @@ class TestOtherModels:
 
     def test_what_an_earlier_check_exported_does_not_stay(self, command, files, tmp_path) -> None:
         (tmp_path / "c" / "work").mkdir(parents=True)
-        (tmp_path / "c" / "work" / "of-a-check").touch()
+        digest = sha256(files["planted"])
+        (tmp_path / "c" / "work" / "of-a-check").write_text(digest)
         (tmp_path / "c" / "serving" / "1").mkdir(parents=True)
         code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (1, REFUSE), err
@@ -207,6 +209,14 @@ class TestOtherModels:
         assert (code, content) == (2, {})
         assert "unreadable" in err
         assert not (tmp_path / "c").exists()
+
+    def test_the_check_of_another_model_is_kept(self, command, files, tmp_path) -> None:
+        (tmp_path / "c" / "work").mkdir(parents=True)
+        (tmp_path / "c" / "work" / "of-a-check").write_text("0" * 64)
+        (tmp_path / "c" / "repaired").mkdir()
+        code, _, err = checked_by(command, files, "twin", tmp_path / "c")
+        assert (code, "exists already" in err) == (2, True), err
+        assert (tmp_path / "c" / "repaired").exists()
 
     def test_a_folder_of_something_else_is_kept(self, command, files, tmp_path) -> None:
         (tmp_path / "c").mkdir()
@@ -255,6 +265,8 @@ class TestDecision:
             ({"attacks": {TARGET: Attack(0.99, None)}}, "could not be measured"),
             ({"accuracy": (0.95, 0.93)}, "costs 2.0 points of accuracy"),
             ({"accuracy": None}, "The repair was not measured"),
+            ({"accuracy": (1.0, 0.94), "agreement": True}, "agrees with the given one on only"),
+            ({"attacks": {}}, f"No trigger of class {TARGET} is known"),
         ],
     )
     def test_what_speaks_against_the_repaired_model(self, repaired, change, reason) -> None:
@@ -263,6 +275,11 @@ class TestDecision:
         decision = decide(repaired)
         assert (decision.verdict, decision.action) == ("found", REFUSE)
         assert any(reason in r for r in decision.reasons)
+
+    def test_a_network_that_was_trained_anew_needs_no_trigger(self, repaired) -> None:
+        repaired.attacks = {}
+        repaired.repair = replace(repaired.repair, figures={"trained_anew": True})
+        assert decide(repaired).action == REPAIRED
 
     def test_an_undecided_repair_is_not_deployed(self, repaired) -> None:
         repaired.repair = replace(repaired.repair, inconclusive="too few images of 3 classes")

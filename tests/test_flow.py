@@ -15,7 +15,7 @@ from planted import TARGET, PlantedTask
 
 from keras_backdoor import progress
 from keras_backdoor._safe.files import write_npz
-from keras_backdoor.answers import load_answer
+from keras_backdoor.answers import FlaggedClasses, load_answer
 from keras_backdoor.loading import cards, load_model
 from keras_backdoor.progress import track
 
@@ -112,6 +112,12 @@ def test_a_repair_that_leaves_the_trigger_is_inconclusive(files, command, monkey
     assert (code, "Warning: the repair is inconclusive" in err) == (0, True)
     code, _, err = command("export", "suspicious.h5", "--out", "served3", "--found", "scan")
     assert (code, "Warning: the scan found a backdoor" in err) == (0, True)
+    by_weights = FlaggedClasses(
+        scores=np.arange(10) / 8.0, flagged=np.arange(10) == 9, about=load_answer("scan").about
+    )
+    by_weights.save("weights")
+    code, _, err = command("export", "suspicious.h5", "--out", "served5", "--found", "weights")
+    assert (code, "the scan found a backdoor (class 9)" in err) == (0, True), err
     code, _, err = command("export", "suspicious.h5", "--out", "served4")
     assert (code, "nothing is known about a scan of this model" in err) == (0, True)
 

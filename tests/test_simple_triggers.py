@@ -13,6 +13,7 @@ from keras_backdoor.defenses.simple_triggers import (
     balanced,
     best_of,
     confirmed,
+    most_suspicious,
     moved,
     scores_of,
     strongest,
@@ -54,6 +55,25 @@ def test_a_guard_and_bad_settings_are_refused(task) -> None:
         SimpleTriggers()(guard, clean=task.clean.unlabelled())
     with pytest.raises(ValueError, match="images must be 10 or more"):
         SimpleTriggers(images=3)
+
+
+def test_ties_are_broken_among_the_classes_above_the_limit() -> None:
+    values = np.array([[1.004, 0.996, 0.1], [0.0, 0.5, 0.1]])
+    assert most_suspicious(values) == 0
+
+
+def test_what_leads_after_a_confirmation_is_measured_too() -> None:
+    group = Group("large", "", [Patch(size=1), Patch(size=2), Patch(size=3)], None)
+    share = np.array([0.98, 0.6, 0.02])
+    asked: list[int] = []
+
+    def confirm(_, number: int) -> float:
+        asked.append(number)
+        return 0.02
+
+    (again,) = confirmed([share], [np.arange(3)], [group], confirm)
+    assert asked == [0, 1]
+    assert (scores_of(again, group) <= 1).all()
 
 
 class TestLibrary:

@@ -1,5 +1,6 @@
 """The staged scan: which looks are made, and what verdict they add up to."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,23 @@ class TestLooks:
         accused = answer(*(2.0 if c == 3 else 0.1 for c in range(10)))
         own = np.arange(10) == 5
         search = answer(*(0.2,) * 10, triggers={3: STAMP, 4: STAMP}, further=own)
-        weights = Look(WEIGHTS, accused, decides=False)
+        none = np.zeros(10, bool)
+        weights = Look(WEIGHTS, replace(accused, flagged=none, further=accused.flagged))
         monkeypatch.setattr(StagedScan, "_looks", lambda *_: iter([weights, Look(SEARCH, search)]))
         found = QUICK(task.twin, clean=task.clean)
         assert list(found.triggers) == [4]
         assert np.flatnonzero(found.suspects).tolist() == [3, 5]
         assert found.verdict == "inconclusive"
         assert "class 3, 5 is suspicious" in found.inconclusive
+
+    def test_simple_triggers_that_cannot_be_confirmed_are_no_decision(
+        self, task, monkeypatch
+    ) -> None:
+        unsure = answer(*(0.2,) * 10, inconclusive="60 clean images are too few")
+        looks = [Look(TRIGGERS, unsure), Look(SEARCH, answer(*(0.2,) * 10))]
+        monkeypatch.setattr(StagedScan, "_looks", lambda *_: iter(looks))
+        found = QUICK(task.twin, clean=task.clean)
+        assert (found.verdict, found.inconclusive) == ("inconclusive", unsure.inconclusive)
 
     def test_too_few_images_are_no_decision(self, task) -> None:
         few = QUICK(task.twin, clean=task.clean.take(12))
@@ -101,7 +112,8 @@ class TestLooks:
 
         monkeypatch.setattr(weight_signature, "class_weights", no_linear_end)
         found = QUICK(task.model, clean=task.clean)
-        assert found.figures["looks"][WEIGHTS]["verdict"] == "not looked at"
+        assert found.figures["looks"][WEIGHTS]["verdict"] == "inconclusive"
+        assert "no decision: The scores must come" in found.summary[WEIGHTS]
         assert found.verdict == "found"
 
     def test_the_page_shows_all_looks(self, planted, twin) -> None:

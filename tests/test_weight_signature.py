@@ -137,10 +137,14 @@ class TestManyClasses:
 
 
 class TestFewClasses:
-    def test_a_strong_outlier_is_flagged(self) -> None:
+    def test_a_strong_outlier_is_a_suspect(self) -> None:
         answer = WeightSignature()(network_with_outliers(10, {4: 0.5}, {}))
-        assert np.flatnonzero(answer.flagged).tolist() == [4]
+        assert answer.verdict == "inconclusive"
+        assert not answer.flagged.any()
+        assert np.flatnonzero(answer.suspects).tolist() == [4]
+        assert answer.scores[4] == 1
         assert (answer.scores[np.arange(10) != 4] <= 0).sum() >= 8
+        assert "the mean weight of class 4 stands out, which is a suspicion" in answer.inconclusive
 
     def test_finding_none_is_no_decision(self) -> None:
         answer = WeightSignature()(network_with_outliers(10, {}, {3: 2.0}))
@@ -163,8 +167,17 @@ class TestFewClasses:
 
 def test_the_planted_class_stands_out(task) -> None:
     found, clean = (WeightSignature()(model) for model in (task.model, task.twin))
-    assert np.flatnonzero(found.flagged).tolist() == [TARGET]
-    assert not clean.flagged.any()
+    assert np.flatnonzero(found.suspects).tolist() == [TARGET]
+    assert not clean.suspects.any()
+
+
+def test_a_network_without_a_linear_end_is_no_decision() -> None:
+    image = keras.Input((4, 4, 1))
+    flat = L.Flatten()(image)
+    sums = keras.Model(image, L.Add()([L.Dense(5)(flat), L.Dense(5)(flat)]))
+    answer = WeightSignature()(Classifier(sums, (0.0, 1.0)))
+    assert answer.verdict == "inconclusive"
+    assert "must come from a dense layer" in answer.inconclusive
 
 
 def test_a_guard_is_refused(task) -> None:

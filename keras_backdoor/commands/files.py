@@ -103,6 +103,7 @@ def export(
 def _reason_for_doubt(path: str, classifier: Any, found: Path | None) -> str:
     """Why a model should not be deployed yet; empty if nothing is known against it."""
     from keras_backdoor.answers import FlaggedClasses, RepairedModel, load_answer
+    from keras_backdoor.answers.flagged_classes import listed
 
     folder = Path(path)
     if (folder / "answer.json").is_file():
@@ -120,7 +121,7 @@ def _reason_for_doubt(path: str, classifier: Any, found: Path | None) -> str:
     if scan.about.get("model_sha256") != classifier.sha256():
         return f"{found} is the scan of another model"
     if scan.verdict == "found":
-        return f"the scan found a backdoor (class {scan.ranked()[0]}): repair the model"
+        return f"the scan found a backdoor (class {listed(scan.flagged)}): repair the model"
     return f"the scan is inconclusive: {scan.inconclusive}" if scan.inconclusive else ""
 
 

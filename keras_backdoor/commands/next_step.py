@@ -51,8 +51,9 @@ def _after_scan(answer: Any, given: Given) -> str:
         )
     if given.out is None:
         return "save the scan with --out DIR, then repair the model with --found DIR"
+    data = () if {"--clean", "--train"} & set(given.options) else ("--clean", "DATA")
     return _line(
-        "repair", given.model, *given.options, "--found", str(given.out), "--out", "repaired"
+        "repair", given.model, *given.options, *data, "--found", str(given.out), "--out", "repaired"
     )
 
 

@@ -55,7 +55,7 @@ Take = Annotated[
 
 def split_of(kind: str) -> Any:
     """Return the type of the option for the split of one kind of evidence."""
-    default = "test" if kind == "incoming" else "train"
+    default = "test" if kind in ("incoming", "test") else "train"
     return Annotated[
         str | None,
         typer.Option(

@@ -66,5 +66,6 @@ class Retrain(Defense[RepairedModel]):
                 "recipe": text,
                 "start": first,
             },
+            figures={"trained_anew": start is None},
             inconclusive="" if found.flagged.any() else "the audit flagged no image",
         )

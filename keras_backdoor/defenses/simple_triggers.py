@@ -56,8 +56,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     has learned a trigger reacts to similar ones, too.
 
     Args:
-        images: the number of images on which every trigger is tried; one of each class at least,
-            unless there are more classes.
+        images: the number of images on which every trigger is tried. If the network has more
+            classes, it is one image of each class, up to twice as many images.
         seed: the seed of the choice of the images, and of random triggers.
 
     Notes:
@@ -70,6 +70,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "none: made for this project"
     caveats: ClassVar[tuple[str, ...]] = (
         "Triggers that resemble none of the library, such as photographs of objects, and triggers "
@@ -93,6 +94,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         )["moved"]
         confirm = Confirmation.on_others(model, clean, predicted, chosen, self.seed)
         shares, best = best_of(found, groups)
+        above_first = any((scores_of(s, g) > 1).any() for s, g in zip(shares, groups, strict=True))
         shares = confirmed(shares, best, groups, confirm)
         values = np.array([scores_of(s, g) for s, g in zip(shares, groups, strict=True)])
         scores, deciding = values.max(axis=0), values.argmax(axis=0)
@@ -127,7 +129,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
                 "images on which every trigger was tried": str(len(images)),
             },
             figures=figures,
-            inconclusive=too_little(model, clean, len(clean)) or confirm.lacking,
+            inconclusive=too_little(model, clean, len(clean))
+            or (confirm.lacking if above_first else ""),
         )
 
 
@@ -142,8 +145,8 @@ def most_suspicious(values: np.ndarray) -> int:
     >>> most_suspicious(np.array([[3.0, 3.0, 1.0], [0.2, 0.4, 2.0]]))
     1
     """
-    scores = np.round(values.max(axis=0), 2)
-    return int(np.lexsort((values.sum(axis=0), scores))[-1])
+    scores = values.max(axis=0)
+    return int(np.lexsort((values.sum(axis=0), np.round(scores, 2), scores > 1))[-1])
 
 
 def trigger_number(samples: Samples) -> int:
@@ -291,9 +294,12 @@ def confirmed(
     """
     measured = []
     for share, where, group in zip(shares, best, groups, strict=True):
-        again = share.copy()
-        for c in np.flatnonzero(scores_of(share, group) > 1).tolist():
-            again[c] = confirm(group.triggers[where[c]], c)
+        again, known = share.copy(), np.zeros(len(share), bool)
+        # What is measured anew may leave another class in the lead.
+        while (doubtful := (scores_of(again, group) > 1) & ~known).any():
+            for c in np.flatnonzero(doubtful).tolist():
+                again[c] = confirm(group.triggers[where[c]], c)
+            known |= doubtful
         measured.append(again)
     return measured
 

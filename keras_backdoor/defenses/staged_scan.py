@@ -12,7 +12,7 @@ from keras_backdoor.defenses._repeated_search import RepeatedSearch
 from keras_backdoor.defenses.base import Defense, Evidence, Need, check_no_guard
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.simple_triggers import SimpleTriggers
-from keras_backdoor.defenses.weight_signature import MANY, WeightSignature
+from keras_backdoor.defenses.weight_signature import WeightSignature
 from keras_backdoor.errors import BadInput
 from keras_backdoor.progress import tell
 from keras_backdoor.triggers.base import Stamp
@@ -27,20 +27,18 @@ class Look:
     Attributes:
         name: the name of the look.
         answer: its answer, or None if it could not look.
-        decides: whether a class that it flags is flagged by the scan; otherwise it is a suspect.
         reason: why there is no answer.
     """
 
     name: str
     answer: FlaggedClasses | None
-    decides: bool = True
     reason: str = ""
 
     @property
     def flagged(self) -> np.ndarray:
         """(k,) bool, the classes that the scan flags because of this look."""
         assert self.answer is not None
-        if not self.decides or self.answer.verdict != "found":
+        if self.answer.verdict != "found":
             return np.zeros_like(self.answer.flagged)
         return self.answer.flagged
 
@@ -64,6 +62,8 @@ class Look:
             said = f"class {listed(self.suspects)} suspicious"
         else:
             said = "no decision" if answer.verdict == "inconclusive" else "nothing"
+            if best is None:
+                said += f": {answer.inconclusive}"
         return f"{said}{largest}; {answer.about.get('seconds', 0):.1f} s"
 
 
@@ -98,6 +98,7 @@ class StagedScan(Defense[FlaggedClasses]):
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     default_for: ClassVar[tuple[str, ...]] = ("scan",)
     paper: ClassVar[str] = "none: made for this project; the looks name theirs"
+    revision: ClassVar[int] = 2
     quick: ClassVar[dict[str, Any]] = {"search": NeuralCleanse(**NeuralCleanse.quick)}
     caveats: ClassVar[tuple[str, ...]] = (
         "Backdoors that work on images of one class only are often missed; so are those that a few "
@@ -118,11 +119,7 @@ class StagedScan(Defense[FlaggedClasses]):
     def _looks(self, evidence: Evidence) -> Iterator[Look]:
         """The looks, each made when it is asked for."""
         if self.weights is not None:
-            try:
-                decides = evidence.model.classes >= MANY
-                yield Look(WEIGHTS, evidence.run(self.weights), decides)
-            except BadInput as error:
-                yield Look(WEIGHTS, None, reason=f"not looked at: {error}")
+            yield Look(WEIGHTS, evidence.run(self.weights))
         if evidence.get("clean") is None:
             if self.weights is None:
                 raise BadInput("StagedScan without weights needs clean images (--clean).")
@@ -162,7 +159,7 @@ def _combined(looks: list[Look], evidence: Evidence) -> FlaggedClasses:
     examples = None
     for look, answer in made:
         flagged, suspects = flagged | look.flagged, suspects | look.suspects
-        scores = np.fmax(scores, answer.scores if look.decides else np.minimum(answer.scores, 1.0))
+        scores = np.fmax(scores, answer.scores)
         for name, values in parts.items():
             values |= getattr(answer, name)
         examples = answer.examples if answer.examples is not None else examples
@@ -211,8 +208,9 @@ def _missing(looks: list[Look], suspects: np.ndarray) -> str:
         return (
             "the search for triggers was left out, which a verdict needs if nothing else is found"
         )
-    if last.answer.verdict == "inconclusive":
-        return last.answer.inconclusive
+    for look in looks:
+        if look.name != WEIGHTS and look.answer and look.answer.verdict == "inconclusive":
+            return look.answer.inconclusive
     if suspects.any():
         return (
             f"class {listed(suspects)} is suspicious: audit the training data, or repair the model "

@@ -23,6 +23,7 @@ DECIDING = STATISTICS[:2]
 
 In the 26 backdoored networks of the development zoo the largest bias is never that of the target,
 but often that of the class with the most images."""
+MORE = "scan with clean images (--clean) and without --method"
 DRAWN = 4_000_000
 """The number of random values from which a critical value is computed."""
 
@@ -43,16 +44,17 @@ class WeightSignature(Defense[FlaggedClasses]):
     MAD); with fewer classes by Dixon's Q, the distance of the largest value to the second one,
     divided by the range. A value is an outlier if it exceeds the value that the largest of k normal
     values exceeds with the probability level / 2. All classes with an outlier in one of the first
-    two statistics are flagged, since a network may have several targets. An outlier in the bias
-    alone is a suspicion, among 20 classes or more: classes with many training images have a large
-    bias, too.
+    two statistics are flagged, since a network may have several targets. With fewer than 20 classes
+    they are suspects only, and their score is at most 1. With more, a class that is an outlier in
+    the bias alone is a suspect: classes with many training images have a large bias, too.
 
     Args:
         level: the expected number of false alarms of a network whose statistics are normally
             distributed.
 
     Notes:
-        The last linear layer may be a dense layer or a convolution before global pooling. Batch
+        The last linear layer may be a dense layer or a convolution before global pooling; without
+        one, the answer is inconclusive. Batch
         normalization right before it is folded into its weights. The critical values are quantiles
         of random samples, because the MAD of few values varies much.
     """
@@ -60,6 +62,7 @@ class WeightSignature(Defense[FlaggedClasses]):
     level: float = 0.05
 
     commands: ClassVar[tuple[str, ...]] = ("scan",)
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Fields et al., Trojan Signatures in DNN Weights, ICCV Workshops 2021 (arXiv 2109.02836)"
     )
@@ -76,14 +79,14 @@ class WeightSignature(Defense[FlaggedClasses]):
     def run(self, evidence: Evidence) -> FlaggedClasses:
         """See `Method.run`."""
         check_no_guard(evidence.model)
-        weights, biases = class_weights(evidence.model.model)
+        try:
+            weights, biases = class_weights(evidence.model.model)
+        except BadInput as error:
+            return _unknown(evidence.model.classes, str(error).split(" Received")[0].rstrip("."))
         classes = len(biases)
         if classes < 3:
-            return FlaggedClasses(
-                scores=np.full(evidence.model.classes, np.nan),
-                flagged=np.zeros(evidence.model.classes, bool),
-                inconclusive="the weights of two classes have nothing to be compared with",
-            )
+            reason = "the weights of two classes have nothing to be compared with"
+            return _unknown(evidence.model.classes, reason)
         values = statistics(weights, biases)
         if classes >= MANY:
             rule: Callable[[np.ndarray], np.ndarray] = robust_z
@@ -93,21 +96,20 @@ class WeightSignature(Defense[FlaggedClasses]):
         measures = {name: rule(v) for name, v in values.items()}
         scores = np.max([measures[name] for name in DECIDING], axis=0) / limit
         flagged = scores > 1
-        further = (measures["bias"] > limit) & ~flagged & (classes >= MANY)
+        further = (measures["bias"] > limit) & ~flagged
+        if classes < MANY:  # an outlier is a suspicion
+            flagged, further, scores = np.zeros_like(flagged), flagged, np.minimum(scores, 1.0)
         name = "robust z score" if classes >= MANY else "Dixon's Q"
         summary = {f"{name} of the {key.replace('_', ' ')}": _largest(m)
                    for key, m in measures.items()}  # fmt: skip
         reason = ""
-        if classes < MANY and not flagged.any():
+        if not flagged.any() and further.any():
+            what = "bias" if classes >= MANY else "mean weight"
             reason = (
-                f"the weights of {classes} classes show only strong outliers: scan with clean "
-                "images (--clean)"
+                f"the {what} of class {listed(further)} stands out, which is a suspicion: {MORE}"
             )
-        elif further.any() and not flagged.any():
-            reason = (
-                f"the bias of class {listed(further)} stands out, which alone is a suspicion: scan "
-                "with clean images (--clean)"
-            )
+        elif classes < MANY:
+            reason = f"the weights of {classes} classes show only strong outliers: {MORE}"
         return FlaggedClasses(
             scores=scores,
             flagged=flagged,
@@ -117,6 +119,12 @@ class WeightSignature(Defense[FlaggedClasses]):
             figures={"limit": limit},
             inconclusive=reason,
         )
+
+
+def _unknown(classes: int, reason: str) -> FlaggedClasses:
+    """An answer that knows nothing about the classes."""
+    unknown = np.full(classes, np.nan)
+    return FlaggedClasses(scores=unknown, flagged=np.zeros(classes, bool), inconclusive=reason)
 
 
 def _largest(values: np.ndarray) -> str:

@@ -36,7 +36,7 @@ from keras_backdoor.errors import BadInput
 RESULTS = ("audit", "scan", "repaired", "scan-again", "serving", "page", "check.json")
 """What a check writes to its folder, beside the work folder."""
 MARK = "work/of-a-check"
-"""The file that marks the folder of a check."""
+"""The file that marks the folder of a check; it contains the SHA-256 of the model file."""
 
 
 def check(
@@ -101,15 +101,16 @@ def check(
     existing(model, "model file")
     if quick and (train or repair):
         raise BadInput("--quick audits and repairs nothing: leave out --train and --repair.")
-    if not (out / MARK).is_file():
-        check_output(out, force=force, folder=True)
     if sarif:
         check_output(sarif, force=force, folder=False)
     console.prepare_json(json, force=force)
     inspection = inspect_model(model, architecture=architecture, classes=classes)
+    mark = out / MARK
+    if not (mark.is_file() and mark.read_text() == str(inspection.sha256)):
+        check_output(out, force=force, folder=True)
     if inspection.verdict == "hostile":
         refused = decisions.of_hostile(inspection)
-        _start(out)
+        _start(out, inspection)
         content = pages.facts_of_hostile(inspection, refused)
         page = pages.page_of_hostile(inspection, refused)
         rows = [("decision", refused.action), *(("", reason) for reason in refused.reasons)]
@@ -145,7 +146,7 @@ def check(
         quick=quick,
         always=repair,
     )
-    _start(out)
+    _start(out, inspection)
     checked = steps.run(given, inspection)
     decision = decisions.decide(checked)
     exported = _export(checked, decision.action)
@@ -176,7 +177,7 @@ def _open(
     return classifier.with_preprocess(labelled[0] if labelled else data["clean"]), data
 
 
-def _start(out: Path) -> None:
+def _start(out: Path, inspection: Any) -> None:
     """Make the folder, and remove what an earlier check left there, except for its work."""
     for name in RESULTS:
         path = out / name
@@ -185,7 +186,7 @@ def _start(out: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     (out / MARK).parent.mkdir(parents=True, exist_ok=True)
-    (out / MARK).touch()
+    (out / MARK).write_text(str(inspection.sha256))
 
 
 def _export(checked: Any, action: str) -> str | None:
@@ -232,11 +233,14 @@ def _for_sarif(checked: Any, inspection: Any, decision: Any) -> list[Any]:
     """The findings about the given model; a repair that is refused is an open one."""
     from keras_backdoor.commands.check.decision import REPAIRED
 
-    repair = checked.repair
+    repair, scan = checked.repair, checked.scan
     if repair is not None:
         accepted = decision.action == REPAIRED
-        repair = replace(repair, inconclusive="" if accepted else " ".join(decision.reasons))
-    answers = (inspection, checked.audit, checked.scan, repair)
+        reasons = " ".join(decision.reasons).removesuffix(".")
+        repair = replace(repair, inconclusive="" if accepted else reasons)
+    if checked.given.quick and scan is not None and scan.verdict == "nothing":
+        scan = replace(scan, inconclusive=decision.reasons[-1].removesuffix("."))
+    answers = (inspection, checked.audit, scan, repair)
     return [answer for answer in answers if answer is not None]
 
 

@@ -21,6 +21,8 @@ LEFT = 0.01
 share of the images that the model assigns to the target without the trigger."""
 LOST = 0.01
 """The largest loss of clean accuracy that is accepted."""
+DISAGREED = 0.05
+"""The largest share of unlabeled images that a repaired model may answer otherwise."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,13 @@ def _against(checked: Checked) -> list[str]:
     reasons = []
     if repair.inconclusive not in ("", NO_SCAN, NO_TRIGGER):
         reasons.append(f"Repair: {repair.inconclusive}.")
+    accused = np.zeros(0, bool) if checked.scan is None else checked.scan.flagged
+    reasons += [
+        f"No trigger of class {number} is known, so that it could not be measured whether the "
+        "backdoor is gone: audit the training data (--train)."
+        for number in np.flatnonzero(accused).tolist()
+        if number not in checked.attacks and not checked.trained_anew
+    ]
     for number, attack in checked.attacks.items():
         if attack.after is None or not np.isfinite(attack.after):
             reasons.append(f"The trigger of class {number} could not be measured after the repair.")
@@ -105,6 +114,11 @@ def _against(checked: Checked) -> list[str]:
             )
     if checked.accuracy is None or checked.accuracy[1] is None:
         reasons.append("The repair was not measured: pass labeled test images (--test).")
+    elif checked.agreement and 1 - checked.accuracy[1] > DISAGREED:
+        reasons.append(
+            f"The repaired model agrees with the given one on only {checked.accuracy[1]:.1%} of "
+            f"{checked.measured_on}: pass labeled test images (--test)."
+        )
     elif (lost := checked.accuracy[0] - checked.accuracy[1]) > LOST and not checked.agreement:
         reasons.append(
             f"The repair costs {100 * lost:.1f} points of accuracy on {checked.measured_on}."

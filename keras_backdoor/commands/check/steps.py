@@ -14,6 +14,7 @@ from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
+from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.defenses.simple_triggers import SimpleTriggers, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading.inspection import Inspection
@@ -31,8 +32,6 @@ PASSES = 80 * 1.5 * 32 * 3
 """The forward passes that the search of a class costs in a quick check.
 
 80 steps, one start and a half on average, 32 images, and three times a forward pass for a step."""
-TRAINED = "the network that was trained without"
-"""The start of the decision of a repair that trained the network anew."""
 FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
 """Step -> the folder of its answer."""
 
@@ -116,6 +115,11 @@ class Checked:
         return {name: answer for name, answer in made.items() if answer is not None}
 
     @property
+    def trained_anew(self) -> bool:
+        """Whether the repaired network was trained from new weights."""
+        return self.repair is not None and bool(self.repair.figures.get("trained_anew"))
+
+    @property
     def found(self) -> bool:
         """Whether the scan or the audit found something."""
         return any(a is not None and a.verdict == "found" for a in (self.scan, self.audit))
@@ -141,16 +145,15 @@ def run(given: Given, inspection: Inspection) -> Checked:
         return checked
     _repair(checked, work)
     assert checked.repair is not None
-    trained_anew = str(checked.repair.summary.get("decision", "")).startswith(TRAINED)
     if given.test is not None:
         _measure(checked, given.test)
-    elif trained_anew and clean.labels is not None:  # it has not seen the clean images
+    elif checked.trained_anew and clean.labels is not None:  # it has not seen the clean images
         _measure(checked, clean)
     else:
         _from_the_repair(checked, checked.repair)
-    # The weights keep the mark of a backdoor that no longer works.
-    again, repaired = StagedScan(weights=None), checked.repair.classifier
-    more = ("--set", "weights=none")
+    again, repaired, more = StagedScan(), checked.repair.classifier, ()
+    if not checked.trained_anew:  # the weights keep the mark of a backdoor that no longer works
+        again, more = StagedScan(weights=None), ("--set", "weights=none")
     line = _line(given, "scan", "clean", *more, out=AGAIN, model=FOLDERS[REPAIR])
     checked.again = _step(checked, AGAIN, line, lambda: again(repaired, clean=clean, workdir=work))
     return checked
@@ -205,7 +208,7 @@ def affordable_images(seconds: float, triggers: int) -> int | None:
     possible = int(QUICK_SECONDS / (seconds * triggers))
     if 2 * possible < fewest:
         return None
-    return min(max(possible, fewest), usual)
+    return max(number for number in (fewest, 20, usual) if number <= max(possible, fewest))
 
 
 def _repair(checked: Checked, work: Path) -> None:
@@ -234,19 +237,31 @@ def _step(checked: Checked, name: str, line: str, compute: Callable[[], T]) -> T
     return answer
 
 
+def _models(checked: Checked) -> list[Classifier]:
+    """The given model, and the repaired one if there is one."""
+    repair = checked.repair
+    return [checked.given.model, *([] if repair is None else [repair.classifier])]
+
+
 def _measure(checked: Checked, images: Samples) -> None:
     """Measure both models and the suspected triggers on labeled images."""
-    scan, repair = checked.scan, checked.repair
-    assert scan is not None
-    models = [checked.given.model, *([] if repair is None else [repair.classifier])]
     labels = images.known_labels
-    predicted = [model.predict(images) for model in models]
-    rates = [float(clean_accuracy(p, labels)) for p in predicted]
+    rates = [float(clean_accuracy(m.predict(images), labels)) for m in _models(checked)]
     checked.accuracy = (rates[0], rates[1] if len(rates) > 1 else None)
     kind = "test" if images is checked.given.test else "clean"
     checked.measured_on = f"the {len(images):,} {kind} images"
+    checked.attacks = {}
+    _measure_triggers(checked, images)
+
+
+def _measure_triggers(checked: Checked, images: Samples) -> None:
+    """Measure the triggers of the suspected classes that are not measured yet."""
+    scan, models = checked.scan, _models(checked)
+    assert scan is not None
+    labels = labels_of(models[0], images)
+    predicted = models[-1].predict(images)
     for number in np.flatnonzero(scan.flagged | scan.suspects).tolist():
-        if number not in scan.triggers:
+        if number not in scan.triggers or number in checked.attacks:
             continue
         stamped = images.stamped(scan.triggers[number])
         source = scan.source.get(number)
@@ -256,11 +271,14 @@ def _measure(checked: Checked, images: Samples) -> None:
 
         moved = [success(model.predict(stamped)) for model in models]
         after = moved[1] if len(moved) > 1 else None
-        checked.attacks[number] = Attack(moved[0], after, success(predicted[-1]))
+        checked.attacks[number] = Attack(moved[0], after, success(predicted))
 
 
 def _from_the_repair(checked: Checked, repair: RepairedModel) -> None:
-    """What the repair measured itself, on clean images that it held out."""
+    """What the repair measured itself, on clean images that it held out.
+
+    Triggers that the repair did not know are measured on all clean images.
+    """
     figures = repair.figures
     checked.measured_on = "clean images that the repair held out"
     if "accuracy_after" in figures:
@@ -271,6 +289,7 @@ def _from_the_repair(checked: Checked, repair: RepairedModel) -> None:
     for number, rates in figures.get("recovered_triggers", {}).items():
         before, after = (rates[when]["share"] for when in ("before", "after"))
         checked.attacks[int(number)] = Attack(float(before), float(after))
+    _measure_triggers(checked, checked.given.clean)
 
 
 def _line(given: Given, command: str, *words: str, out: str, model: str | None = None) -> str:

@@ -16,9 +16,9 @@ NOTES = {
 }
 
 TRANSFER = (
-    "The recovered trigger of the most suspicious class, on up to 1,000 clean images: the share of "
-    "the images of other classes that it moves to this class, in %, in the scanned network and in "
-    "a clean one for the same classes that was trained anew. What works in both is a feature of "
+    "The trigger of the most suspicious class that has one, on up to 1,000 clean images: the share "
+    "of the images of other classes that it moves to this class, in %, in the scanned network and "
+    "in a clean one for the same classes that was trained anew. What works in both is a feature of "
     "the data, and was not planted."
 )
 
@@ -46,18 +46,16 @@ def transfer(results: Results) -> list[tuple[str, ...]]:
     for name, found, _ in results.finished(WITH_DATA):
         trigger = found.get("trigger")
         if trigger is not None:
-            rates = [
-                text
-                for where in ("here", "elsewhere")
-                for text in (percent(trigger[where]["moved"]), _share(trigger[where]))
-            ]
+            rates = [text for where in ("here", "elsewhere") for text in _rates(trigger.get(where))]
             rows.append((name.removesuffix(f", {WITH_DATA}"), str(trigger["class"]), *rates))
     return rows
 
 
-def _share(found: dict[str, Any]) -> str:
+def _rates(found: dict[str, Any] | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
     smallest = found["smallest_by_source"]
-    return "" if smallest is None else f"{100 * smallest:.0f}"
+    return percent(found["moved"]), "" if smallest is None else f"{100 * smallest:.0f}"
 
 
 def scans(results: Results, group: str) -> list[tuple[str, ...]]:
