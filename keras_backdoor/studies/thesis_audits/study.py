@@ -111,7 +111,6 @@ class ThesisAudits(Study):
     title: ClassVar[str] = "Data defenses on the thesis's traffic-sign BadNets"
     paper: ClassVar[str] = "Milakovic, Backdoor defenses, diploma thesis, TU Wien 2021"
     files: ClassVar[tuple[str, ...]] = (DATA,)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "removed_poison": "removed poison",
         "removed": "removed in all",
