@@ -81,7 +81,7 @@ def test_a_scan_of_the_weights_is_a_reason_too(task) -> None:
     """It flags the class and has no trigger."""
     scan = WeightSignature()(task.model)
     assert not scan.triggers
-    twin = replace(scan, about={})
+    twin = replace(scan, flagged=scan.suspects, further=None, inconclusive="", about={})
     answer = replace(QUICK, augmentation=HARMFUL)(task.twin, clean=task.clean, found=twin)
     assert answer.summary["decision"] == "the result of trigger augmentation"
     assert answer.inconclusive.startswith("the scan found no trigger")

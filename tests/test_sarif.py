@@ -167,7 +167,9 @@ def test_identifiers_say_which_version(task) -> None:
 
 def test_the_commands_write_it(task, command, tmp_path, schema) -> None:
     task.model.model.save(tmp_path / "planted.h5")
-    given = ("scan", tmp_path / "planted.h5", "--method", "weight-signature")
+    np.savez(tmp_path / "clean.npz", x=task.clean.read(), y=task.clean.known_labels)
+    given = ("scan", tmp_path / "planted.h5", "--method", "simple-triggers")
+    given += ("--clean", tmp_path / "clean.npz", "--input-range", "0:1")
     log, json_file = tmp_path / "scan.sarif", tmp_path / "scan.json"
     code, _, err = command(*given, "--sarif", log, "--json", json_file)
     assert code == 1, err

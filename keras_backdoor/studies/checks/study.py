@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 from keras_backdoor import bundled, datasets
 from keras_backdoor._safe.files import read_json, sha256, write_npz
+from keras_backdoor._safe.temporary import scratch
 from keras_backdoor.answers import RepairedModel, load_answer
 from keras_backdoor.defenses._recovered_triggers import hold_out
 from keras_backdoor.defenses.auto import Auto
@@ -102,8 +102,8 @@ class Checks(Study):
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
         case = _case(cell.given, workspace)
-        with tempfile.TemporaryDirectory() as folder:
-            return self._checked(case, Path(folder))
+        with scratch() as folder:
+            return self._checked(case, folder)
 
     def _checked(self, case: Case, folder: Path) -> dict[str, Any]:
         out, words = folder / "check", []
