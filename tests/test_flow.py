@@ -122,7 +122,7 @@ def test_a_repair_that_leaves_the_trigger_is_inconclusive(files, command, monkey
     assert (code, "nothing is known about a scan of this model" in err) == (0, True)
 
 
-@pytest.mark.parametrize("number", [1, 29])
+@pytest.mark.parametrize("number", [1, 2, 5, 29])
 def test_too_few_images_are_no_reassurance(number: int, files, command, monkeypatch) -> None:
     monkeypatch.chdir(files)
     code, out, err = command(

@@ -6,8 +6,9 @@ from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.worker import _plain
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies.base import load_study
+from keras_backdoor.studies.detection_zoo.study import LOOKS
 from keras_backdoor.studies.scans_given import page
-from keras_backdoor.studies.scans_given.study import LOOKS, NO_DATA, WITH_DATA
+from keras_backdoor.studies.scans_given.study import NO_DATA, WITH_DATA
 
 
 def test_every_network_is_scanned_without_and_with_images() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.results import percent, text
-from keras_backdoor.studies.scans_given.study import LOOKS, NO_DATA, WITH_DATA
+from keras_backdoor.studies.detection_zoo.study import LOOKS
+from keras_backdoor.studies.scans_given.study import NO_DATA, WITH_DATA
 
 NOTES = {
     NO_DATA: "The weights of the last layer alone.",

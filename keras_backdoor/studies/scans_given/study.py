@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
-from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
+from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -22,6 +22,7 @@ from keras_backdoor.studies._networks.third_party import (
     planted,
 )
 from keras_backdoor.studies.base import Cell, Study
+from keras_backdoor.studies.detection_zoo.study import NAMES
 from keras_backdoor.studies.development_zoo import (
     DIGIT_NETS,
     DIGITS,
@@ -43,7 +44,6 @@ ANONYMOUS = {
     )
 }
 """Face networks of third parties whose triggers and targets are not known."""
-LOOKS = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
 TRIED, FEWEST = 1000, 5
 """The number of images on which a trigger is tried, and the smallest number of a source class."""
 NO_DATA, WITH_DATA = "without data", "with clean images"
@@ -103,7 +103,7 @@ class ScansGiven(Study):
         yield from (DEEPID | ANONYMOUS).items()
 
     def _reference(self, subject: ThirdPartyModel | Net) -> ThirdPartyModel | Net | None:
-        """A clean network for the same classes that was trained by somebody else or anew."""
+        """A clean network for the same classes that was trained by a third party or anew."""
         if subject.data == FACES:
             clean = ANONYMOUS["faces, said to be clean"]
             return None if subject == clean else clean
@@ -120,7 +120,7 @@ class ScansGiven(Study):
         answer = scan(model, clean=clean.unlabelled()) if cell.given["data"] else scan(model)
         made = answer.figures["looks"]
         figures: dict[str, Any] = {
-            name: _said(made[title]) for name, title in LOOKS.items() if title in made
+            name: _said(made[title]) for name, title in NAMES.items() if title in made
         }
         if answer.triggers and cell.given["data"]:
             number = answer.ranked()[0]
