@@ -161,8 +161,8 @@ class TestRepeatedSearch:
         settings = {**NeuralCleanse.quick, "runs": 2}
         search = RepeatedSearch(**settings)
         uncertain = np.array([TARGET, 5])
-        monkeypatch.setattr(RepeatedSearch, "searched_again", lambda *_: uncertain)
-        monkeypatch.setattr(RepeatedSearch, "_scores", lambda self, run: np.full(10, 0.9))
+        scores = np.where(np.isin(np.arange(10), uncertain), 0.9, 0.1)
+        monkeypatch.setattr(RepeatedSearch, "_scores", lambda self, run: scores)
         first, second = search(task.model, clean=task.clean).measures["norms"]
         assert np.flatnonzero(first != second).tolist() == uncertain.tolist()
 

@@ -34,20 +34,15 @@ class RepeatedSearch(NeuralCleanse):
     def make_runs(self, evidence: Evidence) -> list[Run]:
         """See `InversionScan.make_runs`."""
         first = self.one_run(evidence, self.seed)
-        runs = [first]
-        largest = np.nanmax(np.append(self._scores(first), 0.0))
-        if not 1 / UNSURE < largest < UNSURE:
+        runs, scores = [first], self._scores(first)
+        if not 1 / UNSURE < np.nanmax(np.append(scores, 0.0)) < UNSURE:
             return runs
+        uncertain = np.flatnonzero(scores > 1 / UNSURE)
         for seed in range(self.seed + 1, self.seed + self.runs):
-            runs.append(self.one_run(evidence, seed, first))
-            outliers = [self._scores(run) > 1 for run in runs]
-            if np.array_equal(outliers[0], outliers[1]):
+            runs.append(self.one_run(evidence, seed, first, uncertain))
+            if len(runs) == 2 and np.array_equal(self._scores(runs[1]) > 1, scores > 1):
                 break
         return runs
-
-    def searched_again(self, first: Run) -> np.ndarray:
-        """See `InversionScan.searched_again`."""
-        return np.flatnonzero(self._scores(first) > 1 / UNSURE)
 
     def _scores(self, run: Run) -> np.ndarray:
         """(s,) limit / norm of each search; NaN if it was not made in full."""

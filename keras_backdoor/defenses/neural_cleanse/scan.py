@@ -141,21 +141,23 @@ class InversionScan(Defense[FlaggedClasses]):
         seeds = track(range(self.seed, self.seed + self.runs), "run")
         return [self.one_run(evidence, seed) for seed in seeds]
 
-    def one_run(self, evidence: Evidence, seed: int, first: Run | None = None) -> Run:
+    def one_run(
+        self,
+        evidence: Evidence,
+        seed: int,
+        first: Run | None = None,
+        again: np.ndarray | None = None,
+    ) -> Run:
         """Make a run, or load it from the work folder.
 
         Args:
             evidence: the evidence of the method.
             seed: the seed of the run.
-            first: an earlier run of which the suspicious targets alone are searched again, see
-                `searched_again`; None searches all targets.
+            first: an earlier run whose other norms stay, or None.
+            again: (m,) the indices of the searches of `first` that are made again, or None.
         """
-        compute = partial(self._run_as_arrays, evidence, seed, first)
+        compute = partial(self._run_as_arrays, evidence, seed, first, again)
         return Run.from_arrays(evidence.part(f"run-{seed}", compute))
-
-    def searched_again(self, first: Run) -> np.ndarray:
-        """(m,) the indices of the searches that a further run makes again; by default all."""
-        return np.arange(len(first.targets))
 
     def _too_short(self, pixels: int) -> str:
         """Why the searches are too short to say that nothing is there; empty if they are not."""
@@ -189,18 +191,20 @@ class InversionScan(Defense[FlaggedClasses]):
         return {self.rule: rules[self.rule], **rules}
 
     def _run_as_arrays(
-        self, evidence: Evidence, seed: int, first: Run | None
+        self, evidence: Evidence, seed: int, first: Run | None, again: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        return self._one_run(evidence, seed, first).as_arrays()
+        return self._one_run(evidence, seed, first, again).as_arrays()
 
-    def _one_run(self, evidence: Evidence, seed: int, first: Run | None) -> Run:
+    def _one_run(
+        self, evidence: Evidence, seed: int, first: Run | None, again: np.ndarray | None
+    ) -> Run:
         """Make one run; in the low-cost mode, only some targets are searched in full."""
         space = self.space(evidence.model, evidence.clean, seed)
         number = len(space.targets)
         chosen, reference = np.arange(number), np.ones(number, bool)
         norms = np.full(number, np.nan)
-        if first is not None:
-            chosen, reference, norms = self.searched_again(first), first.reference, first.norms
+        if first is not None and again is not None:
+            chosen, reference, norms = again, first.reference, first.norms
         elif self._low_cost(number):
             compute = partial(self._quick_norms, evidence.model, space, seed)
             quick = evidence.part(f"quick-{seed}", compute)["norms"]
