@@ -73,12 +73,14 @@ class Level:
         description: its label.
         total: the number of its items, or None.
         done: the number of finished items.
+        parts: the number of levels that the current item has begun inside it.
         start: the time of its first item, in seconds.
     """
 
     description: str
     total: int | None
     done: int = 0
+    parts: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
 
 
@@ -91,28 +93,37 @@ class Stack:
     def follow(self, items: Iterable[T], level: Level, changed: Callable[[], None]) -> Iterator[T]:
         """Yield the items, count them as a new level, and call `changed` after each of them."""
         position = len(self.levels)
+        if self.levels:
+            self.levels[-1].parts += 1
         self.levels.append(level)
         try:
             changed()
             for item in items:
                 yield item
                 level.done += 1
+                level.parts = 0
                 changed()
         finally:
             del self.levels[position:]
 
     def fraction(self, number: int = 0) -> float:
-        """The finished fraction of a level, including the fractions of the levels inside it.
+        """The finished fraction of a level, including the fraction of the level inside it.
 
-        >>> Stack([Level("run", 4, done=1), Level("step", 10, done=5)]).fraction()
+        An item that begins several levels inside it, one after the other, counts when it is
+        finished: how many more will follow is not known.
+
+        >>> Stack([Level("run", 4, done=1, parts=1), Level("step", 10, done=5)]).fraction()
         0.375
+        >>> Stack([Level("run", 4, done=1, parts=2), Level("step", 10, done=5)]).fraction()
+        0.25
         """
         if number >= len(self.levels):
             return 0.0
         level = self.levels[number]
         if not level.total:
             return 0.0
-        return min(1.0, (level.done + self.fraction(number + 1)) / level.total)
+        inside = self.fraction(number + 1) if level.parts <= 1 else 0.0
+        return min(1.0, (level.done + inside) / level.total)
 
     def remaining(self) -> float | None:
         """The expected number of seconds until the whole work is finished, or None if unknown."""
@@ -128,8 +139,9 @@ class Stack:
             number = level.done + (level is not self.levels[-1] and bool(level.total))
             parts.append(f"{level.description} {number}{of}")
         remaining = self.remaining()
-        left = "" if remaining is None else f", about {duration(remaining)} left"
-        return f"{', '.join(parts)}: {self.fraction():.0%} done{left}"
+        if remaining is None:
+            return ", ".join(parts)
+        return f"{', '.join(parts)}: {self.fraction():.0%} done, about {duration(remaining)} left"
 
 
 def duration(seconds: float) -> str:
@@ -165,7 +177,7 @@ def _lines() -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if len(stack.levels) == 1 and stack.levels[0].done == 0:
             due[0] = max(due[0], now + FIRST)
-        if now >= due[0] and stack.remaining() is not None:
+        if now >= due[0]:
             due[0] = now + INTERVAL
             print(stack, file=sys.stderr, flush=True)
 

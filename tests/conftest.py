@@ -89,9 +89,12 @@ def results_schema() -> jsonschema.Draft202012Validator:
 def check_results(content: Any) -> None:
     """Fail unless the JSON output of a command follows the schema, which has all of its keys."""
     results_schema().validate(content)
-    kind = results_schema().schema["$defs"][content["kind"]]
+    definitions = results_schema().schema["$defs"]
+    kind = definitions[content["kind"]]
+    parts = [kind, *(definitions[p["$ref"].split("/")[-1]] for p in kind.get("allOf", ()))]
+    known = {key for part in parts for key in part["properties"]}
     patterns = tuple(p.removeprefix("^") for p in kind.get("patternProperties", ()))
-    unknown = {k for k in content if k not in kind["properties"] and not k.startswith(patterns)}
+    unknown = {k for k in content if k not in known and not k.startswith(patterns)}
     assert not unknown, f"results.schema.json does not describe {unknown} of {content['kind']}"
 
 

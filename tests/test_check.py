@@ -12,7 +12,7 @@ from planted import TARGET
 from keras_backdoor._safe.files import sha256
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.commands import app
-from keras_backdoor.commands.check import steps
+from keras_backdoor.commands.check import quick, steps
 from keras_backdoor.commands.check.decision import DEPLOY, OPEN, REFUSE, REPAIRED, decide
 from keras_backdoor.commands.check.steps import Attack, Checked, Given
 from keras_backdoor.commands.options import DataOptions
@@ -39,8 +39,8 @@ def files(task, tmp_path_factory) -> dict[str, Path]:
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Make searches shorter."""
-    quick = NeuralCleanse(**NeuralCleanse.quick)
-    patch.setattr(steps, "StagedScan", lambda **given: StagedScan(**{"search": quick, **given}))
+    short = NeuralCleanse(**NeuralCleanse.quick)
+    patch.setattr(steps, "StagedScan", lambda **given: StagedScan(**{"search": short, **given}))
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ class TestOtherModels:
     def test_a_quick_check_of_a_slow_model_leaves_looks_out(
         self, command, files, tmp_path, monkeypatch
     ) -> None:
-        monkeypatch.setattr(steps, "QUICK_SECONDS", 1e-6)
+        monkeypatch.setattr(quick, "QUICK_SECONDS", 1e-6)
         code, content, err = checked_by(command, files, "twin", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
         assert "--set triggers=none --set search=none" in content["steps"][0]["command"]

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,9 @@ import pytest
 from conftest import ROOT
 from planted import TARGET, PlantedTask
 
-from keras_backdoor import progress
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor.answers import FlaggedClasses, load_answer
 from keras_backdoor.loading import cards, load_model
-from keras_backdoor.progress import track
 
 FEWER = ("--method", "neural-cleanse", "--set", "runs=1", "--set", "schedule.steps=60")
 QUICK = (
@@ -183,21 +180,6 @@ def test_quiet_and_version(files, command, monkeypatch) -> None:
     code, out, err = command("-q", "evaluate", "twin.h5", "--test", "test.npz")
     assert (code, out, err) == (0, "", "")
     assert re.fullmatch(r"keras_backdoor \d.*\n", command("--version")[1])
-
-
-def test_a_line_a_minute_where_output_is_no_terminal(capsys, monkeypatch) -> None:
-    clock = iter(range(0, 100_000, 7))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with progress.show():
-        for _ in track(range(3), "run"):
-            for _ in track(range(20), "triggers"):
-                pass
-    lines = capsys.readouterr().err.splitlines()
-    assert 5 <= len(lines) <= 40
-    pattern = r"run [1-3] of 3(, triggers \d+ of 20)?: \d+% done, about [\d.]+ (s|min|h) left"
-    assert [line for line in lines if not re.fullmatch(pattern, line)] == []
-    shares = [int(re.search(r"(\d+)%", line)[1]) for line in lines]  # type: ignore[index]
-    assert shares == sorted(shares)
 
 
 def test_a_search_resumes_within_a_run(task, tmp_path: Path, monkeypatch) -> None:

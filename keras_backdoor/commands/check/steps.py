@@ -3,19 +3,18 @@
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from keras_backdoor.answers import Answer, FlaggedClasses, FlaggedSamples, RepairedModel
+from keras_backdoor.commands.check.quick import quick_scan
 from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses.auto import Auto
 from keras_backdoor.defenses.label_disagreement import LabelDisagreement
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
-from keras_backdoor.defenses.simple_triggers import SimpleTriggers, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.metrics import attack_success_rate, clean_accuracy
@@ -25,13 +24,6 @@ from keras_backdoor.samples import Samples
 
 T = TypeVar("T", bound=Answer)
 AUDIT, SCAN, REPAIR, AGAIN = "audit", "scan", "repair", "scan of the repaired model"
-QUICK_SECONDS = 60.0
-"""The time that a look may take in a quick check; simple triggers on ten images twice that."""
-QUICK = NeuralCleanse.quick
-PASSES = 80 * 1.5 * 32 * 3
-"""The forward passes that the search of a class costs in a quick check.
-
-80 steps, one start and a half on average, 32 images, and three times a forward pass for a step."""
 FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
 """Step -> the folder of its answer."""
 
@@ -136,7 +128,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
     scan = StagedScan()
     more: tuple[str, ...] = ()
     if given.quick:
-        scan, more = _quick_scan(model, clean)
+        scan, more = quick_scan(model, clean)
     line = _line(given, "scan", "clean", *more, out=SCAN)
     checked.scan = _step(checked, SCAN, line, lambda: scan(model, clean=clean, workdir=work))
     if given.test is not None:
@@ -157,58 +149,6 @@ def run(given: Given, inspection: Inspection) -> Checked:
     line = _line(given, "scan", "clean", *more, out=AGAIN, model=FOLDERS[REPAIR])
     checked.again = _step(checked, AGAIN, line, lambda: again(repaired, clean=clean, workdir=work))
     return checked
-
-
-def _quick_scan(model: Classifier, clean: Samples) -> tuple[StagedScan, tuple[str, ...]]:
-    """The looks that take about a minute each, and the options that choose them."""
-    usual = SimpleTriggers()
-    images = clean.take(min(usual.images, len(clean)), seed=0)
-    model.predict(images)  # builds the graph
-    start = time.perf_counter()
-    model.predict(images)
-    seconds = (time.perf_counter() - start) / len(images)
-    tried = trigger_number(images)
-    settings: dict[str, Any] = {"triggers": "none", "search": "none"}
-    triggers, number = None, affordable_images(seconds, tried)
-    if number is None:
-        tell("simple triggers: left out, they would take more than two minutes")
-    else:
-        tell(f"simple triggers: about {_about(seconds * number * tried)} with {number} images")
-        triggers = replace(usual, images=number)
-        settings = {"triggers.images": number, "search": "none"}
-    search, long = None, seconds * PASSES * model.classes
-    if long > QUICK_SECONDS:
-        tell(f"search for triggers: left out, it would take about {_about(long)}")
-    else:
-        tell(f"search for triggers: about {_about(long)}")
-        plan: Schedule = QUICK["schedule"]
-        search = NeuralCleanse(images=QUICK["images"], schedule=plan)
-        del settings["search"]
-        settings |= {"search.images": search.images, "search.schedule.steps": plan.steps,
-                     "search.schedule.starts": plan.starts}  # fmt: skip
-    words = tuple(w for name, value in settings.items() for w in ("--set", f"{name}={value}"))
-    return StagedScan(search=search, triggers=triggers), words
-
-
-def _about(seconds: float) -> str:
-    return duration(max(1.0, seconds))
-
-
-def affordable_images(seconds: float, triggers: int) -> int | None:
-    """The number of images on which triggers are tried in a quick check, or None for none.
-
-    Args:
-        seconds: the time that the network takes for an image.
-        triggers: the number of triggers.
-
-    >>> [affordable_images(s, 3000) for s in (1e-4, 1e-3, 3e-3, 1e-2)]
-    [48, 20, 10, None]
-    """
-    usual, fewest = SimpleTriggers().images, 10
-    possible = int(QUICK_SECONDS / (seconds * triggers))
-    if 2 * possible < fewest:
-        return None
-    return max(number for number in (fewest, 20, usual) if number <= max(possible, fewest))
 
 
 def _repair(checked: Checked, work: Path) -> None:

@@ -1,0 +1,81 @@
+"""What is shown of long work while it runs."""
+
+import re
+import time
+
+import pytest
+
+from keras_backdoor import progress
+from keras_backdoor.progress import Level, Stack, track
+
+
+def steps(stack: Stack, description: str, total: int):
+    return stack.follow(range(total), Level(description, total), lambda: None)
+
+
+def test_the_time_left_follows_from_the_finished_items(monkeypatch) -> None:
+    stack = Stack([Level("cell", 4, done=1, start=100.0)])
+    monkeypatch.setattr(time, "monotonic", lambda: 160.0)
+    assert stack.remaining() == pytest.approx(180.0)
+    assert str(stack) == "cell 1 of 4: 25% done, about 3 min left"
+
+
+def test_one_part_inside_an_item_counts_as_it_goes_on() -> None:
+    stack, seen = Stack(), []
+    for _ in steps(stack, "run", 2):
+        seen += [stack.fraction() for _ in steps(stack, "image", 4)]
+    assert seen == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
+
+
+def test_no_time_is_guessed_from_one_of_several_parts() -> None:
+    """How many more trainings follow inside the first cell is not known."""
+    stack, seen = Stack(), []
+    for _ in steps(stack, "cell", 2):
+        for _ in steps(stack, "images", 2):
+            pass
+        seen += [(stack.remaining(), str(stack)) for _ in steps(stack, "epoch", 2)]
+    unknown, known = seen[:2], seen[2:]
+    assert unknown == [(None, "cell 1 of 2, epoch 0 of 2"), (None, "cell 1 of 2, epoch 1 of 2")]
+    assert [text.partition(":")[0] for _, text in known] == [
+        "cell 2 of 2, epoch 0 of 2",
+        "cell 2 of 2, epoch 1 of 2",
+    ]
+    assert all(left is not None for left, _ in known)
+
+
+def test_a_line_a_minute_where_output_is_no_terminal(capsys, monkeypatch) -> None:
+    clock = iter(range(0, 100_000, 7))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with progress.show():
+        for _ in track(range(3), "run"):
+            for _ in track(range(20), "triggers"):
+                pass
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 <= len(lines) <= 40
+    first, *others = lines
+    assert first == "run 1 of 3, triggers 0 of 20"
+    pattern = r"run [1-3] of 3(, triggers \d+ of 20)?: (\d+)% done, about [\d.]+ (s|min|h) left"
+    found = [re.fullmatch(pattern, line) for line in others]
+    shares = [int(match[2]) for match in found if match]
+    assert len(shares) == len(others)
+    assert shares == sorted(shares)
+
+
+def test_lines_are_also_written_while_the_time_is_unknown(monkeypatch, capsys) -> None:
+    clock = [0.0]
+
+    def now() -> float:
+        clock[0] += 7.0
+        return clock[0]
+
+    monkeypatch.setattr(time, "monotonic", now)
+    with progress.show():
+        for _ in track(range(1), "cell"):
+            for description in ("images", "epoch"):
+                for _ in track(range(30), description):
+                    pass
+    lines = capsys.readouterr().err.splitlines()
+    assert any("images" in line and "left" in line for line in lines)
+    shown = [line for line in lines if "epoch" in line]
+    assert shown
+    assert not any("left" in line or "%" in line for line in shown)
