@@ -10,11 +10,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import h5py
 import jsonschema
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from keras_backdoor.commands import app, console
 from keras_backdoor.loading import load_model
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
+from keras_backdoor.studies._engine import executors
+from keras_backdoor.studies._engine.worker import Task, work
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.triggers._parse import parse
 from keras_backdoor.triggers.base import Trigger
 
@@ -76,6 +80,33 @@ def task() -> PlantedTask:
 def first_run(task, tmp_path_factory) -> Callable[[tuple[str, str]], FirstRun]:
     """The first run of a method on the planted task, which most tests of the contract look at."""
     return first_runs(task, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Noise in the layout of the traffic signs, and a cache that all processes of a run share."""
+    folder = tmp_path_factory.mktemp("signs")
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "gtsrb_dataset_int.h5", "w") as file:
+        for split, number in (("train", 2500), ("test", 600)):
+            labels = np.arange(number) % 43
+            images = rng.integers(0, 60, (number, 32, 32, 3), dtype=np.uint8)
+            file[f"X_{split}"] = images + (4 * labels).astype(np.uint8)[:, None, None, None]
+            file[f"Y_{split}"] = labels
+        file["track_train"] = np.arange(2500) // 43 // 5
+    base = tmp_path_factory.getbasetemp()
+    whole_run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Workspace(data=(folder,), cache=whole_run / "cache-of-small-signs")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of studies are computed in this process, which saves each of them a start."""
+
+    def local(tasks: Sequence[Task], jobs: int) -> executors.Ended:
+        return ((task, work(task)) for task in tasks)
+
+    monkeypatch.setattr(executors, "local", local)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from test_studies import small_signs  # noqa: F401
 
 from keras_backdoor import studies
 from keras_backdoor.samples import Samples
@@ -12,7 +11,7 @@ from keras_backdoor.studies.base import load_study
 from keras_backdoor.studies.thesis_audits import page as thesis_page
 
 
-def test_audits_at_small_scale(small_signs) -> None:  # noqa: F811
+def test_audits_at_small_scale(small_signs, in_this_process) -> None:
     for name in load_study("audits").read():
         path = small_signs.data[0] / name
         path.parent.mkdir(exist_ok=True)
@@ -21,7 +20,7 @@ def test_audits_at_small_scale(small_signs) -> None:  # noqa: F811
     network = "yellowSquare-bigger, seed 0"
     words = ("retrained", "spectral signatures, whitened")
     only = [f"{network}, {word}" for word in words]
-    results = studies.run("audits", scale="smoke", workspace=small_signs, only=only, jobs=2)
+    results = studies.run("audits", scale="smoke", workspace=small_signs, only=only)
     assert [c["error"] for c in results.cells if "error" in c] == []
     figures = results.figures()
     for name in only:
@@ -63,9 +62,10 @@ def test_cameras_by_recording(seed: int) -> None:
     assert 0.1 < (origin[~poison] == "camera 3").mean() < 0.4
 
 
-def test_the_data_defenses_of_the_thesis_at_small_scale(small_signs) -> None:  # noqa: F811
+@pytest.mark.filterwarnings("ignore::keras_backdoor.errors.Doubt")  # a network of one epoch
+def test_the_data_defenses_of_the_thesis_at_small_scale(small_signs, in_this_process) -> None:
     only = ["yellowSquare-smaller, spectral signatures", "provenance, 60%, trusted"]
-    results = studies.run("thesis-audits", scale="smoke", workspace=small_signs, only=only, jobs=2)
+    results = studies.run("thesis-audits", scale="smoke", workspace=small_signs, only=only)
     assert [c["error"] for c in results.cells if "error" in c] == []
     spectral, provenance = (results.figures()[name] for name in only)
     assert spectral["removed_clean"]["share"] == 1.0

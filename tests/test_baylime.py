@@ -36,6 +36,17 @@ class TestRegression:
             np.testing.assert_allclose(found.mean[i], mean, atol=1e-10)
             np.testing.assert_allclose(found.covariance[i], s, atol=1e-10)
 
+    def test_an_infinite_precision_leaves_the_prior(self) -> None:
+        """Without a warning of an overflow; the other data sets are not touched."""
+        data, converged = draw(), np.ones(3, bool)
+        noise, prior = np.array([2.0, np.inf, 1.0]), np.array([0.5, 1.0, 3.0])
+        found = data.posterior(noise, prior, converged)
+        np.testing.assert_array_equal(found.diverged, [False, True, False])
+        np.testing.assert_array_equal(found.converged, [True, False, True])
+        np.testing.assert_array_equal(found.mean[1], data.prior_mean[1])
+        known = data.posterior(np.array([2.0, 1.0, 1.0]), prior, converged)
+        np.testing.assert_array_equal(found.mean[[0, 2]], known.mean[[0, 2]])
+
     def test_the_precisions_are_those_of_scikit_learn(self) -> None:
         data = draw()
         plain = Regressions(data.x, data.y, np.ones_like(data.y), np.zeros_like(data.prior_mean))

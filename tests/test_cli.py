@@ -92,13 +92,13 @@ def test_poison_train_evaluate(command, tmp_path: Path) -> None:
 
 def test_repair_render_export_evaluate(command, tmp_path: Path) -> None:
     repair = ("repair", BADNET, "--clean", DIGITS, "--take", 1000, "--method", "goodnet")
-    settings = ("--set", "repair.tuning.steps=600", "--set", "repair.seed=1")
+    settings = ("--set", "repair.tuning.steps=300", "--set", "repair.seed=1")
     results = ("--out", tmp_path / "r", "--json", tmp_path / "r.json", "--report", tmp_path / "w")
     code, out, err = command(*repair, *settings, *results, "--workdir", tmp_path / "work")
     assert code == 3, err
     assert "no scan was given, so it was not measured whether a backdoor is gone" in out
     facts = json.loads((tmp_path / "r.json").read_text())
-    assert facts["settings"]["repair"]["tuning"]["steps"] == 600
+    assert facts["settings"]["repair"]["tuning"]["steps"] == 300
     assert facts["reject_class"] == 10
     answer = load_answer(tmp_path / "r")
     assert answer.about["settings"]["repair"]["seed"] == 1

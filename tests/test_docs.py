@@ -359,7 +359,9 @@ def test_the_makefile_has_what_the_documents_name() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_contributing_adds_a_study_in_one_file(tmp_path, monkeypatch, command) -> None:
+def test_contributing_adds_a_study_in_one_file(
+    tmp_path, monkeypatch, command, in_this_process
+) -> None:
     (source,) = code_blocks("CONTRIBUTING.md", "python study")
     (tmp_path / "patch_size.py").write_text(source)
     monkeypatch.setenv("KERAS_BACKDOOR_CACHE", str(tmp_path / "cache"))

@@ -32,12 +32,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def finished(name: str, workspace: Workspace, only: list[str]) -> studies.Results:
-    results = studies.run(name, scale="smoke", workspace=workspace, only=only, jobs=2)
+    results = studies.run(name, scale="smoke", workspace=workspace, only=only)
     assert [c["error"] for c in results.cells if "error" in c] == []
     return results
 
 
-def test_bias_maps_at_small_scale(digits) -> None:
+def test_bias_maps_at_small_scale(digits, in_this_process) -> None:
     only = ["experiment III, blended, 8 -> 9, seed 0", "experiment II, 8 -> 9, pairs"]
     results = finished("bias-maps-mnist", digits, only)
     figures = results.figures()
@@ -49,7 +49,7 @@ def test_bias_maps_at_small_scale(digits) -> None:
     assert tables["Pairs of classes"][1][0] == "experiment II, 8 -> 9"
 
 
-def test_baylime_at_small_scale(digits) -> None:
+def test_baylime_at_small_scale(digits, in_this_process) -> None:
     only = ["seed 0, prior out, 20 perturbations", "shared design, prior zero, 40 perturbations"]
     results = finished("baylime-mnist", digits, only)
     assert len(results.figures()[only[0]]["recovered"]) == 5

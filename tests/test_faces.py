@@ -207,7 +207,7 @@ class TestNetworks:
 
 
 class TestStudies:
-    def test_the_published_setting_at_small_scale(self, workspace) -> None:
+    def test_the_published_setting_at_small_scale(self, workspace, in_this_process) -> None:
         only = [
             "YT-greenGlasses, 8 %",
             "YT, clean, by video",
@@ -216,7 +216,7 @@ class TestStudies:
             "YT, the data",
             "YT, glasses",
         ]
-        results = studies.run("thesis-faces", scale="smoke", workspace=workspace, only=only, jobs=2)
+        results = studies.run("thesis-faces", scale="smoke", workspace=workspace, only=only)
         assert [c["error"] for c in results.cells if "error" in c] == []
         figures = results.figures()
         assert figures[only[0]]["poisoned"] == 4
@@ -235,17 +235,17 @@ class TestStudies:
         assert "Activations (figures 4.16 to 4.18)" in headings
         assert "The training images (figures 3.3 to 3.6)" in headings
 
-    def test_missing_files_are_named(self, tmp_path: Path, monkeypatch) -> None:
+    def test_missing_files_are_named(self, tmp_path: Path, monkeypatch, in_this_process) -> None:
         monkeypatch.setenv("KERAS_BACKDOOR_DATA", "")
         empty = Workspace(cache=tmp_path)
         only = ["YT, clean, by video", "LFW-greenGlasses, last, 2%"]
-        results = studies.run("thesis-faces", scale="smoke", workspace=empty, only=only, jobs=2)
+        results = studies.run("thesis-faces", scale="smoke", workspace=empty, only=only)
         errors = {c["name"]: c["error"] for c in results.cells if "error" in c}
         assert "YouTube Faces is not there: pass" in errors[only[0]]
         assert "aligned_images_DB" in errors[only[0]]
         assert "LFW is not there: pass" in errors[only[1]]
 
-    def test_stand_ins_at_small_scale(self, shared, tmp_path: Path) -> None:
+    def test_stand_ins_at_small_scale(self, shared, tmp_path: Path, in_this_process) -> None:
         folders = (shared("data"), shared("badnets"))
         only = ["YT-blackGlasses, clustering first", "faces, lab3 -> 0, last"]
         results = studies.run(
@@ -253,7 +253,6 @@ class TestStudies:
             scale="smoke",
             workspace=Workspace(folders, tmp_path),
             only=only,
-            jobs=2,
         )
         assert [c["error"] for c in results.cells if "error" in c] == []
         figures = results.figures()

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_studies import small_signs  # noqa: F401
 
 from keras_backdoor import studies
 from keras_backdoor.studies.base import load_study
@@ -16,14 +15,14 @@ def rate(share: float) -> dict[str, float]:
     return {"share": share}
 
 
-def test_repairs_at_small_scale(small_signs) -> None:  # noqa: F811
+def test_repairs_at_small_scale(small_signs, in_this_process) -> None:
     for name in load_study("repairs").read():
         path = small_signs.data[0] / name
         path.parent.mkdir(exist_ok=True)
         if name != "mnist.npz" and not path.exists():
             path.write_bytes(b"not used by these cells")
     only = ["yellowSquare-bigger, seed 0, clean 0", "yellowSquare-bigger, seed 0, fine-tuning"]
-    results = studies.run("repairs", scale="smoke", workspace=small_signs, only=only, jobs=2)
+    results = studies.run("repairs", scale="smoke", workspace=small_signs, only=only)
     assert [c["error"] for c in results.cells if "error" in c] == []
     figures = results.figures()
     ours, plain = (figures[name] for name in only)
@@ -37,11 +36,9 @@ def test_repairs_at_small_scale(small_signs) -> None:  # noqa: F811
     assert row[0] == "yellowSquare-bigger, seed 0" and row[2] and row[-1]
 
 
-def test_fine_pruning_at_small_scale(small_signs) -> None:  # noqa: F811
+def test_fine_pruning_at_small_scale(small_signs, in_this_process) -> None:
     only = ["yellowSquare-bigger, second-last"]
-    results = studies.run(
-        "thesis-fine-pruning", scale="smoke", workspace=small_signs, only=only, jobs=1
-    )
+    results = studies.run("thesis-fine-pruning", scale="smoke", workspace=small_signs, only=only)
     assert [c["error"] for c in results.cells if "error" in c] == []
     figures = results.figures()[only[0]]
     assert figures["of"] == 128

@@ -451,23 +451,6 @@ def test_a_worker_says_what_it_does(toy, workspace, tmp_path: Path) -> None:
     assert lines[-1]["outcome"]["figures"]["square"] == 4
 
 
-@pytest.fixture(scope="module")
-def small_signs(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Noise in the layout of the traffic signs, and a cache."""
-    import h5py
-
-    folder = tmp_path_factory.mktemp("signs")
-    rng = np.random.default_rng(0)
-    with h5py.File(folder / "gtsrb_dataset_int.h5", "w") as file:
-        for split, number in (("train", 2500), ("test", 600)):
-            labels = np.arange(number) % 43
-            images = rng.integers(0, 60, (number, 32, 32, 3), dtype=np.uint8)
-            file[f"X_{split}"] = images + (4 * labels).astype(np.uint8)[:, None, None, None]
-            file[f"Y_{split}"] = labels
-        file["track_train"] = np.arange(2500) // 43 // 5
-    return Workspace(data=(folder,), cache=folder / "cache")
-
-
 def test_the_thesis_at_small_scale(small_signs: Workspace, tmp_path: Path, monkeypatch) -> None:
     only = ["figure 4.2", "clean", "bigger, seed 0", "pruning-aware"]
     results = studies.run("thesis-badnets", scale="smoke", workspace=small_signs, only=only, jobs=2)

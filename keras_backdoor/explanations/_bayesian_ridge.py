@@ -75,7 +75,9 @@ class Regressions:
             diverged = ~np.isfinite(variances * (1.0 + prior + noise)[:, None]).all(axis=1)
         variances[diverged], noise, prior = 0.0, np.nan_to_num(noise), np.nan_to_num(prior)
         start = np.einsum("bij,bi->bj", self.vectors, self.prior_mean)
-        inner = variances * (prior[:, None] * start + noise[:, None] * self.rotated(self.y))
+        with np.errstate(invalid="ignore", over="ignore"):
+            inner = variances * (prior[:, None] * start + noise[:, None] * self.rotated(self.y))
+        inner[diverged] = 0.0
         mean = np.einsum("bij,bj->bi", self.vectors, inner)
         covariance = (self.vectors * variances[:, None]) @ _transposed(self.vectors)
         mean[diverged] = self.prior_mean[diverged]
