@@ -24,10 +24,8 @@ from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
-from keras_backdoor.studies.audits import page as audits_page  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
-from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
 from keras_backdoor.studies.thesis_fine_pruning import page as pruning_page  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
@@ -134,16 +132,74 @@ def sections_of(study: str) -> Callable[[], str]:
     return render
 
 
-def repairs_table() -> str:
-    found = load_results(ROOT / "results" / "repairs.json")
-    header, *rows = repairs_page.repaired(found)
-    chosen = [0, 1, 2, 3, 4, 5, 7]
-    return markdown([tuple(row[i] for i in chosen) for row in [header, *rows]])
+def figures_of(study: str, *groups: str) -> list[dict[str, Any]]:
+    """The finished cells of a study whose groups begin with one of these words."""
+    found = load_results(ROOT / "results" / f"{study}.json").cells
+    chosen = [c for c in found if "figures" in c and c["group"].startswith(groups)]
+    assert chosen, f"{study} has no {groups}"
+    return chosen
 
 
-def audits_table() -> str:
-    found = load_results(ROOT / "results" / "audits.json")
-    return markdown(audits_page.audited(found, audits_page.OURS, ", audit"))
+def spread(values: list[float], form: str = ".2f") -> str:
+    """One number, or the range of several."""
+    first, last = format(min(values), form), format(max(values), form)
+    return first if first == last else f"{first} to {last}"
+
+
+def percent(cells: list[dict[str, Any]], key: str) -> list[float]:
+    """A rate of each cell that has it, in percent."""
+    shares = [c["figures"][key]["share"] for c in cells]
+    return [100 * share for share in shares if share is not None]
+
+
+def change(cells: list[dict[str, Any]]) -> str:
+    """The change of the accuracy in points."""
+    pairs = zip(percent(cells, "accuracy_before"), percent(cells, "accuracy_after"), strict=True)
+    return spread([after - before for before, after in pairs], "+.1f")
+
+
+def summary_table() -> str:
+    """What the thesis's defenses leave, as published and as measured here, and what ours leave."""
+    every = figures_of("repairs", "")
+    names = {c["group"] for c in every if c["group"][-6:-1] == "seed "}
+    thesis = [c for c in every if c["group"] in names]
+    others = figures_of("repairs", "signs -> 33", "digits -> 7", "digits, demo -> 7")
+    others = [c for c in others if "fewer" not in c["group"]]
+    pruned = figures_of("thesis_fine_pruning", "table 4.5", "table 4.6")
+    clustered = figures_of("thesis_audits", "clustering first")
+    audited = [c for c in figures_of("audits", "this package") if "seed" in c["name"]]
+    again = figures_of("audits", "retrained")
+    left = [100 - share for share in percent(clustered, "removed_poison")]
+    told = [100 - 100 * c["published"]["removed_poison"] / c["figures"]["removed_poison"]["of"]
+            for c in clustered]  # fmt: skip
+    lost = [c["figures"]["removed_clean"]["share"] * 100 for c in audited]
+
+    def published(cells: list[dict[str, Any]], key: str) -> str:
+        return spread([c["published"][key] for c in cells], ".0f")
+
+    return markdown(
+        [
+            ("what is left", "networks", "before", "the thesis's defense, published",
+             "the same, measured here", "this package", "accuracy, points"),
+            ("of the attack of the thesis, repaired with clean images", str(len(names)),
+             spread(percent(thesis, "source_before"), ".0f"),
+             "fine-pruning: " + published(pruned, "attack_success_rate"),
+             spread(percent(pruned, "attack_success_rate"), ".0f"),
+             spread(percent(thesis, "source_after")), change(thesis)),
+            ("of attacks on all classes, repaired with clean images", "3",
+             spread(percent(others, "attack_before"), ".0f"), "", "",
+             spread(percent(others, "attack_after")), change(others)),
+            ("of the attack of the thesis, trained again on audited data", str(len(again)),
+             spread(percent(again, "source_before"), ".0f"),
+             "clustering: " + published(clustered, "retrained_attack"),
+             spread(percent(clustered, "retrained_attack"), ".0f"),
+             spread(percent(again, "source_after")), change(again)),
+            ("of the poisoned images, after the audit", str(len(audited)), "100",
+             "clustering: " + spread(told, ".0f"), spread(left, ".0f"),
+             spread([100 - p for p in percent(audited, "removed_poison")]),
+             f"{spread(lost)} % of the clean images removed"),
+        ]
+    )  # fmt: skip
 
 
 def lab_table() -> str:
@@ -237,17 +293,16 @@ def support_table() -> str:
 RENDERED = [
     ("docs/model_files.md", "support table", "end of support table", support_table),
     ("README.md", "demo table", "end of demo table", demo_table),
-    ("README.md", "benchmark table", "end of benchmark table", benchmark_table),
-    ("README.md", "thesis table", "end of thesis table", thesis_table),
+    ("README.md", "summary table", "end of summary table", summary_table),
+    ("docs/benchmarks.md", "benchmark table", "end of benchmark table", benchmark_table),
+    ("results/README.md", "thesis table", "end of thesis table", thesis_table),
     ("results/README.md", "zoo table", "end of zoo table", zoo_table),
     ("results/README.md", "rules table", "end of rules table", rules_table),
     ("results/README.md", "search table", "end of search table", search_table),
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("results/README.md", "images table", "end of images table", images_table),
-    ("README.md", "repairs table", "end of repairs table", repairs_table),
     ("results/README.md", "repairs tables", "end of repairs tables", sections_of("repairs")),
-    ("README.md", "audits table", "end of audits table", audits_table),
     ("results/README.md", "audits tables", "end of audits tables", sections_of("audits")),
     ("results/README.md", "baylime tables", "end of baylime tables", sections_of("baylime_mnist")),
     (
