@@ -116,15 +116,39 @@ class TestEveryMethod:
                 with pytest.raises(ValueError, match=f"needs a saved {need.answer.__name__}"):
                     cls()(task.model, **given)
 
-    def test_takes_bare_models_arrays_and_datasets(self, method, task, first_run) -> None:
-        cls, given = load(method), evidence(load(method), task)
+    def test_takes_bare_models_arrays_and_datasets(
+        self, method, task, first_run, monkeypatch
+    ) -> None:
+        """Bytes become the same evidence; floats, which are rounded, lead to the same decisions."""
+        cls, given, first = load(method), evidence(load(method), task), first_run(method).answer
         if any(need.with_origin for need in cls.needs):
             pytest.skip("an array has no origin")
         nested = any(isinstance(value, Method) for value in vars(cls()).values())
-        for form in ("dataset",) if nested else ("floats", "dataset"):
+        if not nested:  # the floats of a nested method are tried with the other method
+            floats = {k: bare(v, "floats") if k in IMAGES else v for k, v in given.items()}
+            answer = quick(cls)(task.model.model, preprocess=(0, 1), **floats)
+            assert_alike(first, answer)
+        seen: list[Evidence] = []
+
+        def keep(self, evidence: Evidence) -> Answer:
+            seen.append(evidence)
+            return first
+
+        monkeypatch.setattr(cls, "run", keep)
+        for form in ("bytes", "dataset"):
             shown = {k: bare(v, form) if k in IMAGES else v for k, v in given.items()}
-            answer = quick(cls)(task.model.model, preprocess=(0, 1), **shown)
-            assert_alike(first_run(method).answer, answer)
+            quick(cls)(task.model.model, preprocess=(0, 1), **shown)
+        for evidence_of in seen:
+            assert evidence_of.model.sha256() == task.model.sha256()
+            assert evidence_of.model.preprocess == task.model.preprocess
+            for name in set(IMAGES) & set(given):
+                wrapped, samples = evidence_of.get(name), given[name]
+                np.testing.assert_array_equal(wrapped.read(), samples.read())
+                assert wrapped.read().dtype == np.uint8
+                assert (wrapped.labels is None) == (samples.labels is None)
+                if samples.labels is not None:
+                    np.testing.assert_array_equal(wrapped.labels, samples.labels)
+        assert len(seen) == 2
 
     def test_resumes_from_its_folder(self, method, task, first_run, monkeypatch) -> None:
         cls, given, first = load(method), evidence(load(method), task), first_run(method)
