@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planted import TARGET
 
-from keras_backdoor.answers import FlaggedClasses, FlaggedSamples
+from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel
 from keras_backdoor.defenses._recovered_triggers import hold_out_spare
 from keras_backdoor.defenses._tuning import Tuning
 from keras_backdoor.defenses.auto import Auto
@@ -29,8 +29,13 @@ def weights(model: Any) -> list[np.ndarray]:
     return list(model.get_weights())
 
 
-def test_it_says_what_it_tried_and_what_it_kept(task) -> None:
-    answer = QUICK(task.model, clean=task.clean)
+@pytest.fixture(scope="module")
+def answer(task) -> RepairedModel:
+    """A repair with clean images alone, which several tests look at."""
+    return QUICK(task.model, clean=task.clean)
+
+
+def test_it_says_what_it_tried_and_what_it_kept(answer) -> None:
     assert answer.summary["tried"] == "trigger augmentation"
     assert answer.summary["decision"] == "the result of trigger augmentation"
     changed = answer.figures["changed_by_random_triggers"]
@@ -94,8 +99,7 @@ def test_a_scan_that_flags_nothing_is_no_scan(task) -> None:
     assert "recovered triggers among the random ones" not in answer.summary
 
 
-def test_the_card_has_both_networks(task, tmp_path) -> None:
-    answer = QUICK(task.model, clean=task.clean)
+def test_the_card_has_both_networks(task, answer, tmp_path) -> None:
     answer.save(tmp_path / "repaired")
     card = json.loads((tmp_path / "repaired" / "model.json").read_text())
     assert card["examined"]["weights_sha256"] == task.model.sha256()
