@@ -38,6 +38,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("KERAS_BACKDOOR_SHARED", ROOT.parent / "shared"))
 
 
+LONG = ("methods", "notebooks", "model_kinds", "studies", "auto", "shared", "unlearning")
+"""The files that take longest. They come first, so that no process waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first."""
+    order = {f"test_{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """A file of the shared material; the test is skipped where it is missing."""
