@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not verify" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not verify" -n auto --dist loadfile --no-loadscope-reorder
 
 verify: $(INSTALLED)
 	$(BIN)/python -m pytest -m verify
