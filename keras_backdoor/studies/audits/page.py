@@ -46,7 +46,7 @@ AGAIN = (
 ORIGINS = (
     "Four cameras have taken the recordings; all poison is from camera 3, which has also taken a "
     "quarter of the clean recordings. Camera 4 is honest: it has taken half of the recordings of "
-    "six classes, half as bright. A network is trained on these images with a short recipe."
+    "six classes, half as bright. A network is trained on these images for four epochs."
 )
 METHODS_NOTE = (
     "The same figures for methods that train nothing, and for the reclassification of the paper, "
