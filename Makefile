@@ -1,7 +1,7 @@
 # make demo   install into .venv, then repair a real BadNet and show it
 # make test   everything that runs offline: ruff, mypy, pytest
 # make verify what takes long: stored figures are measured again, and every method is run on
-#             every kind of model (about 15 minutes)
+#             every kind of model
 # make bench  benchmarks into results/ (about 50 minutes, 6 GB of disk for a while)
 # make fuzz   100,000 mutated model files through the loader
 PYTHON ?= python3

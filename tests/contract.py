@@ -29,6 +29,11 @@ def quick(cls: type[Method]) -> Method:
     return cls(**cls.quick)
 
 
+def is_nested(cls: type[Method]) -> bool:
+    """Whether a setting of the method is another method, which it runs."""
+    return any(isinstance(value, Method) for value in vars(cls()).values())
+
+
 def evidence(cls: type[Method], task: PlantedTask) -> dict:
     """Everything that a method needs, and clean images and a reference if it can use them.
 

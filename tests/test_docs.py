@@ -26,6 +26,7 @@ from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
+from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
 from keras_backdoor.studies.thesis_fine_pruning import page as pruning_page  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
@@ -132,72 +133,50 @@ def sections_of(study: str) -> Callable[[], str]:
     return render
 
 
-def figures_of(study: str, *groups: str) -> list[dict[str, Any]]:
-    """The finished cells of a study whose groups begin with one of these words."""
-    found = load_results(ROOT / "results" / f"{study}.json").cells
-    chosen = [c for c in found if "figures" in c and c["group"].startswith(groups)]
-    assert chosen, f"{study} has no {groups}"
-    return chosen
-
-
-def spread(values: list[float], form: str = ".2f") -> str:
-    """One number, or the range of several."""
-    first, last = format(min(values), form), format(max(values), form)
-    return first if first == last else f"{first} to {last}"
-
-
-def percent(cells: list[dict[str, Any]], key: str) -> list[float]:
-    """A rate of each cell that has it, in percent."""
-    shares = [c["figures"][key]["share"] for c in cells]
-    return [100 * share for share in shares if share is not None]
-
-
-def change(cells: list[dict[str, Any]]) -> str:
-    """The change of the accuracy in points."""
-    pairs = zip(percent(cells, "accuracy_before"), percent(cells, "accuracy_after"), strict=True)
-    return spread([after - before for before, after in pairs], "+.1f")
-
-
 def summary_table() -> str:
     """What the thesis's defenses leave, as published and as measured here, and what ours leave."""
-    every = figures_of("repairs", "")
-    names = {c["group"] for c in every if c["group"][-6:-1] == "seed "}
-    thesis = [c for c in every if c["group"] in names]
-    others = figures_of("repairs", "signs -> 33", "digits -> 7", "digits, demo -> 7")
-    others = [c for c in others if "fewer" not in c["group"]]
-    pruned = figures_of("thesis_fine_pruning", "table 4.5", "table 4.6")
-    clustered = figures_of("thesis_audits", "clustering first")
-    audited = [c for c in figures_of("audits", "this package") if "seed" in c["name"]]
-    again = figures_of("audits", "retrained")
-    left = [100 - share for share in percent(clustered, "removed_poison")]
-    told = [100 - 100 * c["published"]["removed_poison"] / c["figures"]["removed_poison"]["of"]
-            for c in clustered]  # fmt: skip
-    lost = [c["figures"]["removed_clean"]["share"] * 100 for c in audited]
 
-    def published(cells: list[dict[str, Any]], key: str) -> str:
-        return spread([c["published"][key] for c in cells], ".0f")
+    def results(study: str) -> Results:
+        return load_results(ROOT / "results" / f"{study}.json")
 
+    def each(values: list[float]) -> str:
+        return repairs_page._between([f"{value:.0f}" for value in sorted(values)])
+
+    rates, changes = repairs_page._range, repairs_page._changes
+    repaired = {
+        n: f for n, f in results("repairs").groups("attack_after").items() if "fewer" not in n
+    }
+    thesis = {n: f for n, f in repaired.items() if ", seed " in n}
+    runs = [figures for runs in thesis.values() for figures in runs]
+    others = [f for n in ("signs -> 33", "digits -> 7", "digits, demo -> 7") for f in repaired[n]]
+    tables = results("thesis_fine_pruning")
+    pruned = [*tables.finished("table 4.5"), *tables.finished("table 4.6")]
+    clustered = results("thesis_audits").finished("clustering first")
+    again = [f for _, f, _ in results("audits").finished("retrained")]
+    audited = [f for n, f, _ in results("audits").finished("this package") if "seed" in n]
+    told = [100 - 100 * p["removed_poison"] / f["removed_poison"]["of"] for _, f, p in clustered]
+    left = [100 - 100 * f["removed_poison"]["share"] for _, f, _ in clustered]
+    ours = [100 - 100 * f["removed_poison"]["share"] for f in audited]
     return markdown(
         [
             ("what is left", "networks", "before", "the thesis's defense, published",
-             "the same, measured here", "this package", "accuracy, points"),
-            ("of the attack of the thesis, repaired with clean images", str(len(names)),
-             spread(percent(thesis, "source_before"), ".0f"),
-             "fine-pruning: " + published(pruned, "attack_success_rate"),
-             spread(percent(pruned, "attack_success_rate"), ".0f"),
-             spread(percent(thesis, "source_after")), change(thesis)),
+             "the same, measured here", "this package", "cost"),
+            ("of the attack of the thesis, repaired with clean images", str(len(thesis)),
+             rates(runs, "source_before"),
+             "fine-pruning: " + each([p["attack_success_rate"] for _, _, p in pruned]),
+             rates([f for _, f, _ in pruned], "attack_success_rate"),
+             rates(runs, "source_after"), f"{changes(runs)} points of accuracy"),
             ("of attacks on all classes, repaired with clean images", "3",
-             spread(percent(others, "attack_before"), ".0f"), "", "",
-             spread(percent(others, "attack_after")), change(others)),
+             rates(others, "attack_before"), "", "",
+             rates(others, "attack_after"), f"{changes(others)} points of accuracy"),
             ("of the attack of the thesis, trained again on audited data", str(len(again)),
-             spread(percent(again, "source_before"), ".0f"),
-             "clustering: " + published(clustered, "retrained_attack"),
-             spread(percent(clustered, "retrained_attack"), ".0f"),
-             spread(percent(again, "source_after")), change(again)),
+             rates(again, "source_before"),
+             "clustering: " + each([p["retrained_attack"] for _, _, p in clustered]),
+             rates([f for _, f, _ in clustered], "retrained_attack"),
+             rates(again, "source_after"), f"{changes(again)} points of accuracy"),
             ("of the poisoned images, after the audit", str(len(audited)), "100",
-             "clustering: " + spread(told, ".0f"), spread(left, ".0f"),
-             spread([100 - p for p in percent(audited, "removed_poison")]),
-             f"{spread(lost)} % of the clean images removed"),
+             "clustering: " + each(told), each(left), each(ours),
+             f"{rates(audited, 'removed_clean')} % of the clean images"),
         ]
     )  # fmt: skip
 

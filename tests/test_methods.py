@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import tensorflow as tf
-from contract import IMAGES, METHODS, evidence, load, quick
+from contract import IMAGES, METHODS, evidence, is_nested, load, quick
 from planted import CLASSES, TARGET, TRIGGER, PlantedTask
 from scipy.ndimage import binary_dilation
 
@@ -120,11 +120,11 @@ class TestEveryMethod:
         self, method, task, first_run, monkeypatch
     ) -> None:
         """Bytes become the same evidence; floats, which are rounded, lead to the same decisions."""
-        cls, given, first = load(method), evidence(load(method), task), first_run(method).answer
+        cls, given = load(method), evidence(load(method), task)
         if any(need.with_origin for need in cls.needs):
             pytest.skip("an array has no origin")
-        nested = any(isinstance(value, Method) for value in vars(cls()).values())
-        if not nested:  # the floats of a nested method are tried with the other method
+        first = first_run(method).answer
+        if not is_nested(cls):  # the floats of a nested method are tried with the other method
             floats = {k: bare(v, "floats") if k in IMAGES else v for k, v in given.items()}
             answer = quick(cls)(task.model.model, preprocess=(0, 1), **floats)
             assert_alike(first, answer)
@@ -138,11 +138,11 @@ class TestEveryMethod:
         for form in ("bytes", "dataset"):
             shown = {k: bare(v, form) if k in IMAGES else v for k, v in given.items()}
             quick(cls)(task.model.model, preprocess=(0, 1), **shown)
-        for evidence_of in seen:
-            assert evidence_of.model.sha256() == task.model.sha256()
-            assert evidence_of.model.preprocess == task.model.preprocess
+        for received in seen:
+            assert received.model.sha256() == task.model.sha256()
+            assert received.model.preprocess == task.model.preprocess
             for name in set(IMAGES) & set(given):
-                wrapped, samples = evidence_of.get(name), given[name]
+                wrapped, samples = received.get(name), given[name]
                 np.testing.assert_array_equal(wrapped.read(), samples.read())
                 assert wrapped.read().dtype == np.uint8
                 assert (wrapped.labels is None) == (samples.labels is None)

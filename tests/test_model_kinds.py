@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import METHODS, evidence, load, quick, weights_hash
+from contract import METHODS, evidence, is_nested, load, quick, weights_hash
 
 from keras_backdoor._internals.backend import keras
 from keras_backdoor.answers import RepairedModel
 from keras_backdoor.errors import BadInput
-from keras_backdoor.methods import Method
 from keras_backdoor.network.classifier import Classifier
 
 L = keras.layers
@@ -94,7 +93,7 @@ def combinations() -> Iterator[Any]:
     for number, method in enumerate(METHODS):
         groups = (TYPES, number), (STRUCTURES, number), (INPUTS, number // 2)
         chosen = {kinds[turn % len(kinds)] for kinds, turn in groups}
-        nested = any(isinstance(value, Method) for value in vars(load(method)()).values())
+        nested = is_nested(load(method))
         if nested:  # it runs another method, which is tried on all kinds
             chosen = {STRUCTURES[0]} if "repair" in load(method).commands else set()
         for kind in chosen if nested else KINDS:

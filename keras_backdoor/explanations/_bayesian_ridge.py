@@ -77,7 +77,6 @@ class Regressions:
         start = np.einsum("bij,bi->bj", self.vectors, self.prior_mean)
         with np.errstate(invalid="ignore", over="ignore"):
             inner = variances * (prior[:, None] * start + noise[:, None] * self.rotated(self.y))
-        inner[diverged] = 0.0
         mean = np.einsum("bij,bj->bi", self.vectors, inner)
         covariance = (self.vectors * variances[:, None]) @ _transposed(self.vectors)
         mean[diverged] = self.prior_mean[diverged]
