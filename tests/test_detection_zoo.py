@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from keras_backdoor.defenses._trigger_library import library
 from keras_backdoor.metrics import Rate, auroc
 from keras_backdoor.studies import Results
 from keras_backdoor.studies.detection_zoo import page
@@ -98,6 +99,20 @@ class TestReport:
         assert rows[-1][1:3] == ("4", "1")
         low, high = Rate(1, 4).interval()
         assert rows[-1][3] == f"{low:.1%} to {high:.1%}"
+
+    def test_limits_stand_beside_the_shares_of_clean_networks(self) -> None:
+        keys = [g.key for g in library(np.zeros((1, 32, 32, 3), np.float32), 0)]
+        shares = {f"moved_by_{key}": [0.02, 0.2, 0.1] for key in keys}
+        more = shares | {"moved_by_warps": [0.02, 0.25, 0.02]}
+        cells = [network("development, clean", 0.5, **{WHOLE: {"measures": own}})
+                 for own in (shares, more)]  # fmt: skip
+        header, *rows = page.limits(Results({}, {}, cells))
+        assert header[1] == "largest of 2 networks"
+        by_name = {row[0]: row[1:] for row in rows}
+        assert by_name["warps"][:2] == ("0.25", "0.20")
+        lead = np.log(0.2 / 0.8) - np.log(0.1 / 0.9)
+        assert by_name["squares of 6 pixels"] == (f"{lead:.2f}", f"{lead:.2f}", "3")
+        assert page.limits(Results({}, {}, []))[1:] == []
 
     def test_a_half_without_networks_has_no_table(self, results) -> None:
         headings = [s.heading for s in page.sections(results)]

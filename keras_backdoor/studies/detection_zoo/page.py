@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor.defenses._trigger_library import library
+from keras_backdoor.defenses.simple_triggers import LEAD, scores_of
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
@@ -19,6 +21,11 @@ NOTE = (
     "those of all clean networks of the half; in brackets the 95 % bootstrap interval. Attacks "
     "that work on less than 90 % of the images have rows of their own."
 )
+LIMITS = (
+    "For each group of simple triggers, the largest share of the images of other classes that one "
+    "trigger moves to a class; shares above the limit were measured again on other images. For "
+    "large squares it is the distance of its logit to that of the next class."
+)
 
 
 def sections(results: Results) -> list[Section]:
@@ -29,7 +36,35 @@ def sections(results: Results) -> list[Section]:
         if table[1:]:
             parts.append(Section(f"{half.capitalize()} half", text=NOTE, table=table))
             parts.append(Section(f"Clean networks, {half} half", table=alarms(results, half)))
+    table = limits(results)
+    if table[1:]:
+        heading = "Simple triggers on clean networks of the development half"
+        parts.append(Section(heading, text=LIMITS, table=table))
     return parts
+
+
+def limits(results: Results) -> list[Row]:
+    """Return the header and one row per group of simple triggers."""
+    clean = [shares for f in _networks(results, DEVELOPMENT, "clean") if (shares := _shares(f))]
+    rows: list[Row] = [("triggers", f"largest of {len(clean)} networks", "second", "limit")]
+    if not clean:
+        return rows[:1]
+    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0):
+        own = [np.array(shares[group.key], float) for shares in clean]
+        if group.limit is None:
+            largest, limit = [LEAD * scores_of(s, group).max() for s in own], LEAD
+        else:
+            largest, limit = [s.max() for s in own], group.limit
+        second, first = np.sort([0.0, *largest])[-2:]
+        rows.append((group.name, f"{first:.2f}", f"{second:.2f}", f"{limit:.3g}"))
+    return rows
+
+
+def _shares(figures: dict[str, Any]) -> dict[str, list[float]]:
+    """Group of simple triggers -> the share of each class."""
+    measures = figures[WHOLE].get("measures", {}) | figures["triggers"].get("measures", {})
+    start = "moved_by_"
+    return {n.removeprefix(start): v for n, v in measures.items() if n.startswith(start)}
 
 
 def families(results: Results, half: str) -> list[Row]:
