@@ -1,8 +1,9 @@
 """Progress of long work, which is shown only if the command line or a notebook turns it on."""
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -86,16 +87,27 @@ class Level:
 
 @dataclass
 class Stack:
-    """The nested `track` calls that are running, the outermost first."""
+    """The nested `track` calls that are running, the outermost first.
+
+    Attributes:
+        levels: the calls of the thread that made the stack.
+        branches: the calls of other threads. Each thread works on an item of the innermost call of
+            `levels`.
+        thread: the thread that made the stack.
+    """
 
     levels: list[Level] = field(default_factory=list)
+    branches: dict[int, list[Level]] = field(default_factory=dict)
+    thread: int = field(default_factory=threading.get_ident)
 
     def follow(self, items: Iterable[T], level: Level, changed: Callable[[], None]) -> Iterator[T]:
         """Yield the items, count them as a new level, and call `changed` after each of them."""
-        position = len(self.levels)
-        if self.levels:
-            self.levels[-1].parts += 1
-        self.levels.append(level)
+        thread = threading.get_ident()
+        own = self.levels if thread == self.thread else self.branches.setdefault(thread, [])
+        position = len(own)
+        if own:
+            own[-1].parts += 1
+        own.append(level)
         try:
             changed()
             for item in items:
@@ -104,44 +116,83 @@ class Stack:
                 level.parts = 0
                 changed()
         finally:
-            del self.levels[position:]
+            del own[position:]
 
-    def fraction(self, number: int = 0) -> float:
-        """The finished fraction of a level, including the fraction of the level inside it.
+    def fractions(self) -> Iterator[tuple[Level, float]]:
+        """The running levels of all threads, with the finished fraction of each."""
+        branches = self._branches()
+        beside = sum(map(fraction, branches))
+        for number, level in enumerate(self.levels):
+            yield level, fraction(self.levels[number:], beside)
+        for branch in branches:
+            for number, level in enumerate(branch):
+                yield level, fraction(branch[number:])
 
-        An item that begins several levels inside it, one after the other, counts when it is
-        finished: how many more will follow is not known.
-
-        >>> Stack([Level("run", 4, done=1, parts=1), Level("step", 10, done=5)]).fraction()
-        0.375
-        >>> Stack([Level("run", 4, done=1, parts=2), Level("step", 10, done=5)]).fraction()
-        0.25
-        """
-        if number >= len(self.levels):
-            return 0.0
-        level = self.levels[number]
-        if not level.total:
-            return 0.0
-        inside = self.fraction(number + 1) if level.parts <= 1 else 0.0
-        return min(1.0, (level.done + inside) / level.total)
+    def fraction(self) -> float:
+        """The finished fraction of the whole work."""
+        return next((share for _, share in self.fractions()), 0.0)
 
     def remaining(self) -> float | None:
         """The expected number of seconds until the whole work is finished, or None if unknown."""
-        fraction = self.fraction()
-        if not self.levels or fraction <= 0:
+        done = self.fraction()
+        if not self.levels or done <= 0:
             return None
-        return (time.monotonic() - self.levels[0].start) * (1 - fraction) / fraction
+        return (time.monotonic() - self.levels[0].start) * (1 - done) / done
 
     def __str__(self) -> str:
-        parts = []
-        for level in self.levels:
-            of = f" of {level.total}" if level.total else ""
-            number = level.done + (level is not self.levels[-1] and bool(level.total))
-            parts.append(f"{level.description} {number}{of}")
-        remaining = self.remaining()
-        if remaining is None:
-            return ", ".join(parts)
-        return f"{', '.join(parts)}: {self.fraction():.0%} done, about {duration(remaining)} left"
+        branches = self._branches()
+        text, remaining = _shown(self.levels, bool(branches)), self.remaining()
+        if remaining is not None:
+            text += f": {self.fraction():.0%} done, about {duration(remaining)} left"
+        return "; ".join([text, *map(_shown, branches)])
+
+    def _branches(self) -> list[list[Level]]:
+        """Copies of the branches, which other threads change at any time."""
+        return [list(branch) for branch in list(self.branches.values()) if branch]
+
+
+def fraction(levels: Sequence[Level], beside: float = 0.0) -> float:
+    """The finished fraction of the first of nested levels.
+
+    An item that begins several levels inside it, one after the other, counts when it is finished:
+    how many more will follow is not known.
+
+    Args:
+        levels: the levels, the outermost first.
+        beside: what other threads have finished of items of the innermost level.
+
+    >>> fraction([Level("run", 4, done=1, parts=1), Level("step", 10, done=5)])
+    0.375
+    >>> fraction([Level("run", 4, done=1, parts=2), Level("step", 10, done=5)])
+    0.25
+    >>> fraction([Level("cell", 4, done=1)], beside=0.5 + 0.7)
+    0.55
+    """
+    if not levels:
+        return beside
+    level, *inside = levels
+    if not level.total:
+        return 0.0
+    part = fraction(inside, beside) if not inside or level.parts <= 1 else 0.0
+    return min(1.0, (level.done + part) / level.total)
+
+
+def _shown(levels: Sequence[Level], branched: bool = False) -> str:
+    """Nested levels as text; a level of a single item is a title of those inside it.
+
+    >>> _shown([Level("cells", 3, done=1), Level("clean 0", 1), Level("epoch", 5, done=2)])
+    'cells 2 of 3, clean 0: epoch 2 of 5'
+    """
+    text = ""
+    for level in levels:
+        inner = level is not levels[-1]
+        if level.total == 1:
+            text += f"{level.description}{': ' if inner else ''}"
+            continue
+        of = f" of {level.total}" if level.total else ""
+        number = level.done + ((inner or branched) and bool(level.total))
+        text += f"{level.description} {number}{of}{', ' if inner else ''}"
+    return text
 
 
 def duration(seconds: float) -> str:
@@ -197,20 +248,20 @@ def _bars() -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    stack = Stack()
+    stack, lock = Stack(), threading.Lock()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[int, Any] = {}
 
         def changed() -> None:
-            for number, level in enumerate(stack.levels):
-                of = f"/{level.total}" if level.total else ""
-                state = f"{level.done}{of}"
-                remaining = stack.remaining()
-                if number == 0 and remaining is not None:
-                    state += f", about {duration(remaining)} left"
-                total = level.total or None
-                done = stack.fraction(number) * (total or 0)
-                bars.update(tasks[id(level)], completed=done, state=state)
+            remaining = stack.remaining()
+            with lock:
+                for number, (level, done) in enumerate(stack.fractions()):
+                    of = f"/{level.total}" if level.total else ""
+                    state = [] if level.total == 1 else [f"{level.done}{of}"]
+                    if number == 0 and remaining is not None:
+                        state.append(f"about {duration(remaining)} left")
+                    completed = done * (level.total or 0)
+                    bars.update(tasks[id(level)], completed=completed, state=", ".join(state))
 
         def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
             level = Level(description, total)
@@ -218,7 +269,8 @@ def _bars() -> Iterator[Callable[[], None]]:
             try:
                 yield from stack.follow(items, level, changed)
             finally:
-                bars.remove_task(task)
+                with lock:
+                    bars.remove_task(task)
 
         with listening(tracked, lambda text: bars.console.print(text, markup=False)):
             yield bars.stop

@@ -1,7 +1,11 @@
 """What is shown of long work while it runs."""
 
+import io
 import re
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -41,6 +45,48 @@ def test_no_time_is_guessed_from_one_of_several_parts() -> None:
         "cell 2 of 2, epoch 1 of 2",
     ]
     assert all(left is not None for left, _ in known)
+
+
+def test_two_cells_at_a_time_are_shown_beside_each_other(monkeypatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 160.0)
+    stack = Stack([Level("cells", 8, done=1, start=100.0)])
+
+    def cell(name: str, halfway: threading.Barrier, done: threading.Barrier) -> None:
+        for _ in stack.follow([name], Level(name, 1), lambda: None):
+            for epoch in steps(stack, "epoch", 4):
+                if epoch == 2:
+                    halfway.wait(30)
+                    done.wait(30)
+
+    halfway, done = (threading.Barrier(3) for _ in range(2))
+    threads = [threading.Thread(target=cell, args=(n, halfway, done)) for n in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    halfway.wait(30)
+    main, *cells = str(stack).split("; ")
+    share, bars = stack.fraction(), [level.description for level, _ in stack.fractions()]
+    done.wait(30)
+    for thread in threads:
+        thread.join()
+    assert main == "cells 2 of 8: 25% done, about 3 min left"
+    assert sorted(cells) == ["a: epoch 2 of 4", "b: epoch 2 of 4"]
+    assert share == (1 + 0.5 + 0.5) / 8
+    assert sorted(bars) == ["a", "b", "cells", "epoch", "epoch"]
+    assert str(stack) == "cells 1 of 8: 12% done, about 7 min left"
+
+
+def test_bars_of_two_threads_on_a_terminal(monkeypatch) -> None:
+    """One bar for each level; a bar that another thread removes is no error."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+
+    def cell(name: str) -> int:
+        return sum(1 for _ in track([name], name) for _ in track(range(200), "epoch"))
+
+    with progress.show(), ThreadPoolExecutor(4) as pool:
+        found = list(track(pool.map(cell, "abcdefgh"), "cells", 8))
+    assert found == [200] * 8
 
 
 def test_a_line_a_minute_where_output_is_no_terminal(capsys, monkeypatch) -> None:

@@ -107,9 +107,10 @@ def _listen(name: str, lines: Iterable[str]) -> dict[str, Any] | None:
             else:
                 yield tuple(content["progress"])
 
-    for (description, total), group in groupby(events(), key=lambda e: (e[0], e[2])):
-        for _ in track(_steps(number for _, number, _ in group), f"{name}: {description}", total):
-            pass
+    for _ in track([name], name):
+        for (description, total), group in groupby(events(), key=lambda e: (e[0], e[2])):
+            for _ in track(_steps(number for _, number, _ in group), description, total):
+                pass
     return outcome[0] if outcome else None
 
 
