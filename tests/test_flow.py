@@ -23,6 +23,13 @@ QUICK = (
     "--set", "unlearning.refinement.searches=4",
     "--set", "unlearning.refinement.steps=40",
 )  # fmt: skip
+BRIEF = (
+    "--set", "augmentation.tuning.steps=10",
+    "--set", "unlearning.max_epochs=1",
+    "--set", "unlearning.refinement.searches=1",
+    "--set", "unlearning.refinement.steps=5",
+)  # fmt: skip
+"""For tests in which nothing is to be repaired."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_a_clean_network_is_not_accused(files, command, monkeypatch) -> None:
     page = (files / "twin" / "index.html").read_text()
     assert ("Nothing found. This scan does not see" in page) == (code == 0)
     code, out, err = command(
-        "repair", "twin.h5", "--clean", "clean.npz", "--found", "nothing", *QUICK
+        "repair", "twin.h5", "--clean", "clean.npz", "--found", "nothing", *BRIEF
     )
     assert (code, "Auto" in out, "the scan found no trigger" in out) == (3, True, True), err
 
@@ -128,7 +135,7 @@ def test_too_few_images_are_no_reassurance(number: int, files, command, monkeypa
     assert f"{number} clean image{'' if number == 1 else 's'} of" in out
     assert "are too few: a scan needs 30 images" in out
     repair = ("repair", "suspicious.h5", "--clean", "clean.npz", "--take", number)
-    code, out, err = command(*repair, *QUICK)
+    code, out, err = command(*repair, *BRIEF)
     assert code == (2 if number < 10 else 3), err
     assert "are too few" in (err if number < 10 else out)
 
