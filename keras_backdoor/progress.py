@@ -128,6 +128,11 @@ class Stack:
             for number, level in enumerate(branch):
                 yield level, fraction(branch[number:])
 
+    def begins(self) -> bool:
+        """Whether the outermost level has only begun, and nothing inside it."""
+        running = [level for level, _ in self.fractions()]
+        return len(running) == 1 and running[0].done == 0
+
     def fraction(self) -> float:
         """The finished fraction of the whole work."""
         return next((share for _, share in self.fractions()), 0.0)
@@ -226,7 +231,7 @@ def _lines() -> Iterator[Callable[[], None]]:
 
     def changed() -> None:
         now = time.monotonic()
-        if len(stack.levels) == 1 and stack.levels[0].done == 0:
+        if stack.begins():
             due[0] = max(due[0], now + FIRST)
         if now >= due[0]:
             due[0] = now + INTERVAL

@@ -75,6 +75,22 @@ def test_two_cells_at_a_time_are_shown_beside_each_other(monkeypatch) -> None:
     assert str(stack) == "cells 1 of 8: 12% done, about 7 min left"
 
 
+def test_lines_are_written_while_another_thread_is_at_the_first_cell(monkeypatch, capsys) -> None:
+    clock = iter(range(0, 100_000, 7))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+
+    def cell(name: str) -> int:
+        return sum(1 for _ in track([name], name) for _ in track(range(60), "epoch"))
+
+    def cells(pool: ThreadPoolExecutor):
+        yield from pool.map(cell, ["a"])
+
+    with progress.show(), ThreadPoolExecutor(1) as pool:
+        assert list(track(cells(pool), "cells", 3)) == [60]
+    lines = capsys.readouterr().err.splitlines()
+    assert any(re.match(r"cells 1 of 3.*; a: epoch \d+ of 60$", line) for line in lines), lines
+
+
 def test_bars_of_two_threads_on_a_terminal(monkeypatch) -> None:
     """One bar for each level; a bar that another thread removes is no error."""
     screen = io.StringIO()

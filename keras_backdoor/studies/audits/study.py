@@ -66,7 +66,6 @@ class Audits(Study):
     title: ClassVar[str] = "Audits of training data"
     paper: ClassVar[str] = "none: made for this project; the other methods name theirs"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "classes": "flagged classes",
         "removed_poison": "removed poison",
@@ -110,7 +109,7 @@ class Audits(Study):
                 if name.endswith("seed 0") or net.attack is None:
                     yield Cell(f"{name}, {word}", {"net": net, "method": method}, group=PUBLISHED)
         for name, net in self._subjects().items():
-            if name.endswith("seed 0"):
+            if name.endswith("seed 0") or net.attack is None:
                 method = ActivationClustering(recipe=net.recipe)
                 given = {"net": net, "method": method}
                 yield Cell(f"{name}, {RECLASSIFIED}", given, group=PUBLISHED)
