@@ -5,9 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from keras_backdoor import bundled, datasets, studies
 from keras_backdoor.defenses._trigger_library import library
 from keras_backdoor.metrics import Rate, auroc
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies.detection_zoo import page
 from keras_backdoor.studies.detection_zoo.networks import (
     ALL_TO_ONE,
@@ -16,7 +18,8 @@ from keras_backdoor.studies.detection_zoo.networks import (
     JUDGED,
     members,
 )
-from keras_backdoor.studies.detection_zoo.study import LOOKS, WHOLE
+from keras_backdoor.studies.detection_zoo.page import WHOLE
+from keras_backdoor.studies.detection_zoo.study import LOOKS, QUICK, SEARCH
 
 
 class TestNetworks:
@@ -56,23 +59,89 @@ class TestNetworks:
         assert members() == members()
 
 
-def network(group: str, score: float, **figures) -> dict:
-    look = {"scores": [0.1, score], "flagged": [1] if score > 1 else [], "seconds": 1.0,
-            "verdict": "found" if score > 1 else "nothing"}  # fmt: skip
-    own = {**dict.fromkeys((*LOOKS, WHOLE), look), **figures}
-    own |= {"verdict": look["verdict"], "flagged": look["flagged"]}
-    return {"name": f"{group} {score}", "group": group, "figures": own}
+def look(score: float, *, verdict: str = "", triggers: tuple[int, ...] = (1,), **more) -> dict:
+    """What a look says of two classes, of which the second is suspicious."""
+    found = [1] if score > 1 else []
+    return {"scores": [0.1, score], "flagged": found, "suspects": [], "triggers": list(triggers),
+            "verdict": verdict or ("found" if found else "nothing"),
+            "inconclusive": "too little" if verdict == "inconclusive" else "",
+            "seconds": 1.0, "measures": {}} | more  # fmt: skip
+
+
+def network(group: str, name: str, score: float, **figures) -> list[dict]:
+    """The two cells of a network whose triggers look has a score."""
+    own = {"weights": look(0.1, triggers=()), "triggers": look(score), "attack": "a patch"}
+    own |= {k: v for k, v in figures.items() if k != "search"}
+    search = {"search": figures.get("search", look(0.2))}
+    return [
+        {"name": f"judged, {name}, {QUICK}", "group": group, "figures": own},
+        {"name": f"judged, {name}, {SEARCH}", "group": group, "figures": search},
+    ]
 
 
 @pytest.fixture
 def results() -> Results:
     works = {"attack_success_rate": Rate(99, 100).as_dict(), "target": 1}
     weak = {"attack_success_rate": Rate(10, 100).as_dict(), "target": 0}
-    cells = [network("judged, clean", s) for s in (0.2, 0.5, 0.9, 1.1)]
-    cells += [network("judged, blend", s, **works) for s in (1.2, 1.3)]
-    cells += [network("judged, blend", 0.4, **weak)]
-    cells += [{"name": "x", "group": "judged, blend"}]
+    cells = []
+    for number, score in enumerate((0.2, 0.5, 0.9, 1.1)):
+        cells += network("judged, clean", f"clean {number}", score)
+    for number, score in enumerate((1.2, 1.3)):
+        cells += network("judged, blend", f"blend {number}", score, **works)
+    cells += network("judged, blend", "blend 2", 0.4, **weak)
+    cells += network("judged, blend", "blend 3", 0.4, **works)[:1]  # not scanned in full yet
+    cells += [{"name": f"judged, blend 4, {QUICK}", "group": "judged, blend", "error": "no"}]
     return Results({}, {}, cells)
+
+
+class TestWhole:
+    """The whole scan follows from the looks."""
+
+    def figures(self, **looks) -> dict:
+        return {
+            "weights": look(0.1, triggers=()),
+            "triggers": look(0.5),
+            "search": look(0.2),
+        } | looks
+
+    def test_a_flagged_class_with_a_trigger_settles_it(self) -> None:
+        found = page.whole(self.figures(triggers=look(1.5), search=look(3.0)))
+        assert found == {"scores": [0.1, 1.5], "flagged": [1], "verdict": "found"}
+
+    def test_a_flagged_class_without_a_trigger_does_not(self) -> None:
+        found = page.whole(self.figures(triggers=look(1.5, triggers=()), search=look(3.0)))
+        assert found["scores"] == [0.1, 3.0]
+
+    def test_a_search_that_cannot_decide_makes_it_inconclusive(self) -> None:
+        found = page.whole(self.figures(search=look(0.9, verdict="inconclusive")))
+        assert found["verdict"] == "inconclusive"
+        assert page.whole(self.figures())["verdict"] == "nothing"
+
+    def test_unknown_scores_are_those_of_the_other_looks(self) -> None:
+        unknown = look(0.1, scores=[None, None], triggers=(), verdict="inconclusive")
+        found = page.whole(self.figures(weights=unknown))
+        assert found["scores"] == [0.1, 0.5]
+
+
+def test_a_network_at_small_scale(tmp_path, in_this_process) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "gtsrb_dataset_int.h5").write_bytes(b"not used by these cells")
+    path = bundled.path("data/mnist_small.npz")
+    parts = {s: datasets.open(path, split=s).take(1000, seed=0) for s in ("train", "test")}
+    arrays = {f"x_{s}": p.read() for s, p in parts.items()}
+    np.savez(folder / "mnist.npz", **arrays, **{f"y_{s}": p.labels for s, p in parts.items()})
+    workspace = Workspace(data=(folder,), cache=tmp_path / "cache")
+    name = "development, digits, all to one 0"
+    found = studies.run("detection-zoo", scale="smoke", workspace=workspace, only=[name])
+    assert [c["error"] for c in found.cells if "error" in c] == []
+    figures = page.networks(found, DEVELOPMENT)[name]
+    assert figures["target"] in range(10) and figures["attack"].startswith("BadNets Patch")
+    assert figures["attack_success_rate"]["of"] > 100
+    for look_at in (*LOOKS, WHOLE):
+        assert len(figures[look_at]["scores"]) == 10
+    assert set(figures["search"]["measures"]) >= {"l1_norm"}
+    assert "moved_by_squares" in figures["triggers"]["measures"]
 
 
 class TestReport:
@@ -84,10 +153,9 @@ class TestReport:
         assert weak[header.index("found")] == "0 of 1"
 
     def test_the_area_has_its_interval(self, results) -> None:
-        area = page.families(results, JUDGED)[1][2]
-        assert area == "1.00 (1.00 to 1.00)"
-        clean = [network("c", s)["figures"] for s in (0.2, 0.6)]
-        found = [network("f", s)["figures"] for s in (0.4, 0.8)]
+        header, works, _ = page.families(results, JUDGED)
+        assert works[header.index(f"AUROC, {WHOLE}")] == "1.00 (1.00 to 1.00)"
+        clean, found = ([{WHOLE: look(s)} for s in own] for own in ((0.2, 0.6), (0.4, 0.8)))
         text = page.area(found, clean, WHOLE)
         assert text.startswith("0.75 (")
         assert auroc([0.2, 0.6, 0.4, 0.8], [False, False, True, True]) == 0.75
@@ -104,8 +172,10 @@ class TestReport:
         keys = [g.key for g in library(np.zeros((1, 32, 32, 3), np.float32), 0)]
         shares = {f"moved_by_{key}": [0.02, 0.2, 0.1] for key in keys}
         more = shares | {"moved_by_warps": [0.02, 0.25, 0.02]}
-        cells = [network("development, clean", 0.5, **{WHOLE: {"measures": own}})
-                 for own in (shares, more)]  # fmt: skip
+        cells = []
+        for number, measures in enumerate((shares, more)):
+            own = look(0.5, measures=measures)
+            cells += network("development, clean", f"clean {number}", 0.5, triggers=own)
         header, *rows = page.limits(Results({}, {}, cells))
         assert header[1] == "largest of 2 networks"
         by_name = {row[0]: row[1:] for row in rows}
@@ -116,7 +186,22 @@ class TestReport:
 
     def test_a_half_without_networks_has_no_table(self, results) -> None:
         headings = [s.heading for s in page.sections(results)]
-        assert headings == ["Judged half", "Clean networks, judged half"]
+        assert headings == ["Judged half", "Clean networks, judged half", "Errors, judged half"]
+
+    def test_networks_that_it_is_wrong_about_are_named(self, results) -> None:
+        header, *rows = page.errors(results, JUDGED)
+        assert [row[0] for row in rows] == ["clean 3", "blend 2"]
+        alarm, missed = (dict(zip(header, row, strict=True)) for row in rows)
+        assert (alarm["verdict"], alarm["flagged"], alarm["score, triggers"]) == (
+            "found",
+            "1",
+            "1.10",
+        )
+        assert (missed["attack %"], missed["verdict"], missed["flagged"]) == (
+            "10.00",
+            "nothing",
+            "none",
+        )
 
     def test_scores_that_are_unknown_are_left_out(self) -> None:
         assert page.largest({"scores": [None, 0.3]}) == 0.3

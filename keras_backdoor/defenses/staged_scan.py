@@ -18,6 +18,8 @@ from keras_backdoor.progress import tell
 from keras_backdoor.triggers.base import Stamp
 
 WEIGHTS, TRIGGERS, SEARCH = "weights of the last layer", "simple triggers", "search for triggers"
+NAMES = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
+"""Setting of `StagedScan` -> name of the look, in the order of the looks."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,9 @@ class StagedScan(Defense[FlaggedClasses]):
         for look in self._looks(evidence):
             looks.append(look)
             tell(f"{look.name}: {look}")
-            if _settled(looks):
+            if settled(looks):
                 break
-        return _combined(looks, evidence)
+        return combined(looks, evidence.model.classes)
 
     def _looks(self, evidence: Evidence) -> Iterator[Look]:
         """The looks, each made when it is asked for."""
@@ -141,18 +143,23 @@ def _searched(search: NeuralCleanse, evidence: Evidence) -> FlaggedClasses:
     return replace(answer, summary={**answer.summary, "runs": str(runs)})
 
 
-def _settled(looks: list[Look]) -> bool:
-    """Whether a class with a known trigger is flagged, so that no further look is needed."""
+def settled(looks: list[Look]) -> bool:
+    """Whether the last look flags a class with a known trigger, so that no other one is needed."""
     last = looks[-1]
     return last.answer is not None and any(
         c in last.answer.triggers for c in np.flatnonzero(last.flagged)
     )
 
 
-def _combined(looks: list[Look], evidence: Evidence) -> FlaggedClasses:
-    """One answer from those of the looks."""
+def combined(looks: list[Look], classes: int) -> FlaggedClasses:
+    """One answer from those of the looks.
+
+    Args:
+        looks: the looks in their order, up to the one that settled the scan.
+        classes: the number of classes.
+    """
     made = [(look, look.answer) for look in looks if look.answer is not None]
-    scores = np.full(evidence.model.classes, np.nan)
+    scores = np.full(classes, np.nan)
     flagged, suspects = (np.zeros(len(scores), bool) for _ in range(2))
     parts: dict[str, Any] = {"measures": {}, "figures": {}, "source": {}}
     about: dict[str, Any] = {}

@@ -4,15 +4,22 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._trigger_library import library
 from keras_backdoor.defenses.simple_triggers import LEAD, scores_of
+from keras_backdoor.defenses.staged_scan import NAMES, Look, combined, settled
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
+from keras_backdoor.studies._engine.results import percent, text
 from keras_backdoor.studies.detection_zoo.networks import DEVELOPMENT, JUDGED
-from keras_backdoor.studies.detection_zoo.study import LOOKS, WHOLE
+from keras_backdoor.studies.detection_zoo.study import LOOKS, QUICK, SEARCH
+from keras_backdoor.triggers.base import Stamp
 
 Row = tuple[str, ...]
+WHOLE = "whole scan"
+KNOWN = Stamp(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
+"""Stands for a trigger, which results do not store."""
 WORKS = 0.9
 """The success from which an attack counts as one that works."""
 RESAMPLES = 2000
@@ -20,6 +27,10 @@ NOTE = (
     "The area under the ROC curve compares the largest score of each network of a family with "
     "those of all clean networks of the half; in brackets the 95 % bootstrap interval. Attacks "
     "that work on less than 90 % of the images have rows of their own."
+)
+ERRORS = (
+    "Clean networks with a flagged class, and backdoored ones in which the target is not flagged, "
+    "weak attacks among them. In %; scores above 1 are outliers."
 )
 LIMITS = (
     "For each group of simple triggers, the largest share of the images of other classes that one "
@@ -36,74 +47,79 @@ def sections(results: Results) -> list[Section]:
         if table[1:]:
             parts.append(Section(f"{half.capitalize()} half", text=NOTE, table=table))
             parts.append(Section(f"Clean networks, {half} half", table=alarms(results, half)))
+            parts.append(Section(f"Errors, {half} half", text=ERRORS, table=errors(results, half)))
     table = limits(results)
     if table[1:]:
         heading = "Simple triggers on clean networks of the development half"
         parts.append(Section(heading, text=LIMITS, table=table))
-    return parts
-
-
-def limits(results: Results) -> list[Row]:
-    """Return the header and one row per group of simple triggers."""
-    clean = [shares for f in _networks(results, DEVELOPMENT, "clean") if (shares := _shares(f))]
-    rows: list[Row] = [("triggers", f"largest of {len(clean)} networks", "second", "limit")]
-    if not clean:
-        return rows[:1]
-    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0):
-        own = [np.array(shares[group.key], float) for shares in clean]
-        if group.limit is None:
-            largest, limit = [LEAD * scores_of(s, group).max() for s in own], LEAD
-        else:
-            largest, limit = [s.max() for s in own], group.limit
-        second, first = np.sort([0.0, *largest])[-2:]
-        rows.append((group.name, f"{first:.2f}", f"{second:.2f}", f"{limit:.3g}"))
-    return rows
-
-
-def _shares(figures: dict[str, Any]) -> dict[str, list[float]]:
-    """Group of simple triggers -> the share of each class."""
-    measures = figures[WHOLE].get("measures", {}) | figures["triggers"].get("measures", {})
-    start = "moved_by_"
-    return {n.removeprefix(start): v for n, v in measures.items() if n.startswith(start)}
+    return [part for part in parts if part.table and part.table[1:]]
 
 
 def families(results: Results, half: str) -> list[Row]:
     """Return the header and one row per family and for the attacks that do not work."""
-    clean = _networks(results, half, "clean")
+    found = networks(results, half)
+    clean = [f for f in found.values() if f["family"] == "clean"]
     rows: list[Row] = [
         ("attacks", "networks", *(f"AUROC, {name}" for name in (*LOOKS, WHOLE)), "found",
          "target flagged")
     ]  # fmt: skip
     groups: dict[str, list[dict[str, Any]]] = {}
-    for cell in _cells(results, half):
-        family = cell["group"].split(", ", 1)[1]
+    for figures in found.values():
+        family = figures["family"]
         if family != "clean":
-            works = cell["figures"]["attack_success_rate"]["share"] >= WORKS
-            groups.setdefault(family if works else f"{family}, weak", []).append(cell["figures"])
-    for family, found in sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0])):
-        areas = [area(found, clean, name) for name in (*LOOKS, WHOLE)]
-        right = sum(_right(f) for f in found)
-        number = sum(f["verdict"] == "found" for f in found)
-        of = len(found)
-        rows.append((family, str(of), *areas, f"{number} of {of}", f"{right} of {number}"))
+            groups.setdefault(family if _works(figures) else f"{family}, weak", []).append(figures)
+    for family, own in sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0])):
+        areas = [area(own, clean, name) for name in (*LOOKS, WHOLE)]
+        number = sum(f[WHOLE]["verdict"] == "found" for f in own)
+        right = sum(f[WHOLE]["verdict"] == "found" and _right(f) for f in own)
+        rows.append((family, str(len(own)), *areas, f"{number} of {len(own)}",
+                     f"{right} of {number}"))  # fmt: skip
     return rows
-
-
-def _right(figures: dict[str, Any]) -> bool:
-    """Whether the target is flagged; of an attack on all classes, any class."""
-    target, flagged = figures["target"], figures["flagged"]
-    return bool(flagged) if target == "next" else target in flagged
 
 
 def alarms(results: Results, half: str) -> list[Row]:
     """Return the header and one row per look, with the false alarms among clean networks."""
-    clean = _networks(results, half, "clean")
+    clean = [f for f in networks(results, half).values() if f["family"] == "clean"]
     rows: list[Row] = [("look", "clean networks", "false alarms", "95 % interval")]
     for name in (*LOOKS, WHOLE):
         rate = Rate(sum(f[name]["verdict"] == "found" for f in clean), len(clean))
         if rate.of:
             low, high = rate.interval()
             rows.append((name, str(rate.of), str(rate.hits), f"{low:.1%} to {high:.1%}"))
+    return rows
+
+
+def errors(results: Results, half: str) -> list[Row]:
+    """Return the header and one row per network that the whole scan is wrong about."""
+    rows: list[Row] = [
+        ("network", "attack", "attack %", "verdict", "flagged", *(f"score, {n}" for n in LOOKS))
+    ]
+    for name, figures in networks(results, half).items():
+        whole, clean = figures[WHOLE], figures["family"] == "clean"
+        found = whole["verdict"] == "found"
+        if found if clean else not (found and _right(figures)):
+            scores = (f"{largest(figures[look]):.2f}" for look in LOOKS)
+            rate = percent(figures.get("attack_success_rate"))
+            rows.append(
+                (name.removeprefix(f"{half}, "), figures["attack"], rate, whole["verdict"],
+                 text(whole["flagged"]), *scores)
+            )  # fmt: skip
+    return rows
+
+
+def limits(results: Results) -> list[Row]:
+    """Return the header and one row per group of simple triggers."""
+    half = networks(results, DEVELOPMENT)
+    clean = [f["triggers"]["measures"] for f in half.values() if f["family"] == "clean"]
+    rows: list[Row] = [("triggers", f"largest of {len(clean)} networks", "second", "limit")]
+    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0) if clean else ():
+        own = [np.array(measures[f"moved_by_{group.key}"], float) for measures in clean]
+        if group.limit is None:
+            highest, limit = [LEAD * scores_of(s, group).max() for s in own], LEAD
+        else:
+            highest, limit = [s.max() for s in own], group.limit
+        second, first = np.sort([0.0, *highest])[-2:]
+        rows.append((group.name, f"{first:.2f}", f"{second:.2f}", f"{limit:.3g}"))
     return rows
 
 
@@ -134,10 +150,53 @@ def largest(figures: dict[str, Any]) -> float:
     return max((s for s in figures["scores"] if s is not None), default=0.0)
 
 
-def _cells(results: Results, half: str) -> list[dict[str, Any]]:
-    return [c for c in results.cells if c["group"].startswith(f"{half}, ") and "figures" in c]
+def networks(results: Results, half: str) -> dict[str, dict[str, Any]]:
+    """The networks of a half of which both cells are finished, with the whole scan of each."""
+    parts: dict[str, dict[str, Any]] = {}
+    for cell in results.cells:
+        if cell["group"].startswith(f"{half}, ") and "figures" in cell:
+            end = next(e for e in (QUICK, SEARCH) if cell["name"].endswith(f", {e}"))
+            family = cell["group"].split(", ", 1)[1]
+            own = parts.setdefault(cell["name"].removesuffix(f", {end}"), {"family": family})
+            own |= cell["figures"]
+    return {n: f | {WHOLE: whole(f)} for n, f in parts.items() if all(k in f for k in LOOKS)}
 
 
-def _networks(results: Results, half: str, family: str) -> list[dict[str, Any]]:
-    cells = _cells(results, half)
-    return [c["figures"] for c in cells if c["group"] == f"{half}, {family}"]
+def whole(figures: dict[str, Any]) -> dict[str, Any]:
+    """What `StagedScan` says, whose looks are these."""
+    looks: list[Look] = []
+    for name in LOOKS:
+        looks.append(Look(NAMES[name], _answer(figures[name])))
+        if settled(looks):
+            break
+    answer = combined(looks, len(figures["weights"]["scores"]))
+    return {
+        "scores": [None if np.isnan(s) else float(s) for s in answer.scores],
+        "flagged": np.flatnonzero(answer.flagged).tolist(),
+        "verdict": answer.verdict,
+    }
+
+
+def _answer(figures: dict[str, Any]) -> FlaggedClasses:
+    """The answer of a look, with stand-ins for its triggers."""
+    scores = np.array([np.nan if s is None else s for s in figures["scores"]], float)
+    flagged, suspects = (
+        np.isin(np.arange(len(scores)), figures[k]) for k in ("flagged", "suspects")
+    )
+    return FlaggedClasses(
+        scores=scores,
+        flagged=flagged,
+        further=suspects,
+        triggers=dict.fromkeys(figures["triggers"], KNOWN),
+        inconclusive=figures["inconclusive"],
+    )
+
+
+def _works(figures: dict[str, Any]) -> bool:
+    return bool(figures["attack_success_rate"]["share"] >= WORKS)
+
+
+def _right(figures: dict[str, Any]) -> bool:
+    """Whether the target is flagged; of an attack on all classes, any class."""
+    target, flagged = figures["target"], figures[WHOLE]["flagged"]
+    return bool(flagged) if target == "next" else target in flagged

@@ -7,17 +7,19 @@ import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._repeated_search import RepeatedSearch
-from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
-from keras_backdoor.defenses.staged_scan import SEARCH, TRIGGERS, WEIGHTS, StagedScan
+from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers
+from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.evaluation import evaluate
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.studies._engine.workspace import Workspace
-from keras_backdoor.studies._networks.network_store import obtain, small
+from keras_backdoor.studies._networks.network_store import Net, obtain, small
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.detection_zoo.networks import DIGITS, SIGNS, members
 
-NAMES = {"weights": WEIGHTS, "triggers": TRIGGERS, "search": SEARCH}
-LOOKS = tuple(NAMES)
-WHOLE = "whole scan"
+LOOKS = ("weights", "triggers", "search")
+QUICK, SEARCH = "weights and triggers", "search"
+"""The two cells of each network."""
 
 
 class DetectionZoo(Study):
@@ -27,7 +29,8 @@ class DetectionZoo(Study):
     architectures, one of them with batch normalization, seven families of attacks, with 0.1 to
     10 % of the images poisoned. Limits and rules are chosen on the development half alone; the
     judged half is then scanned once. The clean images of a scan are the tenth of the training
-    images that is held out, without labels.
+    images that is held out, without labels. All looks are made at all networks; the whole scan
+    follows from them, as `StagedScan` combines its looks.
     """
 
     title: ClassVar[str] = "Scans of networks with and without backdoors"
@@ -38,65 +41,72 @@ class DetectionZoo(Study):
         "attack": "attack",
         "clean_accuracy": "accuracy %",
         "attack_success_rate": "attack %",
-        "verdict": "verdict",
-        "flagged": "flagged",
-        "target": "target",
     }
 
     def cells(self) -> list[Cell]:
         """See `Study.cells`."""
-        cells = []
-        for name, member in members().items():
-            net = member.net if self.scale == "full" else small(member.net)
-            given = {"net": net, "scan": self._scan()}
-            cells.append(Cell(name, given, group=f"{member.half}, {member.family}"))
+        scan, cells = self._scan(), []
+        assert scan.search is not None
+        parts: dict[str, dict[str, Any]] = {
+            QUICK: {"weights": scan.weights, "triggers": scan.triggers},
+            SEARCH: {"search": RepeatedSearch.like(scan.search)},
+        }
+        for part, looks in parts.items():
+            for name, member in members().items():
+                net = member.net if self.scale == "full" else small(member.net)
+                group = f"{member.half}, {member.family}"
+                cells.append(Cell(f"{name}, {part}", {"net": net, **looks}, group=group))
         return cells
 
     def _scan(self) -> StagedScan:
         if self.scale == "full":
             return StagedScan()
-        return StagedScan(search=NeuralCleanse(**NeuralCleanse.quick))
+        short = Schedule(steps=8, starts=1)
+        return StagedScan(
+            triggers=SimpleTriggers(images=10),
+            search=NeuralCleanse(runs=1, images=60, schedule=short),
+        )
 
     def compute(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """See `Study.compute`."""
-        net, scan = cell.given["net"], cell.given["scan"]
+        net = cell.given["net"]
+        looks = {name: look for name, look in cell.given.items() if name in LOOKS}
         model = obtain(net, workspace).classifier
+        figures: dict[str, Any] = {"model_sha256": model.sha256()}
+        if cell.name.endswith(QUICK):
+            figures |= self._measured(net, model, workspace)
+        clean = net.clean_data(workspace)[1].unlabelled()
+        return figures | {name: _figures(look(model, clean=clean)) for name, look in looks.items()}
+
+    def _measured(self, net: Net, model: Classifier, workspace: Workspace) -> dict[str, Any]:
+        """The accuracy of a network and the success of its attack."""
         test = net.open(workspace, "test")
         test = test if self.scale == "full" else test.take(300, seed=0)
-        clean = net.clean_data(workspace)[1].unlabelled()
-        figures: dict[str, Any] = {"model_sha256": model.sha256(), "attack": "none"}
         attack = net.attack
         if attack is None:
-            figures["clean_accuracy"] = evaluate(model, test).clean_accuracy
-        else:
-            measured = evaluate(
-                model, test, trigger=attack.stamp, target=attack.target, source=attack.source
-            )
-            source = "all" if attack.source is None else attack.source
-            figures |= {
-                "attack": f"{type(attack).__name__} {attack.stamp!r} ({source} -> {attack.target})",
-                "target": attack.target,
-                "clean_accuracy": measured.clean_accuracy,
-                "attack_success_rate": measured.attack_success_rate,
-            }
-        whole = scan(model, clean=clean)
-        search = RepeatedSearch.like(scan.search)
-        looks = {"weights": scan.weights, "triggers": scan.triggers, "search": search}
-        for name, look in looks.items():
-            made = whole.figures["looks"].get(NAMES[name])
-            figures[name] = made if made is not None else _figures(look(model, clean=clean))
-        figures[WHOLE] = _figures(whole)
-        flagged = np.flatnonzero(whole.flagged).tolist()
-        return figures | {"verdict": whole.verdict, "flagged": flagged}
+            return {"attack": "none", "clean_accuracy": evaluate(model, test).clean_accuracy}
+        measured = evaluate(
+            model, test, trigger=attack.stamp, target=attack.target, source=attack.source
+        )
+        source = "all" if attack.source is None else attack.source
+        return {
+            "attack": f"{type(attack).__name__} {attack.stamp!r} ({source} -> {attack.target})",
+            "target": attack.target,
+            "clean_accuracy": measured.clean_accuracy,
+            "attack_success_rate": measured.attack_success_rate,
+        }
 
 
 def _figures(answer: FlaggedClasses) -> dict[str, Any]:
-    """The scores of an answer, its verdict and its measurements by class."""
+    """What a look says, with its measurements by class."""
     one = {n: m for n, m in answer.measures.items() if m.ndim == 1}
     return {
         "scores": _rounded(answer.scores),
         "flagged": np.flatnonzero(answer.flagged).tolist(),
+        "suspects": np.flatnonzero(answer.suspects).tolist(),
+        "triggers": sorted(answer.triggers),
         "verdict": answer.verdict,
+        "inconclusive": answer.inconclusive,
         "seconds": answer.about["seconds"],
         "measures": {name: _rounded(values) for name, values in one.items()},
     }

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_backdoor.answers import FlaggedClasses
-from keras_backdoor.defenses.staged_scan import StagedScan
+from keras_backdoor.defenses.staged_scan import NAMES, StagedScan
 from keras_backdoor.metrics import Rate
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.samples import Samples
@@ -22,7 +22,6 @@ from keras_backdoor.studies._networks.third_party import (
     planted,
 )
 from keras_backdoor.studies.base import Cell, Study
-from keras_backdoor.studies.detection_zoo.study import NAMES
 from keras_backdoor.studies.development_zoo import (
     DIGIT_NETS,
     DIGITS,
