@@ -186,3 +186,21 @@ def test_a_faint_trigger_is_called_so(opacity: float, what: str) -> None:
         "bad",
         f"Do not deploy: {what} turns 97% of the images into class 1.",
     )
+
+
+def test_no_legend_looks_for_free_space_among_many_bars(monkeypatch) -> None:
+    """With as many classes as there are faces, Matplotlib takes seconds for it, and warns."""
+
+    def searched(*arguments: Any) -> None:
+        raise AssertionError("the place of the legend was searched")
+
+    monkeypatch.setattr("matplotlib.legend.Legend._find_best_position", searched)
+    values, none = np.linspace(1, 2, 200), np.zeros(200, bool)
+    plot = Plot("Images", "", {"images": "images"}, kind="bars", x_label="class")
+    drawn = [
+        figures.value_bars(np.arange(200), {"images": values, "others": values}, plot),
+        figures.norm_bars(values, none),
+        figures.class_bars(values, none, none),
+        figures.scatter_panels({"a": (np.stack([values, values], axis=1), none)}),
+    ]
+    assert all(png.startswith(b"\x89PNG") for png in drawn)

@@ -14,6 +14,8 @@ COLORS = (CLEAN, ATTACK, SUSPECT, "#3b8f5a", "#7a5aa6", SOFT)
 """The colors of curves, in their order; published curves have those of the measured ones."""
 FEW_POINTS = 50
 """Maximum number of points of a curve for which markers are drawn."""
+ABOVE = {"frameon": False, "loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 3}
+"""A legend above the axes. To look for free space among a thousand bars takes seconds."""
 
 
 def draw(
@@ -212,7 +214,7 @@ def scatter_panels(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes
                 ax.scatter(*points[chosen].T, s=8, color=color, label=label, alpha=0.6, lw=0)
             ax.set_title(name, fontsize=10)
             ax.set(xlabel="first coordinate", ylabel="second coordinate")
-        axes[0, 0].legend(frameon=False)
+        axes[0, 0].legend(frameon=False, loc="upper right")
 
     return draw(paint, width=3.6 * len(panels) + 0.4, grid=(1, len(panels)))
 
@@ -247,7 +249,7 @@ def value_bars(order: np.ndarray, series: Mapping[str, np.ndarray], plot: Plot) 
         labels = [str(c) for c in order] if len(order) <= 64 else []
         ax.set_xticks(positions[: len(labels)], labels, fontsize=7)
         ax.set(xlabel=plot.x_label, ylabel=plot.y_label)
-        ax.legend(frameon=False)
+        ax.legend(**ABOVE)
 
     return draw(paint)
 
@@ -356,7 +358,7 @@ def norm_bars(
             ax.set_xticks(positions, [str(c) for c in order], fontsize=7)
         ax.set(xlabel="class, smallest trigger first", ylabel="L1 norm of the mask (pixels)")
         if ax.get_legend_handles_labels()[1]:
-            ax.legend(frameon=False)
+            ax.legend(**ABOVE)
 
     return draw(paint)
 
@@ -424,7 +426,7 @@ def class_bars(scores: np.ndarray, flagged: np.ndarray, further: np.ndarray) -> 
         if len(scores) <= 64:
             ax.set_xticks(range(len(scores)))
             ax.tick_params(axis="x", labelsize=7)
-        ax.legend(frameon=False)
+        ax.legend(**ABOVE)
 
     return draw(paint)
 
@@ -528,7 +530,7 @@ def paired_bars(
         ax.set_yticks(positions, list(bars), fontsize=8)
         ax.set(xlabel="%", xlim=(0, 115))
         ax.invert_yaxis()
-        ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+        ax.legend(**ABOVE)
 
     return draw(paint, height=1.4 + 0.45 * len(bars))
 
