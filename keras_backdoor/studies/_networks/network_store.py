@@ -70,7 +70,11 @@ class Net:
     def open(self, workspace: Workspace, split: str) -> Samples:
         """Open a split of the data in the input shape of the architecture."""
         shape = discovery.module("architectures", self.architecture).INPUT_SHAPE
-        return datasets.open(workspace.file(self.data), split=split, fit=shape)
+        path = workspace.file(self.data)
+        samples = datasets.open(path, split=split, fit=shape)
+        if samples.image_shape == shape:
+            return samples
+        return datasets.open(path, split=split, size=shape[:2], channels=shape[2])
 
     def poisoned(self, clean: Samples) -> Poisoned:
         """Return the poisoned training data and the ground truth.
