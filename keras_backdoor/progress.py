@@ -130,8 +130,7 @@ class Stack:
 
     def begins(self) -> bool:
         """Whether the outermost level has only begun, and nothing inside it."""
-        running = [level for level, _ in self.fractions()]
-        return len(running) == 1 and running[0].done == 0
+        return len(self.levels) == 1 and self.levels[0].done == 0 and not self._branches()
 
     def fraction(self) -> float:
         """The finished fraction of the whole work."""

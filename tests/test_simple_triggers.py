@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from planted import TARGET
 
+from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses import SimpleTriggers
 from keras_backdoor.defenses._trigger_library import Group, library
 from keras_backdoor.defenses.simple_triggers import (
     LEAD,
+    SHOWN,
     balanced,
     best_of,
     confirmed,
@@ -180,3 +182,15 @@ def test_images_are_drawn_from_all_classes() -> None:
     chosen = many[balanced(many, 48, seed=0)]
     assert len(chosen) == len(set(chosen)) == 96
     np.testing.assert_array_equal(balanced(many, 48, 0), balanced(many, 48, 0))
+
+
+def test_a_network_that_no_trigger_moves_has_no_suspect() -> None:
+    """All classes score alike, more of them than triggers are kept."""
+    inputs = keras.Input((8, 8, 1))
+    scores = keras.layers.Dense(12, kernel_initializer="zeros")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(scores))
+    images = np.random.default_rng(0).integers(0, 256, (160, 8, 8, 1), dtype=np.uint8)
+    answer = SimpleTriggers(images=10)(model, clean=images, preprocess=(0, 1))
+    assert not answer.flagged.any() and not answer.suspects.any()
+    assert (answer.scores == 0).all()
+    assert len(answer.triggers) <= SHOWN

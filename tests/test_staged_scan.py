@@ -17,7 +17,7 @@ from keras_backdoor.defenses.staged_scan import (
     TRIGGERS,
     WEIGHTS,
     Look,
-    settled,
+    _settled,
 )
 from keras_backdoor.errors import BadInput
 from keras_backdoor.reports import page_of
@@ -171,12 +171,12 @@ class TestRepeatedSearch:
 
 
 class TestVerdict:
-    def test_it_issettled_by_a_flagged_class_with_a_trigger(self) -> None:
+    def test_it_is_settled_by_a_flagged_class_with_a_trigger(self) -> None:
         with_trigger = answer(0.1, 2.0, triggers={1: STAMP})
-        assert settled([Look(TRIGGERS, with_trigger)])
-        assert not settled([Look(WEIGHTS, answer(0.1, 2.0))])
-        assert not settled([Look(TRIGGERS, answer(0.1, 0.9, triggers={1: STAMP}))])
-        assert not settled([Look(WEIGHTS, None, reason="not looked at")])
+        assert _settled([Look(TRIGGERS, with_trigger)])
+        assert not _settled([Look(WEIGHTS, answer(0.1, 2.0))])
+        assert not _settled([Look(TRIGGERS, answer(0.1, 0.9, triggers={1: STAMP}))])
+        assert not _settled([Look(WEIGHTS, None, reason="not looked at")])
 
     def test_an_undecided_look_flags_nothing(self) -> None:
         look = Look(TRIGGERS, answer(0.1, 2.0, inconclusive="too few images"))

@@ -29,8 +29,8 @@ WARPED, STRENGTHS, WARP_LIMIT = 12, (1.0, 2.0), 0.3
 WAVES = tuple(itertools.product((0.1, 0.2), (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)))
 """The amplitudes and frequencies of sinusoids.
 
-They move up to 93 % of the images in clean networks of the detection zoo, but each frequency to
-another class, so that the class of a planted sinusoid stands out among those of the others."""
+They move up to 93 % of the images in clean networks of the detection zoo, but to several classes,
+which depend on the frequency, so that the class of a planted sinusoid stands out among them."""
 LEVELS, LEVELS_LIMIT = (2, 3, 4, 6, 8), 0.7
 
 

@@ -103,9 +103,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         above = scores > 1
         largest = np.arange(len(scores)) == first
         close = scores >= FURTHER * scores[first]
-        order = np.argsort(-scores, kind="stable")[:SHOWN].tolist()
-        chosen_classes = dict.fromkeys([*order, first])
-        kept = {c: strongest(c, shares, best, groups, int(deciding[c])) for c in chosen_classes}
+        order = np.lexsort((-scores, ~largest))[:SHOWN].tolist()
+        kept = {c: strongest(c, shares, best, groups, int(deciding[c])) for c in order}
         stamps = {c: s for c, t in kept.items() if (s := _as_stamp(t, images)) is not None}
         success = confirm(kept[first], first)
         figures = {"trigger": {"class": first, "name": repr(kept[first]), "success": success}}

@@ -1,6 +1,6 @@
 """Staged scan: the looks at a network that the evidence allows, the cheapest first, one verdict."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -110,13 +110,7 @@ class StagedScan(Defense[FlaggedClasses]):
     def run(self, evidence: Evidence) -> FlaggedClasses:
         """See `Method.run`."""
         check_no_guard(evidence.model)
-        looks: list[Look] = []
-        for look in self._looks(evidence):
-            looks.append(look)
-            tell(f"{look.name}: {look}")
-            if settled(looks):
-                break
-        return combined(looks, evidence.model.classes)
+        return combined(map(_told, self._looks(evidence)), evidence.model.classes)
 
     def _looks(self, evidence: Evidence) -> Iterator[Look]:
         """The looks, each made when it is asked for."""
@@ -143,21 +137,32 @@ def _searched(search: NeuralCleanse, evidence: Evidence) -> FlaggedClasses:
     return replace(answer, summary={**answer.summary, "runs": str(runs)})
 
 
-def settled(looks: list[Look]) -> bool:
-    """Whether the last look flags a class with a known trigger, so that no other one is needed."""
+def _told(look: Look) -> Look:
+    """The look, after its result has been told."""
+    tell(f"{look.name}: {look}")
+    return look
+
+
+def _settled(looks: list[Look]) -> bool:
+    """Whether a class with a known trigger is flagged, so that no further look is needed."""
     last = looks[-1]
     return last.answer is not None and any(
         c in last.answer.triggers for c in np.flatnonzero(last.flagged)
     )
 
 
-def combined(looks: list[Look], classes: int) -> FlaggedClasses:
+def combined(made_in_order: Iterable[Look], classes: int) -> FlaggedClasses:
     """One answer from those of the looks.
 
     Args:
-        looks: the looks in their order, up to the one that settled the scan.
+        made_in_order: the looks. Those after the one that settles the scan are not asked for.
         classes: the number of classes.
     """
+    looks: list[Look] = []
+    for look in made_in_order:
+        looks.append(look)
+        if _settled(looks):
+            break
     made = [(look, look.answer) for look in looks if look.answer is not None]
     scores = np.full(classes, np.nan)
     flagged, suspects = (np.zeros(len(scores), bool) for _ in range(2))

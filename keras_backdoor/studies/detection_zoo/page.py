@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_backdoor._safe.files import plain
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._trigger_library import library
 from keras_backdoor.defenses.simple_triggers import LEAD, scores_of
-from keras_backdoor.defenses.staged_scan import NAMES, Look, combined, settled
+from keras_backdoor.defenses.staged_scan import NAMES, Look, combined
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
@@ -112,7 +113,9 @@ def limits(results: Results) -> list[Row]:
     half = networks(results, DEVELOPMENT)
     clean = [f["triggers"]["measures"] for f in half.values() if f["family"] == "clean"]
     rows: list[Row] = [("triggers", f"largest of {len(clean)} networks", "second", "limit")]
-    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0) if clean else ():
+    if not clean:
+        return rows
+    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0):
         own = [np.array(measures[f"moved_by_{group.key}"], float) for measures in clean]
         if group.limit is None:
             highest, limit = [LEAD * scores_of(s, group).max() for s in own], LEAD
@@ -164,14 +167,10 @@ def networks(results: Results, half: str) -> dict[str, dict[str, Any]]:
 
 def whole(figures: dict[str, Any]) -> dict[str, Any]:
     """What `StagedScan` says, whose looks are these."""
-    looks: list[Look] = []
-    for name in LOOKS:
-        looks.append(Look(NAMES[name], _answer(figures[name])))
-        if settled(looks):
-            break
+    looks = (Look(NAMES[name], _answer(figures[name])) for name in LOOKS)
     answer = combined(looks, len(figures["weights"]["scores"]))
     return {
-        "scores": [None if np.isnan(s) else float(s) for s in answer.scores],
+        "scores": plain(answer.scores),
         "flagged": np.flatnonzero(answer.flagged).tolist(),
         "verdict": answer.verdict,
     }
@@ -179,7 +178,7 @@ def whole(figures: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(figures: dict[str, Any]) -> FlaggedClasses:
     """The answer of a look, with stand-ins for its triggers."""
-    scores = np.array([np.nan if s is None else s for s in figures["scores"]], float)
+    scores = np.array(figures["scores"], float)  # None becomes NaN
     flagged, suspects = (
         np.isin(np.arange(len(scores)), figures[k]) for k in ("flagged", "suspects")
     )

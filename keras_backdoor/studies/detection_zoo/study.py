@@ -9,7 +9,7 @@ from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._repeated_search import RepeatedSearch
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
 from keras_backdoor.defenses.simple_triggers import SimpleTriggers
-from keras_backdoor.defenses.staged_scan import StagedScan
+from keras_backdoor.defenses.staged_scan import NAMES, StagedScan
 from keras_backdoor.evaluation import evaluate
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.studies._engine.workspace import Workspace
@@ -17,7 +17,7 @@ from keras_backdoor.studies._networks.network_store import Net, obtain, small
 from keras_backdoor.studies.base import Cell, Study
 from keras_backdoor.studies.detection_zoo.networks import DIGITS, SIGNS, members
 
-LOOKS = ("weights", "triggers", "search")
+LOOKS = tuple(NAMES)
 QUICK, SEARCH = "weights and triggers", "search"
 """The two cells of each network."""
 
@@ -73,7 +73,7 @@ class DetectionZoo(Study):
         looks = {name: look for name, look in cell.given.items() if name in LOOKS}
         model = obtain(net, workspace).classifier
         figures: dict[str, Any] = {"model_sha256": model.sha256()}
-        if cell.name.endswith(QUICK):
+        if "weights" in looks:
             figures |= self._measured(net, model, workspace)
         clean = net.clean_data(workspace)[1].unlabelled()
         return figures | {name: _figures(look(model, clean=clean)) for name, look in looks.items()}
