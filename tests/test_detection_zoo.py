@@ -123,7 +123,9 @@ class TestWhole:
         assert found["scores"] == [0.1, 0.5]
 
 
-def test_a_network_at_small_scale(tmp_path, in_this_process) -> None:
+@pytest.mark.parametrize("name", ["all to one 0", "all to one 1"])
+def test_a_network_at_small_scale(name, tmp_path, in_this_process) -> None:
+    """The second has an architecture for larger images with colors and more classes."""
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "gtsrb_dataset_int.h5").write_bytes(b"not used by these cells")
@@ -132,7 +134,7 @@ def test_a_network_at_small_scale(tmp_path, in_this_process) -> None:
     arrays = {f"x_{s}": p.read() for s, p in parts.items()}
     np.savez(folder / "mnist.npz", **arrays, **{f"y_{s}": p.labels for s, p in parts.items()})
     workspace = Workspace(data=(folder,), cache=tmp_path / "cache")
-    name = "development, digits, all to one 0"
+    name = f"development, digits, {name}"
     found = studies.run("detection-zoo", scale="smoke", workspace=workspace, only=[name])
     assert [c["error"] for c in found.cells if "error" in c] == []
     figures = page.networks(found, DEVELOPMENT)[name]

@@ -106,7 +106,7 @@ class TestManyClasses:
         assert answer.verdict == "found"
         assert answer.measures["mean_weight"].argmax() == 7
         assert answer.measures["bias"].argmax() == 12
-        assert answer.figures["limit"] == critical_value(robust_z, 43, 0.05 / 2)
+        assert answer.figures["limit"] == critical_value(robust_z, 43, 0.02 / 2)
 
     def test_a_bias_alone_is_a_suspicion(self) -> None:
         answer = WeightSignature()(network_with_outliers(43, {}, {12: 2.0}))

@@ -24,6 +24,8 @@ LEAD = 3.0
 
 For large squares it is at most 1.7 on the 14 clean networks of the development zoo; for sinusoids
 at most 1.5 on 13 clean networks of the detection zoo."""
+DOUBTFUL = 0.5
+"""The score from which the share of a class is measured again on other images."""
 FURTHER = 0.5
 """The share of the largest score from which other classes above the limit are suspects."""
 BATCH_VALUES = 2**22
@@ -33,7 +35,7 @@ SHOWN = 8
 WORKS = 0.9
 """The share of moved images from which a trigger works."""
 FEWEST, MEASURED = 100, 500
-"""The numbers of other clean images on which a trigger above the limit is measured again."""
+"""The numbers of other clean images on which shares are measured again."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     squares of one color and checkerboards at positions all over the image, blends with noise and
     with other images, warps, sinusoids, and fewer levels of brightness. For each group of triggers
     and each class, the largest share of the images of other classes that one trigger moves to it is
-    kept. Shares above the limit of the group are measured again on 100 to 500 other images, because
-    the best of many triggers was selected. The score of a class is its largest share in units of
-    the limit.
+    kept. Shares above half the limit of the group are measured again on 100 to 500 other images,
+    because the best of many triggers was selected. The score of a class is its largest share in
+    units of the limit.
 
     The limits were chosen on clean networks of the development zoo: a square of a sixteenth of the
     image's side, for example, has to move 25 % of the images to one class. Large squares and
@@ -71,7 +73,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     paper: ClassVar[str] = "none: made for this project"
     caveats: ClassVar[tuple[str, ...]] = (
         "Triggers that resemble none of the library, such as photographs of objects, and triggers "
@@ -285,7 +287,7 @@ def confirmed(
     groups: Sequence[Group],
     confirm: Callable[[Trigger, int], float],
 ) -> list[np.ndarray]:
-    """The shares, measured again on more images for classes above the limit.
+    """The shares, measured again on more images for classes above half the limit.
 
     Args:
         shares: for each group (k,) the largest share of each class.
@@ -297,7 +299,7 @@ def confirmed(
     for share, where, group in zip(shares, best, groups, strict=True):
         again, known = share.copy(), np.zeros(len(share), bool)
         # What is measured anew may leave another class in the lead.
-        while (doubtful := (scores_of(again, group) > 1) & ~known).any():
+        while (doubtful := (scores_of(again, group) > DOUBTFUL) & ~known).any():
             for c in np.flatnonzero(doubtful).tolist():
                 again[c] = confirm(group.triggers[where[c]], c)
             known |= doubtful

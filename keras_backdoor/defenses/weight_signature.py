@@ -50,16 +50,16 @@ class WeightSignature(Defense[FlaggedClasses]):
 
     Args:
         level: the expected number of false alarms of a network whose statistics are normally
-            distributed.
+            distributed. The three looks of a scan share 5 %.
 
     Notes:
         The last linear layer may be a dense layer or a convolution before global pooling; without
-        one, the answer is inconclusive. Batch
-        normalization right before it is folded into its weights. The critical values are quantiles
-        of random samples, because the MAD of few values varies much.
+        one, the answer is inconclusive. Batch normalization right before it is folded into its
+        weights. The critical values are quantiles of random samples, because the MAD of few
+        values varies much.
     """
 
-    level: float = 0.05
+    level: float = 0.02
 
     commands: ClassVar[tuple[str, ...]] = ("scan",)
     revision: ClassVar[int] = 2

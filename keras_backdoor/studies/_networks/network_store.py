@@ -76,6 +76,12 @@ class Net:
             return samples
         return datasets.open(path, split=split, size=shape[:2], channels=shape[2])
 
+    def _classes(self, workspace: Workspace) -> int:
+        """The number of classes of the data, which need not be that of the architecture."""
+        labels = self.open(workspace, "train").labels
+        assert labels is not None
+        return int(labels.max()) + 1
+
     def poisoned(self, clean: Samples) -> Poisoned:
         """Return the poisoned training data and the ground truth.
 
@@ -99,7 +105,7 @@ class Net:
         clean, _ = self.clean_data(workspace)
         poisoned = None if self.attack is None else self.poisoned(clean)
         samples = clean if poisoned is None else poisoned.samples
-        build = training.builder(self.architecture)
+        build = training.builder(self.architecture, self._classes(workspace))
         if self.training is None:
             return Fitted(
                 *training.fit(build, samples, self.recipe, checkpoint=checkpoint), samples

@@ -35,7 +35,7 @@ ERRORS = (
 )
 LIMITS = (
     "For each group of simple triggers, the largest share of the images of other classes that one "
-    "trigger moves to a class; shares above the limit were measured again on other images. For "
+    "trigger moves to a class; shares above half the limit were measured on other images. For "
     "large squares and sinusoids it is the distance of its logit to that of the next class."
 )
 
