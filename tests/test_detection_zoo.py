@@ -148,14 +148,15 @@ def test_a_network_at_small_scale(name, tmp_path, in_this_process) -> None:
 
 class TestReport:
     def test_weak_attacks_are_a_row_of_their_own(self, results) -> None:
-        header, works, weak = page.families(results, JUDGED)
+        header, together, works, weak = page.families(results, JUDGED)
+        assert together == ("from all classes to one", *works[1:])
         assert (works[0], works[1], weak[0], weak[1]) == ("blend", "2", "blend, weak", "1")
         assert works[header.index("found")] == "2 of 2"
         assert works[header.index("target flagged")] == "2 of 2"
         assert weak[header.index("found")] == "0 of 1"
 
     def test_the_area_has_its_interval(self, results) -> None:
-        header, works, _ = page.families(results, JUDGED)
+        header, _, works, _ = page.families(results, JUDGED)
         assert works[header.index(f"AUROC, {WHOLE}")] == "1.00 (1.00 to 1.00)"
         clean, found = ([{WHOLE: look(s)} for s in own] for own in ((0.2, 0.6), (0.4, 0.8)))
         text = page.area(found, clean, WHOLE)
@@ -171,19 +172,22 @@ class TestReport:
         assert rows[-1][3] == f"{low:.1%} to {high:.1%}"
 
     def test_limits_stand_beside_the_shares_of_clean_networks(self) -> None:
-        keys = [g.key for g in library(np.zeros((1, 32, 32, 3), np.float32), 0)]
-        shares = {f"moved_by_{key}": [0.02, 0.2, 0.1] for key in keys}
-        more = shares | {"moved_by_warps": [0.02, 0.25, 0.02]}
+        groups = library(32, 32, 3, 0)
+        shares = {f"moved_by_{g.key}": [0.02, 0.2, 0.1] for g in groups}
+        more = shares | {"moved_by_warps": [0.02, 0.26, 0.02]}
         cells = []
         for number, measures in enumerate((shares, more)):
             own = look(0.5, measures=measures)
             cells += network("development, clean", f"clean {number}", 0.5, triggers=own)
         header, *rows = page.limits(Results({}, {}, cells))
-        assert header[1] == "largest of 2 networks"
-        by_name = {row[0]: row[1:] for row in rows}
-        assert by_name["warps"][:2] == ("0.25", "0.20")
+        assert header[2] == "largest of 2 networks"
+        assert len(rows) == 2 * len(groups)
+        by_name = {row[:2]: row[2:] for row in rows}
+        rule = 0.23 + 0.03 * np.log(0.5 / page.ALARMS)  # the median, and the mean distance to it
+        assert by_name["warps", "share"] == ("0.26", "0.20", f"{rule:.2f}", "0.25")
         lead = np.log(0.2 / 0.8) - np.log(0.1 / 0.9)
-        assert by_name["squares of 6 pixels"] == (f"{lead:.2f}", f"{lead:.2f}", "3")
+        limit = next(g.lead_limit for g in groups if g.key == "large_squares")
+        assert by_name["squares of 6 pixels", "lead"] == (*[f"{lead:.2f}"] * 3, f"{limit:.2f}")
         assert page.limits(Results({}, {}, []))[1:] == []
 
     def test_a_half_without_networks_has_no_table(self, results) -> None:

@@ -10,11 +10,11 @@ from keras_backdoor._internals.backend import keras
 from keras_backdoor.defenses import SimpleTriggers
 from keras_backdoor.defenses._trigger_library import Group, library
 from keras_backdoor.defenses.simple_triggers import (
-    LEAD,
     SHOWN,
     balanced,
     best_of,
     confirmed,
+    leads,
     most_suspicious,
     moved,
     scores_of,
@@ -65,7 +65,7 @@ def test_ties_are_broken_among_the_classes_above_the_limit() -> None:
 
 
 def test_what_leads_after_a_confirmation_is_measured_too() -> None:
-    group = Group("large", "", [Patch(size=1), Patch(size=2), Patch(size=3)], None)
+    group = Group("large", "", [Patch(size=1), Patch(size=2), Patch(size=3)], 2.0, 3.0)
     share = np.array([0.98, 0.6, 0.02])
     asked: list[int] = []
 
@@ -79,10 +79,8 @@ def test_what_leads_after_a_confirmation_is_measured_too() -> None:
 
 
 class TestLibrary:
-    images = np.random.default_rng(0).random((20, 32, 32, 3), np.float32)
-
-    def groups(self, images: np.ndarray | None = None) -> dict[str, Group]:
-        return {g.name: g for g in library(self.images if images is None else images, 0)}
+    def groups(self, height: int = 32, width: int = 32, channels: int = 3) -> dict[str, Group]:
+        return {g.name: g for g in library(height, width, channels, 0)}
 
     def test_triggers_reach_all_corners_in_all_colors(self) -> None:
         squares = self.groups()["squares of 4 pixels"].triggers
@@ -96,15 +94,16 @@ class TestLibrary:
         assert sum(len(g.triggers) for g in self.groups().values()) < 4000
 
     def test_gray_images_have_two_colors(self) -> None:
-        squares = self.groups(self.images[..., :1])["squares of 4 pixels"].triggers
+        squares = self.groups(channels=1)["squares of 4 pixels"].triggers
         assert len({t.color for t in squares}) == 2
 
     def test_sizes_and_limits_follow_the_images(self) -> None:
-        large = self.groups(np.zeros((3, 64, 96, 3), np.float32))
+        large = self.groups(64, 96)
         for small, name in ((2, 4), (4, 8), (6, 12)):
-            limit = self.groups()[f"squares of {small} pixels"].limit
-            assert large[f"squares of {name} pixels"].limit == limit
-        tiny = self.groups(np.zeros((3, 14, 14, 1), np.float32))
+            own = self.groups()[f"squares of {small} pixels"]
+            assert large[f"squares of {name} pixels"].limit == own.limit
+            assert large[f"squares of {name} pixels"].lead_limit == own.lead_limit
+        tiny = self.groups(14, 14, 1)
         assert {"checkerboards of 3 pixels", "checkerboards of 4 pixels"} <= set(tiny)
 
     def test_checkerboards_come_in_both_phases(self) -> None:
@@ -114,18 +113,19 @@ class TestLibrary:
         np.testing.assert_array_equal(first.pattern + inverse.pattern, first.mask)
 
     def test_all_can_be_stamped(self) -> None:
+        images = np.random.default_rng(0).random((20, 32, 32, 3), np.float32)
         for group in self.groups().values():
-            stamped = group.triggers[-1].stamp_rows(self.images, np.arange(20), 0)
-            assert stamped.shape == self.images.shape
-            assert not np.array_equal(stamped, self.images)
+            stamped = group.triggers[-1].stamp_rows(images, np.arange(20), 0)
+            assert stamped.shape == images.shape
+            assert not np.array_equal(stamped, images)
 
 
 class TestRule:
     def test_shares_are_of_images_of_other_classes(self, task) -> None:
         images = task.clean.take(40).read().astype(np.float32) / 255
         own = task.model.predict(task.clean.take(40))
-        first = Group("a", "a", [Patch(size=1, row=0, column=0)], 0.2)
-        groups = [first, Group("b", "b", [Warp(), Warp(strength=9.0)], 0.2)]
+        first = Group("a", "a", [Patch(size=1, row=0, column=0)], 0.2, 9.0)
+        groups = [first, Group("b", "b", [Warp(), Warp(strength=9.0)], 0.2, 9.0)]
         shares = moved(task.model, images, own, groups)
         assert shares.shape == (3, 10)
         stamped = np.clip(Warp(strength=9.0).stamp(images, None), 0, 1).astype(np.float32)
@@ -137,17 +137,23 @@ class TestRule:
         np.testing.assert_array_equal(where[1], shares[1:].argmax(axis=0))
 
     def test_a_share_counts_in_units_of_its_limit(self) -> None:
-        scores = scores_of(np.array([0.3, 0.25, 0.1, 0.0]), Group("squares", "squares", [], 0.2))
+        scores = scores_of(np.array([0.3, 0.25, 0.1, 0.0]), Group("", "", [], 0.2, 9.0))
         np.testing.assert_allclose(scores, [1.5, 1.25, 0.5, 0.0], atol=1e-9)
 
-    def test_without_a_limit_the_lead_counts(self) -> None:
-        scores = scores_of(np.array([0.8, 0.16, 0.1]), Group("squares", "squares", [], None))
+    def test_a_class_that_stands_out_counts_by_its_lead(self) -> None:
+        scores = scores_of(np.array([0.8, 0.16, 0.1]), Group("", "", [], 2.0, 3.0))
         lead = np.log(0.8 / 0.2) - np.log(0.16 / 0.84)
-        assert scores[0] == pytest.approx(lead / LEAD)
-        assert (scores[1:] < 0).all()
+        assert scores[0] == pytest.approx(lead / 3)
+        assert scores[1:].tolist() == pytest.approx([0.08, 0.05])  # by their shares
+
+    def test_small_shares_do_not_stand_out(self) -> None:
+        assert leads(np.array([0.09, 0.0, 0.01])).max() == 0
+        assert leads(np.array([1.0, 0.0, 0.0])).max() == pytest.approx(6.09, abs=0.01)
 
     def test_what_is_above_the_limit_is_measured_again(self) -> None:
-        group = Group("squares", "squares", [Patch(size=2), Patch(size=2, row=0, column=0)], 0.2)
+        group = Group(
+            "squares", "squares", [Patch(size=2), Patch(size=2, row=0, column=0)], 0.2, 9.0
+        )
         asked = []
 
         def confirm(trigger, target):
@@ -162,7 +168,7 @@ class TestRule:
 
     def test_the_first_trigger_that_works_is_kept(self) -> None:
         small, large = Patch(size=2), Patch(size=6)
-        groups = [Group("small", "small", [small], 0.2), Group("large", "large", [large], None)]
+        groups = [Group("small", "", [small], 0.2, 2.0), Group("large", "", [large], 2.0, 3.0)]
         best = [np.zeros(1, int)] * 2
 
         def kept(first, second, deciding=0):

@@ -19,11 +19,8 @@ from keras_backdoor.progress import track
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers.base import Stamp, Stamped, Trigger
 
-LEAD = 3.0
-"""The limit of the logit of a share minus that of the next class, for a group without a limit.
-
-For large squares it is at most 1.7 on the 14 clean networks of the development zoo; for sinusoids
-at most 1.5 on 13 clean networks of the detection zoo."""
+LEAST, MOST = 0.1, 0.98
+"""The smallest and the largest share of which the logit is taken."""
 DOUBTFUL = 0.5
 """The score from which the share of a class is measured again on other images."""
 FURTHER = 0.5
@@ -43,25 +40,25 @@ class SimpleTriggers(Defense[FlaggedClasses]):
     """Find classes that simple triggers turn images of other classes into.
 
     The 1,000 to 5,000 triggers of a library are stamped on a few clean images of all classes:
-    squares of one color and checkerboards at positions all over the image, blends with noise and
-    with other images, warps, sinusoids, and fewer levels of brightness. For each group of triggers
-    and each class, the largest share of the images of other classes that one trigger moves to it is
-    kept. Shares above half the limit of the group are measured again on 100 to 500 other images,
-    because the best of many triggers was selected. The score of a class is its largest share in
-    units of the limit.
+    squares of one color and checkerboards at positions all over the image, warps, sinusoids, and
+    fewer levels of brightness. For each group of triggers and each class, the largest share of the
+    images of other classes that one trigger moves to it is kept, with its lead: the logit of the
+    share minus that of the next class. Classes above half a limit are measured again on 100 to 500
+    other images, because the best of many triggers was selected. The score of a class is its
+    largest share or lead in units of the limit.
 
-    The limits were chosen on clean networks of the development zoo: a square of a sixteenth of the
-    image's side, for example, has to move 25 % of the images to one class. Large squares and
-    sinusoids move many images in clean networks too, so that their share has to stand out from
-    those of all other classes. The class with the largest score is flagged if it is above 1; others
-    above 1 are further suspects if they come close to it. Of several classes with the same score,
-    the one that more groups lead to is flagged. The triggers need not be those of the attacker: a
-    network that has learned a trigger reacts to similar ones, too.
+    The limits follow from a rule on the 30 clean networks of the development half of the detection
+    zoo (`LIMITS`): a square of a sixteenth of the image's side, for example, has to move 25 % of
+    the images to one class. Large squares move many images in clean networks too, but to several
+    classes, so that only their lead counts. The class with the largest score is flagged if it is
+    above 1; others above 1 are further suspects if they come close to it. Of several classes with
+    the same score, the one that more groups lead to is flagged. The triggers need not be those of
+    the attacker: a network that has learned a trigger reacts to similar ones, too.
 
     Args:
         images: the number of images on which every trigger is tried. If the network has more
             classes, it is one image of each class, up to twice as many images.
-        seed: the seed of the choice of the images, and of random triggers.
+        seed: the seed of the choice of the images, and of the warps.
 
     Notes:
         No labels are needed: the classes of the images are those that the network predicts. The
@@ -73,7 +70,7 @@ class SimpleTriggers(Defense[FlaggedClasses]):
 
     needs: ClassVar[tuple[Need, ...]] = (Need("clean"),)
     commands: ClassVar[tuple[str, ...]] = ("scan",)
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     paper: ClassVar[str] = "none: made for this project"
     caveats: ClassVar[tuple[str, ...]] = (
         "Triggers that resemble none of the library, such as photographs of objects, and triggers "
@@ -91,7 +88,8 @@ class SimpleTriggers(Defense[FlaggedClasses]):
         predicted = model.predict(clean)
         chosen = balanced(predicted, self.images, self.seed)
         images = np.asarray(unit_images(clean.subset(chosen).read(), clean))
-        groups = library(images, self.seed)
+        height, width, channels = images.shape[1:]
+        groups = library(height, width, channels, self.seed)
         found = evidence.part(
             "moved", lambda: {"moved": moved(model, images, predicted[chosen], groups)}
         )["moved"]
@@ -154,8 +152,7 @@ def most_suspicious(values: np.ndarray) -> int:
 
 def trigger_number(samples: Samples) -> int:
     """The number of triggers in the library for images of this size."""
-    images = np.zeros((1, *samples.image_shape), np.float32)
-    return sum(len(group.triggers) for group in library(images, 0))
+    return sum(len(group.triggers) for group in library(*samples.image_shape, 0))
 
 
 def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
@@ -308,20 +305,26 @@ def confirmed(
 
 
 def scores_of(share: np.ndarray, group: Group) -> np.ndarray:
-    """(k,) the shares of a group in units of its limit, or their leads in units of `LEAD`.
+    """(k,) the shares of a group or their leads, in units of their limits; the larger of both.
 
-    The lead is the logit of a share minus the largest logit of the other classes, where shares
-    are taken as 2 to 98 %.
-
-    >>> scores_of(np.array([0.5, 0.1]), Group("", "", [], 0.25)).tolist()
-    [2.0, 0.4]
+    >>> scores_of(np.array([0.5, 0.1]), Group("", "", [], limit=0.25, lead_limit=1.0)).round(1)
+    array([2.2, 0.4])
     """
-    if group.limit is not None:
-        return np.asarray(share / group.limit)
-    values = logit(np.clip(share, 0.02, 0.98))
+    return np.maximum(share / group.limit, leads(share) / group.lead_limit)
+
+
+def leads(share: np.ndarray) -> np.ndarray:
+    """(k,) the logit of each share minus the largest logit of the other classes.
+
+    Shares below 10 % are taken as 10 %, those above 98 % as 98 %.
+
+    >>> leads(np.array([0.5, 0.2, 0.0])).round(2)
+    array([ 1.39, -1.39, -2.2 ])
+    """
+    values = logit(np.clip(share, LEAST, MOST))
     second, first = np.sort(values)[-2:]
     others = np.where(np.arange(len(values)) == values.argmax(), second, first)
-    return np.asarray((values - others) / LEAD)
+    return np.asarray(values - others)
 
 
 def strongest(

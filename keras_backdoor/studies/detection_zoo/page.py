@@ -7,13 +7,21 @@ import numpy as np
 from keras_backdoor._safe.files import plain
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses._trigger_library import library
-from keras_backdoor.defenses.simple_triggers import LEAD, scores_of
+from keras_backdoor.defenses.simple_triggers import leads
 from keras_backdoor.defenses.staged_scan import NAMES, Look, combined
 from keras_backdoor.metrics import Rate
 from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.results import percent, text
-from keras_backdoor.studies.detection_zoo.networks import DEVELOPMENT, JUDGED
+from keras_backdoor.studies.detection_zoo.networks import (
+    ALL_TO_ONE,
+    BLEND,
+    CLEAN_LABEL,
+    DEVELOPMENT,
+    JUDGED,
+    SINUSOID,
+    WARP,
+)
 from keras_backdoor.studies.detection_zoo.study import LOOKS, QUICK, SEARCH
 from keras_backdoor.triggers.base import Stamp
 
@@ -23,6 +31,13 @@ KNOWN = Stamp(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
 """Stands for a trigger, which results do not store."""
 WORKS = 0.9
 """The success from which an attack counts as one that works."""
+FROM_ALL = (ALL_TO_ONE, BLEND, WARP, SINUSOID, CLEAN_LABEL)
+"""The families whose trigger leads from all classes to one."""
+ALARMS = 0.001
+"""The probability with which a limit of simple triggers raises a false alarm, by `limit_from`.
+
+Two limits for each of nine groups have 2 % together, as the weights have; the three looks of a scan
+share 5 %."""
 RESAMPLES = 2000
 NOTE = (
     "The area under the ROC curve compares the largest score of each network of a family with "
@@ -35,8 +50,10 @@ ERRORS = (
 )
 LIMITS = (
     "For each group of simple triggers, the largest share of the images of other classes that one "
-    "trigger moves to a class; shares above half the limit were measured on other images. For "
-    "large squares and sinusoids it is the distance of its logit to that of the next class."
+    "trigger moves to a class, and the largest distance of its logit to that of the next class "
+    "(lead); shares above half the limit were measured on other images. The rule is the value that "
+    "a clean network exceeds with a probability of 0.1 %, if the figures above their median follow "
+    "an exponential distribution. A share above 1 is never reached: there, only the lead counts."
 )
 
 
@@ -69,7 +86,9 @@ def families(results: Results, half: str) -> list[Row]:
         family = figures["family"]
         if family != "clean":
             groups.setdefault(family if _works(figures) else f"{family}, weak", []).append(figures)
-    for family, own in sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0])):
+    from_all = [f for name in FROM_ALL for f in groups.get(name, [])]
+    ordered = sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0]))
+    for family, own in [("from all classes to one", from_all), *ordered] if from_all else ordered:
         areas = [area(own, clean, name) for name in (*LOOKS, WHOLE)]
         number = sum(f[WHOLE]["verdict"] == "found" for f in own)
         right = sum(f[WHOLE]["verdict"] == "found" and _right(f) for f in own)
@@ -109,21 +128,43 @@ def errors(results: Results, half: str) -> list[Row]:
 
 
 def limits(results: Results) -> list[Row]:
-    """Return the header and one row per group of simple triggers."""
+    """Return the header and two rows per group of simple triggers."""
     half = networks(results, DEVELOPMENT)
     clean = [f["triggers"]["measures"] for f in half.values() if f["family"] == "clean"]
-    rows: list[Row] = [("triggers", f"largest of {len(clean)} networks", "second", "limit")]
-    if not clean:
+    rows: list[Row] = [
+        ("triggers", "figure", f"largest of {len(clean)} networks", "second", "rule", "limit")
+    ]
+    if len(clean) < 2:
         return rows
-    for group in library(np.zeros((1, 32, 32, 3), np.float32), 0):
+    for group in library(32, 32, 3, 0):
         own = [np.array(measures[f"moved_by_{group.key}"], float) for measures in clean]
-        if group.limit is None:
-            highest, limit = [LEAD * scores_of(s, group).max() for s in own], LEAD
-        else:
-            highest, limit = [s.max() for s in own], group.limit
-        second, first = np.sort([0.0, *highest])[-2:]
-        rows.append((group.name, f"{first:.2f}", f"{second:.2f}", f"{limit:.3g}"))
+        for name, figures, limit in (
+            ("share", [s.max() for s in own], group.limit),
+            ("lead", [leads(s).max() for s in own], group.lead_limit),
+        ):
+            second, first = np.sort(figures)[-2:]
+            rule = limit_from(np.array(figures))
+            numbers = (f"{value:.2f}" for value in (first, second, rule, limit))
+            rows.append((group.name, name, *numbers))
     return rows
+
+
+def limit_from(largest: np.ndarray) -> float:
+    """The value that the largest figure of a clean network exceeds with the probability `ALARMS`.
+
+    The figures above their median are taken as exponentially distributed (Pickands, Statistical
+    inference using extreme order statistics, Annals of Statistics 1975, with a shape of 0): half of
+    the networks exceed the median m, and m + x is exceeded by exp(-x / s) / 2 of them, where s is
+    the mean distance to the median.
+
+    >>> drawn = np.random.default_rng(0).exponential(2.0, 100_000)
+    >>> round(limit_from(drawn))  # -2 log(0.001) = 13.8
+    14
+    """
+    median = float(np.median(largest))
+    above = largest[largest > median] - median
+    scale = above.mean() if len(above) else 0.0
+    return float(median + scale * np.log(0.5 / ALARMS))
 
 
 def area(found: list[dict[str, Any]], clean: list[dict[str, Any]], look: str) -> str:
