@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import TARGET
+from planted import TARGET, TRIGGER
 
-from keras_backdoor._safe.files import sha256
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.commands import app
 from keras_backdoor.commands.check import quick, steps
@@ -22,6 +21,7 @@ from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading import load_model
 from keras_backdoor.loading.inspection import inspect_model
+from keras_backdoor.metrics import Rate
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,11 @@ class TestPlanted:
         assert code == 1, err
         assert (content["verdict"], content["action"]) == ("found", REPAIRED)
         rates = content["triggers"][str(TARGET)]
-        assert rates["before"] > 0.8
-        assert rates["after"] <= 0.01
-        assert content["accuracy"]["before"] - content["accuracy"]["after"] <= 0.01
+        assert rates["before"]["share"] > 0.8
+        assert rates["after"]["share"] <= 0.01
+        assert rates["on"] == "the 1,000 test images"
+        before, after = (content["accuracy"][when]["share"] for when in ("before", "after"))
+        assert before - after <= 0.01
         assert content["measured_on"] == "the 1,000 test images"
         assert any("works on" in reason for reason in content["reasons"])
 
@@ -99,10 +101,20 @@ class TestPlanted:
     def test_every_step_is_a_command(self, done) -> None:
         _, content, _, out = done
         names = [step["name"] for step in content["steps"]]
-        assert names == ["scan", "repair", "scan of the repaired model", "export"]
-        lines = [step["command"] for step in content["steps"]]
-        assert lines[0].startswith("keras-backdoor scan ")
-        assert f"--found {out / 'scan'}" in lines[1]
+        assert names == [
+            "inspection",
+            "scan",
+            "measurement",
+            "repair",
+            "measurement of the repaired model",
+            "scan of the repaired model",
+            "export",
+        ]
+        lines = dict(zip(names, (step["command"] for step in content["steps"]), strict=True))
+        assert lines["scan"].startswith("keras-backdoor scan ")
+        assert f"--found {out / 'scan'}" in lines["repair"]
+        assert f"--trigger {out / 'scan'}" in lines["measurement"]
+        assert all(step["seconds"] > 0 for step in content["steps"] if step["name"] != "inspection")
         assert isinstance(load_answer(out / "scan"), FlaggedClasses)
 
     def test_the_page_has_the_decision_first(self, done) -> None:
@@ -149,7 +161,7 @@ class TestOtherModels:
         code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (1, REFUSE), err
         assert content["exported"] is None
-        assert "--set triggers.images=48" in content["steps"][0]["command"]
+        assert "--set triggers.images=48" in content["steps"][1]["command"]
         code, content, err = checked_by(command, files, "twin", tmp_path / "d", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
         assert "search for triggers: about" in err
@@ -162,17 +174,35 @@ class TestOtherModels:
         monkeypatch.setattr(quick, "QUICK_SECONDS", 1e-6)
         code, content, err = checked_by(command, files, "twin", tmp_path / "c", "--quick")
         assert (code, content["action"]) == (3, OPEN), err
-        assert "--set triggers=none --set search=none" in content["steps"][0]["command"]
+        assert "--set triggers=none --set search=none" in content["steps"][1]["command"]
         assert "search for triggers: left out, it would take about" in err
 
     def test_what_an_earlier_check_exported_does_not_stay(self, command, files, tmp_path) -> None:
-        (tmp_path / "c" / "work").mkdir(parents=True)
-        digest = sha256(files["planted"])
-        (tmp_path / "c" / "work" / "of-a-check").write_text(digest)
-        (tmp_path / "c" / "serving" / "1").mkdir(parents=True)
-        code, content, err = checked_by(command, files, "planted", tmp_path / "c", "--quick")
+        out = tmp_path / "c"
+        checked_by(command, files, "planted", out, "--quick")
+        (out / "serving" / "1").mkdir(parents=True)
+        code, content, err = checked_by(command, files, "planted", out, "--quick")
         assert (code, content["action"]) == (1, REFUSE), err
-        assert not (tmp_path / "c" / "serving").exists()
+        assert not (out / "serving").exists()
+
+    def test_a_check_with_other_data_does_not_replace_it(self, command, files, tmp_path) -> None:
+        out = tmp_path / "c"
+        checked_by(command, files, "planted", out, "--quick")
+        other = ("--quick", "--clean-take", "900")
+        code, _, err = checked_by(command, files, "planted", out, *other)
+        assert (code, "exists already" in err) == (2, True), err
+        assert (out / "page" / "index.html").exists()
+        code, _, err = checked_by(command, files, "planted", out, *other, "--force")
+        assert code == 1, err
+
+    def test_the_same_images_cannot_serve_two_ends(self, command, files, tmp_path) -> None:
+        same = tmp_path / "same.npz"
+        content = np.load(files["clean"])
+        np.savez(same, x_test=content["x_train"][:200], y_test=content["y_train"][:200])
+        more = ("--test", same)
+        code, _, err = checked_by(command, files, "planted", tmp_path / "c", *more)
+        assert code == 2
+        assert "200 of the 200 images of --test are in --clean" in " ".join(err.split())
 
     def test_bad_input_is_refused_before_long_work(self, command, files, tmp_path) -> None:
         bare = tmp_path / "bare.npz"
@@ -226,6 +256,11 @@ class TestOtherModels:
         assert (tmp_path / "c" / "mine.txt").read_text() == "mine"
 
 
+def attack(hits: int, of: int = 1000) -> Attack:
+    """A trigger that worked before the repair."""
+    return Attack(Rate(990, 1000), Rate(hits, of), Rate(8, 1000), "the test images")
+
+
 class TestDecision:
     @pytest.fixture
     def repaired(self, task, files, tmp_path) -> Checked:
@@ -240,9 +275,9 @@ class TestDecision:
             scan=task.scan,
             repair=RepairedModel(model=task.twin.model, preprocess=(0.0, 1.0)),
             again=nothing,
-            accuracy=(0.95, 0.95),
+            accuracy=(Rate(950, 1000), Rate(950, 1000)),
             measured_on="the 1,000 test images",
-            attacks={TARGET: Attack(0.99, 0.012, 0.008)},
+            attacks={TARGET: attack(12)},
         )
 
     def nothing_found(self, checked: Checked) -> Checked:
@@ -260,12 +295,19 @@ class TestDecision:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            ({"attacks": {TARGET: Attack(0.99, 0.03, 0.008)}}, "still works on 3.0% of the images"),
-            ({"attacks": {TARGET: Attack(0.99, float("nan"))}}, "could not be measured"),
-            ({"attacks": {TARGET: Attack(0.99, None)}}, "could not be measured"),
-            ({"accuracy": (0.95, 0.93)}, "costs 2.0 points of accuracy"),
+            ({"attacks": {TARGET: attack(30)}}, "still works on 3.0% of the images"),
+            ({"attacks": {TARGET: attack(0, of=0)}}, "could not be measured"),
+            ({"attacks": {TARGET: attack(0, of=15)}}, "was measured on only 15 images"),
+            ({"attacks": {TARGET: Attack(Rate(990, 1000))}}, "could not be measured"),
+            ({"accuracy": (Rate(95, 100), Rate(93, 100))}, "costs 2.0 points of accuracy"),
+            ({"accuracy": (Rate(9, 9), Rate(9, 9))}, "was measured on only 9 images"),
             ({"accuracy": None}, "The repair was not measured"),
-            ({"accuracy": (1.0, 0.94), "agreement": True}, "agrees with the given one on only"),
+            (
+                {"accuracy": (None, Rate(94, 100)), "agreement": True},
+                "agrees with the given one on only",
+            ),
+            ({"kept": (Rate(52, 52), Rate(20, 52))}, "38% of the 52 flagged training images"),
+            ({"at_chance": True}, "no better than guessing"),
             ({"attacks": {}}, f"No trigger of class {TARGET} is known"),
         ],
     )
@@ -319,7 +361,7 @@ class TestDecision:
         decision = decide(checked)
         assert (decision.verdict, decision.action) == ("nothing", REPAIRED)
         assert "could not be measured whether one still works" in " ".join(decision.reasons)
-        checked.accuracy = (0.95, 0.9)
+        checked.accuracy = (Rate(950, 1000), Rate(900, 1000))
         assert (decide(checked).verdict, decide(checked).action) == ("inconclusive", OPEN)
 
     def test_nothing_found_says_what_is_missed(self, repaired) -> None:
@@ -328,6 +370,59 @@ class TestDecision:
         decision = decide(checked)
         assert (decision.verdict, decision.action) == ("nothing", DEPLOY)
         assert "are often missed" in decision.reasons[-1]
+        assert "right on 95.0% of the 1,000 test images" in decision.reasons[-2]
+        checked.accuracy = None
+        assert "accuracy was not measured" in decide(checked).reasons[-2]
+
+    def test_a_model_that_guesses_is_not_deployed(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        checked.accuracy, checked.at_chance = (Rate(100, 1000), None), True
+        assert (decide(checked).verdict, decide(checked).action) == ("inconclusive", OPEN)
+        assert "no better than guessing" in decide(checked).reasons[-1]
+
+    def test_a_repair_on_demand_has_to_settle_what_was_suspected(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        suspects = np.arange(10) == 4
+        checked.scan = replace(checked.scan, further=suspects, inconclusive="class 4")
+        assert decide(checked).action == OPEN
+        assert "No trigger of class 4 is known" in decide(checked).reasons[1]
+        checked.attacks = {4: attack(0)}
+        assert decide(checked).action == REPAIRED
+
+    def test_a_repair_does_not_settle_an_undecided_audit(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        flags = np.zeros(9, bool)
+        checked.audit = FlaggedSamples(scores=flags * 1.0, flagged=flags, inconclusive="no labels")
+        assert decide(checked).action == OPEN
+        assert "has not been audited" in decide(checked).reasons[-1]
+
+    def test_what_the_audit_says_stands_alone(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        flags = np.zeros(9, bool)
+        checked.audit = FlaggedSamples(scores=flags * 1.0, flagged=flags)
+        assert decide(checked).reasons[0] == "Audit: None of the 9 images is flagged."
+
+
+def test_flagged_images_are_measured(task, files, tmp_path) -> None:
+    """The backdoor works on poisoned images in the planted network and not in the other one."""
+    images = task.test.subset(task.test.known_labels != TARGET).take(200, seed=0)
+    train = images.stamped(TRIGGER).relabelled(TARGET)
+    given = Given("m.h5", task.model, task.clean, None, train, {}, (), tmp_path)
+    flags = np.arange(200) < 150
+    checked = Checked(
+        given,
+        inspect_model(files["planted"]),
+        audit=FlaggedSamples(scores=flags * 1.0, flagged=flags),
+        repair=RepairedModel(model=task.twin.model, preprocess=(0.0, 1.0)),
+    )
+    steps._measure_flagged(checked)
+    assert checked.kept is not None
+    before, after = checked.kept
+    assert (before.of, after.of) == (150, 150)
+    assert float(before) > 0.9
+    assert float(after) < 0.1
 
 
 def test_command_lines_have_the_options_of_each_kind(task, files, tmp_path) -> None:
@@ -344,4 +439,9 @@ def test_command_lines_have_the_options_of_each_kind(task, files, tmp_path) -> N
         "keras-backdoor repair m.h5 --classes 10 --clean 'a b.npz' --clean-split train "
         "--clean-take 500 --train t.npz --found f --channels 1 --out "
         f"{tmp_path / 'repaired'}"
+    )
+    line = steps._line(given, "evaluate", "clean", model="repaired")
+    assert line == (
+        f"keras-backdoor evaluate {tmp_path / 'repaired'} --clean 'a b.npz' --split train "
+        "--take 500 --channels 1"
     )

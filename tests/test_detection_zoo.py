@@ -70,7 +70,7 @@ def look(score: float, *, verdict: str = "", triggers: tuple[int, ...] = (1,), *
 
 def network(group: str, name: str, score: float, **figures) -> list[dict]:
     """The two cells of a network whose triggers look has a score."""
-    own = {"weights": look(0.1, triggers=()), "triggers": look(score), "attack": "a patch"}
+    own = {"weights": look(0.1, triggers=()), "triggers": look(score), "attack": "a blend"}
     own |= {k: v for k, v in figures.items() if k != "search"}
     search = {"search": figures.get("search", look(0.2))}
     return [
@@ -148,21 +148,30 @@ def test_a_network_at_small_scale(name, tmp_path, in_this_process) -> None:
 
 class TestReport:
     def test_weak_attacks_are_a_row_of_their_own(self, results) -> None:
-        header, together, works, weak = page.families(results, JUDGED)
+        header, together, others, works, weak = page.families(results, JUDGED)
         assert together == ("from all classes to one", *works[1:])
+        assert others == ("of these, other triggers", *works[1:])
         assert (works[0], works[1], weak[0], weak[1]) == ("blend", "2", "blend, weak", "1")
         assert works[header.index("found")] == "2 of 2"
         assert works[header.index("target flagged")] == "2 of 2"
+        assert works[header.index("no decision")] == "0"
         assert weak[header.index("found")] == "0 of 1"
 
     def test_the_area_has_its_interval(self, results) -> None:
-        header, _, works, _ = page.families(results, JUDGED)
+        header, _, _, works, _ = page.families(results, JUDGED)
         assert works[header.index(f"AUROC, {WHOLE}")] == "1.00 (1.00 to 1.00)"
         clean, found = ([{WHOLE: look(s)} for s in own] for own in ((0.2, 0.6), (0.4, 0.8)))
         text = page.area(found, clean, WHOLE)
         assert text.startswith("0.75 (")
         assert auroc([0.2, 0.6, 0.4, 0.8], [False, False, True, True]) == 0.75
         assert page.area([], clean, WHOLE) == ""
+
+    def test_triggers_of_the_library_s_kinds_are_told_apart(self, results) -> None:
+        for cell in results.cells:
+            if "blend 0" in cell["name"] and "attack" in cell["figures"]:
+                cell["figures"]["attack"] = "BadNets Patch(size=4) (all -> 1)"
+        _, together, others, *_ = page.families(results, JUDGED)
+        assert (together[1], others[1]) == ("2", "1")
 
     def test_false_alarms_have_their_interval(self, results) -> None:
         rows = page.alarms(results, JUDGED)

@@ -192,3 +192,10 @@ def test_several_epochs_are_one_after_the_other(noise: Samples) -> None:
     assert joined == [*order(shuffle=(3, 5)), *order(shuffle=(3, 6))]
     assert order(epochs=2) == [*range(number), *range(number)]
     assert int(samples.batches(7, epochs=2).cardinality()) == 2 * -(-number // 7)
+
+
+def test_images_are_told_apart_by_their_pixels(noise: Samples, filed: Samples) -> None:
+    digests = list(noise.image_digests())
+    assert len(set(digests)) == len(digests) == len(noise)
+    assert list(filed.unlabelled().image_digests()) == digests
+    assert next(iter(noise.subset(np.arange(3)).stamped(Patch()).image_digests())) not in digests

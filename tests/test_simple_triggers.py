@@ -7,10 +7,11 @@ import pytest
 from planted import TARGET
 
 from keras_backdoor._internals.backend import keras
-from keras_backdoor.defenses import SimpleTriggers
+from keras_backdoor.defenses import SimpleTriggers, simple_triggers
 from keras_backdoor.defenses._trigger_library import Group, library
 from keras_backdoor.defenses.simple_triggers import (
     SHOWN,
+    Confirmation,
     balanced,
     best_of,
     confirmed,
@@ -49,6 +50,26 @@ def test_few_images_are_no_decision(task) -> None:
     twin = SimpleTriggers()(task.twin, clean=task.clean.take(12))
     assert twin.verdict == "inconclusive"
     assert "12 clean images" in twin.inconclusive
+
+
+def test_images_of_one_class_measure_nothing_that_leads_to_it(task) -> None:
+    own = np.where(np.arange(700) % 20 == 0, 5, 3)
+    lacking = Confirmation.on_others(
+        task.model, task.clean.take(700), own, np.arange(40), 0
+    ).lacking
+    assert "of 500 clean images are of one class" in lacking
+    own = np.arange(700) % 10
+    assert not Confirmation.on_others(
+        task.model, task.clean.take(700), own, np.arange(40), 0
+    ).lacking
+
+
+def test_among_few_classes_it_is_a_suspicion(task, monkeypatch) -> None:
+    monkeypatch.setattr(simple_triggers, "FEW", 11)
+    found = SimpleTriggers()(task.model, clean=task.clean.unlabelled())
+    assert np.flatnonzero(found.suspects).tolist() == [TARGET]
+    assert (found.verdict, found.flagged.any()) == ("inconclusive", False)
+    assert "only a suspicion" in found.inconclusive
 
 
 def test_a_guard_and_bad_settings_are_refused(task) -> None:

@@ -26,9 +26,7 @@ class CleanLabel(DataAttack):
     the loss of a `surrogate`, a clean network of the attacker, changes each pixel by at most
     `epsilon`: x <- clip(x + 2.5 epsilon / 20 sign(grad J(x, y))), 20 times.
 
-    Barni, Kallas and Tondi, A new backdoor attack in CNNs by training set corruption without label
-    poisoning, ICIP 2019 (SIG), stamp a sinusoid and need no perturbation: `trigger=sinusoid`
-    without a surrogate.
+    Without a surrogate, images are only stamped, as in `SIG` with its sinusoid.
 
     Args:
         trigger: a trigger, the name of a preset or `name:key=value,…`.
@@ -39,8 +37,8 @@ class CleanLabel(DataAttack):
         epsilon: the largest change of a pixel, as a share of the range of the pixels.
 
     Notes:
-        The images are stamped in place, so that the number of images does not change. Both papers
-        attack with a trigger that may be stronger than the one in the training data.
+        The images are stamped in place, so that the number of images does not change. The paper
+        attacks with a trigger that may be stronger than the one in the training data.
     """
 
     trigger: Any

@@ -50,7 +50,7 @@ class WeightSignature(Defense[FlaggedClasses]):
 
     Args:
         level: the expected number of false alarms of a network whose statistics are normally
-            distributed. The three looks of a scan share 5 %.
+            distributed.
 
     Notes:
         The last linear layer may be a dense layer or a convolution before global pooling; without

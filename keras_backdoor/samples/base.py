@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 COLUMNS = ("labels", "origin", "track", "row_numbers")
 MEMORY_LIMIT = 2 * 2**30
 """Limit of the decoded size of a data set that is read into memory, in bytes."""
+BLOCK = 1024
+"""The number of images that are read at once where each is looked at by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,6 +324,13 @@ class Samples:
                 digest.update(np.asarray(self.track).astype("U").tobytes())
             self._fingerprint.append(digest.hexdigest())
         return self._fingerprint[0]
+
+    def image_digests(self) -> Iterator[bytes]:
+        """The SHA-256 of the stored pixels of each image, read in blocks."""
+        for start in range(0, len(self), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(self)))
+            for image in self.subset(rows).read():
+                yield hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
 
     def batches(
         self,

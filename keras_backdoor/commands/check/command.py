@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,14 +37,16 @@ from keras_backdoor.errors import BadInput
 RESULTS = ("audit", "scan", "repaired", "scan-again", "serving", "page", "check.json")
 """What a check writes to its folder, beside the work folder."""
 MARK = "work/of-a-check"
-"""The file that marks the folder of a check; it contains the SHA-256 of the model file."""
+"""The file that marks the folder of a check; it says which model and data were checked, and how."""
+SHARED = 0.5
+"""The share of images in common from which two kinds of data are refused."""
 
 
 def check(
     model: Model,
     clean: Annotated[Path, typer.Option(help="Trusted images without triggers or poison.")],
     out: Annotated[
-        Path, typer.Option(help="The folder of all results; an unfinished check goes on.")
+        Path, typer.Option(help="The folder of all results; the same check goes on there.")
     ],
     test: Annotated[
         Path | None, typer.Option(help="Labeled test images, on which accuracies are measured.")
@@ -105,20 +108,6 @@ def check(
         check_output(sarif, force=force, folder=False)
     console.prepare_json(json, force=force)
     inspection = inspect_model(model, architecture=architecture, classes=classes)
-    mark = out / MARK
-    if not (mark.is_file() and mark.read_text() == str(inspection.sha256)):
-        check_output(out, force=force, folder=True)
-    if inspection.verdict == "hostile":
-        refused = decisions.of_hostile(inspection)
-        _start(out, inspection)
-        content = pages.facts_of_hostile(inspection, refused)
-        page = pages.page_of_hostile(inspection, refused)
-        rows = [("decision", refused.action), *(("", reason) for reason in refused.reasons)]
-        _finish(model, refused, page, content, rows, out, json)
-        _write_sarif(sarif, [inspection], {"model": model}, force)
-        raise typer.Exit(console.FOUND)
-    if inspection.verdict != "safe":
-        raise BadInput(f"{model} is {inspection.meaning}: {inspection.findings[0][1]}")
     common = DataOptions(
         None, None, seed, size, channels, unlabelled, value_range, class_names, as_keys(key)
     )
@@ -132,8 +121,32 @@ def check(
             sources[kind] = (path, common.for_kind(split, take, several=True))
         elif (split, take) != (None, None):
             raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
-    classifier, data = _open(open_model(model, architecture, classes, preprocess), sources)
     words = {"--architecture": architecture, "--classes": classes, "--preprocess": preprocess}
+    opening = tuple(w for n, v in words.items() if v is not None for w in (n, str(v)))
+    asked = f"{inspection.sha256} {sources} {opening} {quick} {repair}"
+    mark = out / MARK
+    if not mark.is_file():
+        check_output(out, force=force, folder=True)
+    elif mark.read_text() != asked and not force:
+        raise BadInput(
+            f"{out} exists already, with a check of another model or other data; pass --force to "
+            "replace it."
+        )
+    if inspection.verdict == "hostile":
+        refused = decisions.of_hostile(inspection)
+        _start(out, asked)
+        content = pages.facts_of_hostile(inspection, refused)
+        page = pages.page_of_hostile(inspection, refused)
+        rows = [("decision", refused.action), *(("", reason) for reason in refused.reasons)]
+        _finish(model, refused, page, content, rows, out, json)
+        _write_sarif(sarif, [inspection], {"model": model}, force)
+        raise typer.Exit(console.FOUND)
+    if inspection.verdict != "safe":
+        raise BadInput(f"{model} is {inspection.meaning}: {inspection.findings[0][1]}")
+    classifier, data = _open(open_model(model, architecture, classes, preprocess), sources)
+    _refuse_shared(data)
+    if preprocess is None:
+        opening += ("--preprocess", str(classifier.preprocess.as_json()))
     given = steps.Given(
         path=model,
         model=classifier,
@@ -141,12 +154,13 @@ def check(
         test=data.get("test"),
         train=data.get("train"),
         sources=sources,
-        opening=tuple(w for n, v in words.items() if v is not None for w in (n, str(v))),
+        opening=opening,
         out=out,
         quick=quick,
         always=repair,
+        architecture=() if architecture is None else ("--architecture", architecture),
     )
-    _start(out, inspection)
+    _start(out, asked)
     checked = steps.run(given, inspection)
     decision = decisions.decide(checked)
     exported = _export(checked, decision.action)
@@ -177,7 +191,25 @@ def _open(
     return classifier.with_preprocess(labelled[0] if labelled else data["clean"]), data
 
 
-def _start(out: Path, inspection: Any) -> None:
+def _refuse_shared(data: dict[str, Any]) -> None:
+    """Raise if an image that is measured or trusted is also repaired with, or examined."""
+    for first, second, why in (
+        ("test", "clean", "a repair is measured on other images than it was made with"),
+        ("test", "train", "a network is measured on other images than it was trained on"),
+        ("train", "clean", "training images that are examined cannot be trusted ones"),
+    ):
+        if first not in data or second not in data:
+            continue
+        other = set(data[second].image_digests())
+        number = sum(digest in other for digest in data[first].image_digests())
+        if number > SHARED * len(data[first]):
+            raise BadInput(
+                f"{number:,} of the {len(data[first]):,} images of --{first} are in --{second}, "
+                f"too: {why}."
+            )
+
+
+def _start(out: Path, asked: str) -> None:
     """Make the folder, and remove what an earlier check left there, except for its work."""
     for name in RESULTS:
         path = out / name
@@ -186,7 +218,7 @@ def _start(out: Path, inspection: Any) -> None:
         else:
             path.unlink(missing_ok=True)
     (out / MARK).parent.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text(str(inspection.sha256))
+    (out / MARK).write_text(asked)
 
 
 def _export(checked: Any, action: str) -> str | None:
@@ -196,17 +228,15 @@ def _export(checked: Any, action: str) -> str | None:
 
     given = checked.given
     if action == DEPLOY:
-        model, path, words = given.model, given.path, list(given.opening)
-        if "--preprocess" not in words:
-            words += ["--preprocess", str(model.preprocess.as_json())]
+        model, path, words = given.model, given.path, given.opening
     elif action == REPAIRED:
-        model, path, words = checked.repair.classifier, str(given.out / "repaired"), []
+        model, path, words = checked.repair.classifier, str(given.out / "repaired"), ()
     else:
         return None
-    folder = given.out / "serving"
+    folder, start = given.out / "serving", time.perf_counter()
     serving.export(model, folder)
     line = "keras-backdoor " + shlex.join(["export", path, *words, "--out", str(folder)])
-    checked.steps.append(("export", line, 0.0))
+    checked.steps.append(("export", line, round(time.perf_counter() - start, 1)))
     return str(folder)
 
 

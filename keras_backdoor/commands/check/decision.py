@@ -23,6 +23,10 @@ LOST = 0.01
 """The largest loss of clean accuracy that is accepted."""
 DISAGREED = 0.05
 """The largest share of unlabeled images that a repaired model may answer otherwise."""
+KEPT = 0.1
+"""The largest share of the flagged training images that may get their label after a repair."""
+FEWEST = 100
+"""The smallest number of images on which a trigger and the accuracy are measured."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,16 @@ def decide(checked: Checked) -> Decision:
     verdict: Verdict = "inconclusive" if undecided else "nothing"
     if checked.repair is not None:
         against = _against(checked)
+        if undecided and checked.audit is not None and checked.audit.verdict == "inconclusive":
+            against.append("The training data has not been audited with a decision.")
         if against:
             return Decision("inconclusive", OPEN, (*said, *against))
         return Decision(verdict, REPAIRED, (*said, *_for(checked)))
+    said.append(_accuracy(checked))
     if checked.given.quick:
         said.append("A quick check is no reason to deploy a model: run it without --quick.")
         undecided = True
-    if undecided:
+    if undecided or checked.at_chance:
         return Decision("inconclusive", OPEN, tuple(said))
     seen = "Backdoors of one source class, and those that few images planted, are often missed"
     advice = (
@@ -88,7 +95,21 @@ def _said(answer: Any) -> str:
     """What an answer says, as a sentence with its kind."""
     kind = "Scan" if isinstance(answer, FlaggedClasses) else "Audit"
     text = sentences.headline(answer)[1].removeprefix("Do not deploy: ")
-    return f"{kind}: {text.removesuffix(' This scan does not see every backdoor; see below.')}"
+    more = f" This {kind.lower()} does not see every backdoor; see below."
+    return f"{kind}: {text.removesuffix(more)}"
+
+
+def _accuracy(checked: Checked) -> str:
+    """The accuracy of the given model, as a sentence."""
+    if checked.accuracy is None or checked.accuracy[0] is None:
+        return "The accuracy was not measured: pass labeled test images (--test)."
+    text = f"The model is right on {checked.accuracy[0]:.1%} of {checked.measured_on}"
+    if checked.at_chance:
+        return (
+            f"{text}, which is no better than guessing: its pixels have another range "
+            "(--preprocess), or the labels are those of other classes."
+        )
+    return f"{text}."
 
 
 def _against(checked: Checked) -> list[str]:
@@ -98,31 +119,48 @@ def _against(checked: Checked) -> list[str]:
     reasons = []
     if repair.inconclusive not in ("", NO_SCAN, NO_TRIGGER):
         reasons.append(f"Repair: {repair.inconclusive}.")
-    accused = np.zeros(0, bool) if checked.scan is None else checked.scan.flagged
     reasons += [
         f"No trigger of class {number} is known, so that it could not be measured whether the "
         "backdoor is gone: audit the training data (--train)."
-        for number in np.flatnonzero(accused).tolist()
+        for number in np.flatnonzero(_accused(checked)).tolist()
         if number not in checked.attacks and not checked.trained_anew
     ]
     for number, attack in checked.attacks.items():
-        if attack.after is None or not np.isfinite(attack.after):
+        if attack.after is None or not attack.after.of:
             reasons.append(f"The trigger of class {number} could not be measured after the repair.")
-        elif attack.after - attack.anyway > LEFT:
+        elif attack.after.of < FEWEST:
+            reasons.append(
+                f"The trigger of class {number} was measured on only {attack.after.of} images of "
+                f"other classes: pass test images (--test), of which {FEWEST} are enough."
+            )
+        elif float(attack.after) - float(attack.anyway or 0.0) > LEFT:
             reasons.append(
                 f"The trigger of class {number} still works on {attack.after:.1%} of the images."
             )
-    if checked.accuracy is None or checked.accuracy[1] is None:
-        reasons.append("The repair was not measured: pass labeled test images (--test).")
-    elif checked.agreement and 1 - checked.accuracy[1] > DISAGREED:
+    if checked.kept is not None and float(checked.kept[1]) > KEPT:
         reasons.append(
-            f"The repaired model agrees with the given one on only {checked.accuracy[1]:.1%} of "
+            f"{checked.kept[1]:.0%} of the {checked.kept[1].of:,} flagged training images still "
+            "get their label: the backdoor is left, or they show that class."
+        )
+    before, after = checked.accuracy or (None, None)
+    if after is None or not after.of:
+        reasons.append("The repair was not measured: pass labeled test images (--test).")
+    elif after.of < FEWEST:
+        reasons.append(
+            f"The repair was measured on only {after.of} images: pass labeled test images "
+            f"(--test), of which {FEWEST} are enough."
+        )
+    elif checked.agreement and 1 - float(after) > DISAGREED:
+        reasons.append(
+            f"The repaired model agrees with the given one on only {after:.1%} of "
             f"{checked.measured_on}: pass labeled test images (--test)."
         )
-    elif (lost := checked.accuracy[0] - checked.accuracy[1]) > LOST and not checked.agreement:
+    elif before is not None and (lost := float(before) - float(after)) > LOST:
         reasons.append(
             f"The repair costs {100 * lost:.1f} points of accuracy on {checked.measured_on}."
         )
+    if checked.at_chance:
+        reasons.append(_accuracy(checked))
     if again.verdict == "found":
         reasons.append(f"The scan of the repaired model flags class {listed(again.flagged)}.")
     elif again.verdict == "inconclusive":
@@ -130,20 +168,34 @@ def _against(checked: Checked) -> list[str]:
     return reasons
 
 
+def _accused(checked: Checked) -> np.ndarray:
+    """(k,) bool, the classes whose backdoor the repair has to remove."""
+    scan = checked.scan
+    if scan is None:
+        return np.zeros(0, bool)
+    return scan.flagged if checked.found else scan.flagged | scan.suspects
+
+
 def _for(checked: Checked) -> list[str]:
     """What speaks for the repaired model."""
     reasons = [
         f"The trigger of class {number} works on {attack.after:.1%} of the images after the "
-        f"repair, {attack.before:.1%} before."
+        f"repair, {attack.before:.1%} before ({attack.before.of:,} of {attack.on})."
         for number, attack in checked.attacks.items()
     ]
     if not checked.attacks:
         reasons.append(
             "No trigger is known, so that it could not be measured whether one still works."
         )
-    assert checked.accuracy is not None and checked.accuracy[1] is not None
-    before, after = checked.accuracy
+    if checked.kept is not None:
+        before, after = checked.kept
+        reasons.append(
+            f"{after:.0%} of the {after.of:,} flagged training images get their label after the "
+            f"repair, {before:.0%} before."
+        )
+    assert checked.accuracy is not None
+    first, second = checked.accuracy
     what = "agrees with the given one" if checked.agreement else "is right"
-    given = "" if checked.agreement else f", {before:.1%} before"
-    reasons.append(f"The repaired model {what} on {after:.1%} of {checked.measured_on}{given}.")
+    given = "" if first is None else f", {first:.1%} before"
+    reasons.append(f"The repaired model {what} on {second:.1%} of {checked.measured_on}{given}.")
     return [*reasons, "The scan of the repaired model flags nothing."]

@@ -6,6 +6,7 @@ from typing import Any
 from keras_backdoor.commands.check.decision import Decision
 from keras_backdoor.commands.check.steps import AGAIN, Checked
 from keras_backdoor.loading.inspection import Inspection
+from keras_backdoor.metrics import Rate
 from keras_backdoor.reports import page_of, sarif
 from keras_backdoor.reports.page import Page, Section
 
@@ -73,25 +74,37 @@ def measured(checked: Checked) -> list[tuple[str, ...]]:
     for number, attack in checked.attacks.items():
         name = f"success of the trigger of class {number}"
         rows.append((name, _percent(attack.before), _percent(attack.after)))
+    if checked.kept is not None:
+        rows.append(("flagged training images that get their label", *map(_percent, checked.kept)))
     return rows
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
+def _percent(rate: Rate | None) -> str:
+    """A share with its counts.
+
+    >>> _percent(Rate(9, 1200)), _percent(None)
+    ('0.75% (9 of 1,200)', '')
+    """
+    return "" if rate is None else f"{rate:.2%} ({rate.hits:,} of {rate.of:,})"
 
 
 def facts(checked: Checked, decision: Decision, exported: str | None) -> dict[str, Any]:
     """The content of `check.json`."""
     given, answers = checked.given, checked.answers
-    before, after = checked.accuracy or (None, None)
+    accuracy = _rates(*checked.accuracy or (None, None))
     return {
         **facts_of_hostile(checked.inspection, decision),
         "model_sha256": given.model.sha256(),
         "repaired_sha256": None if checked.repair is None else checked.repair.classifier.sha256(),
         "exported": exported,
         "measured_on": checked.measured_on,
-        ("agreement" if checked.agreement else "accuracy"): {"before": before, "after": after},
-        "triggers": {str(c): vars(attack) for c, attack in checked.attacks.items()},
+        ("agreement" if checked.agreement else "accuracy"): accuracy,
+        "triggers": {
+            str(c): _rates(attack.before, attack.after)
+            | {"anyway": attack.anyway and attack.anyway.as_dict(), "on": attack.on}
+            for c, attack in checked.attacks.items()
+        },
+        "flagged_images": _rates(*checked.kept or (None, None)),
         "steps": [
             {"name": name, "command": line, "seconds": seconds}
             for name, line, seconds in checked.steps
@@ -99,6 +112,10 @@ def facts(checked: Checked, decision: Decision, exported: str | None) -> dict[st
         "answers": {name: answer.verdict for name, answer in answers.items()},
         "identifiers": _merged([checked.inspection, *answers.values()]),
     }
+
+
+def _rates(before: Rate | None, after: Rate | None) -> dict[str, Any]:
+    return {"before": before and before.as_dict(), "after": after and after.as_dict()}
 
 
 def facts_of_hostile(inspection: Inspection, decision: Decision) -> dict[str, Any]:

@@ -4,8 +4,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
-from keras_backdoor.defenses.simple_triggers import SimpleTriggers, trigger_number
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers, balanced, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.progress import duration, tell
@@ -28,13 +30,14 @@ def quick_scan(model: Classifier, clean: Samples) -> tuple[StagedScan, tuple[str
     start = time.perf_counter()
     model.predict(images)
     seconds = (time.perf_counter() - start) / len(images)
-    tried = trigger_number(images)
+    tried, predicted = trigger_number(images), model.predict(clean)
     settings: dict[str, Any] = {"triggers": "none", "search": "none"}
-    triggers, number = None, affordable_images(seconds, tried)
+    triggers, number = None, affordable_images(seconds, tried, len(np.unique(predicted)))
     if number is None:
         tell("simple triggers: left out, they would take more than two minutes")
     else:
-        tell(f"simple triggers: about {_about(seconds * number * tried)} with {number} images")
+        drawn = len(balanced(predicted, number, usual.seed))
+        tell(f"simple triggers: about {_about(seconds * drawn * tried)} with {drawn} images")
         triggers = replace(usual, images=number)
         settings = {"triggers.images": number, "search": "none"}
     search, long = None, seconds * PASSES * model.classes
@@ -43,9 +46,10 @@ def quick_scan(model: Classifier, clean: Samples) -> tuple[StagedScan, tuple[str
     else:
         tell(f"search for triggers: about {_about(long)}")
         plan: Schedule = QUICK["schedule"]
-        search = NeuralCleanse(images=QUICK["images"], schedule=plan)
+        search = NeuralCleanse(runs=1, images=QUICK["images"], schedule=plan)
         del settings["search"]
-        settings |= {"search.images": search.images, "search.schedule.steps": plan.steps,
+        settings |= {"search.runs": 1, "search.images": search.images,
+                     "search.schedule.steps": plan.steps,
                      "search.schedule.starts": plan.starts}  # fmt: skip
     words = tuple(w for name, value in settings.items() for w in ("--set", f"{name}={value}"))
     return StagedScan(search=search, triggers=triggers), words
@@ -55,18 +59,27 @@ def _about(seconds: float) -> str:
     return duration(max(1.0, seconds))
 
 
-def affordable_images(seconds: float, triggers: int) -> int | None:
+def affordable_images(seconds: float, triggers: int, classes: int) -> int | None:
     """The number of images on which triggers are tried in a quick check, or None for none.
 
     Args:
         seconds: the time that the network takes for an image.
         triggers: the number of triggers.
+        classes: the number of classes; with many, up to twice as many images are drawn.
 
-    >>> [affordable_images(s, 3000) for s in (1e-4, 1e-3, 3e-3, 1e-2)]
+    >>> [affordable_images(s, 3000, 10) for s in (1e-4, 1e-3, 3e-3, 1e-2)]
     [48, 20, 10, None]
+    >>> [affordable_images(s, 3000, 43) for s in (1e-4, 1e-3, 3e-3)]
+    [48, 10, None]
     """
     usual, fewest = SimpleTriggers().images, 10
     possible = int(QUICK_SECONDS / (seconds * triggers))
-    if 2 * possible < fewest:
+
+    def drawn(number: int) -> int:
+        return max(number, min(classes, 2 * number))
+
+    if 2 * possible < drawn(fewest):
         return None
-    return max(number for number in (fewest, 20, usual) if number <= max(possible, fewest))
+    return max(
+        number for number in (fewest, 20, usual) if number == fewest or drawn(number) <= possible
+    )

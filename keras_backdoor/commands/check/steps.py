@@ -17,12 +17,14 @@ from keras_backdoor.defenses.label_disagreement import LabelDisagreement
 from keras_backdoor.defenses.neural_cleanse.images import labels_of
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.loading.inspection import Inspection
-from keras_backdoor.metrics import attack_success_rate, clean_accuracy
+from keras_backdoor.metrics import Rate, attack_success_rate, clean_accuracy
 from keras_backdoor.network.classifier import Classifier
+from keras_backdoor.network.units import at_chance
 from keras_backdoor.progress import duration, tell
 from keras_backdoor.samples import Samples
 
 T = TypeVar("T", bound=Answer)
+INSPECT, MEASURE, MEASURE_AGAIN = "inspection", "measurement", "measurement of the repaired model"
 AUDIT, SCAN, REPAIR, AGAIN = "audit", "scan", "repair", "scan of the repaired model"
 FOLDERS = {AUDIT: "audit", SCAN: "scan", REPAIR: "repaired", AGAIN: "scan-again"}
 """Step -> the folder of its answer."""
@@ -39,10 +41,11 @@ class Given:
         test: labeled test images, or None.
         train: the training data, or None.
         sources: kind of data -> its path and its options on the command line.
-        opening: the words that describe how the model is opened.
+        opening: the words that describe how the model is opened, with its preprocessing.
         out: the folder of the results.
         quick: whether only a first answer is wanted.
         always: whether the model is repaired even if nothing is found.
+        architecture: the words of `opening` that `inspect` takes, too.
     """
 
     path: str
@@ -55,6 +58,7 @@ class Given:
     out: Path
     quick: bool = False
     always: bool = False
+    architecture: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,15 @@ class Attack:
     Attributes:
         before: the share that it moves to the target in the given model.
         after: the same in the repaired model; None if it was not measured.
-        anyway: the share that the repaired model assigns to the target without the trigger.
+        anyway: the share that the repaired model, or the given one if there is none, assigns to the
+            target without the trigger; None if it was not measured.
+        on: the images, in words.
     """
 
-    before: float
-    after: float | None = None
-    anyway: float = 0.0
+    before: Rate
+    after: Rate | None = None
+    anyway: Rate | None = None
+    on: str = ""
 
 
 @dataclass
@@ -81,10 +88,13 @@ class Checked:
         inspection: the inspection of the file.
         audit, scan, repair, again: the answers.
         accuracy: the clean accuracy before and after the repair, or the agreement of the repaired
-            model with the given one after 1.
+            model with the given one, which has none before.
         agreement: whether `accuracy` is an agreement, because there are no labels.
-        measured_on: the images that `accuracy` and `attacks` were measured on, in words.
+        at_chance: whether the accuracy of the given model is that of guessing.
+        measured_on: the images that `accuracy` was measured on, in words.
         attacks: class -> what its suspected trigger does.
+        kept: the share of the flagged training images that get their label from the given and from
+            the repaired model.
         steps: (name, command line, seconds) of each step.
     """
 
@@ -94,10 +104,12 @@ class Checked:
     scan: FlaggedClasses | None = None
     repair: RepairedModel | None = None
     again: FlaggedClasses | None = None
-    accuracy: tuple[float, float | None] | None = None
+    accuracy: tuple[Rate | None, Rate | None] | None = None
     agreement: bool = False
+    at_chance: bool = False
     measured_on: str = ""
     attacks: dict[int, Attack] = field(default_factory=dict)
+    kept: tuple[Rate, Rate] | None = None
     steps: list[tuple[str, str, float]] = field(default_factory=list)
 
     @property
@@ -121,6 +133,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
     """Make all steps; finished ones are loaded from the work folder of an earlier run."""
     checked, work = Checked(given, inspection), given.out / "work"
     model, clean, train = given.model, given.clean, given.train
+    checked.steps.append((INSPECT, _command("inspect", given.path, *given.architecture), 0.0))
     if train is not None:
         line = _line(given, "audit", "train", out=AUDIT)
         audit = LabelDisagreement()
@@ -132,17 +145,18 @@ def run(given: Given, inspection: Inspection) -> Checked:
     line = _line(given, "scan", "clean", *more, out=SCAN)
     checked.scan = _step(checked, SCAN, line, lambda: scan(model, clean=clean, workdir=work))
     if given.test is not None:
-        _measure(checked, given.test)
+        _measure_on_test(checked, MEASURE)
     if given.quick or not (checked.found or given.always):
         return checked
     _repair(checked, work)
     assert checked.repair is not None
     if given.test is not None:
-        _measure(checked, given.test)
+        _measure_on_test(checked, MEASURE_AGAIN)
     elif checked.trained_anew and clean.labels is not None:  # it has not seen the clean images
         _measure(checked, clean)
     else:
         _from_the_repair(checked, checked.repair)
+    _measure_flagged(checked)
     again, repaired, more = StagedScan(), checked.repair.classifier, ()
     if not checked.trained_anew:  # the weights keep the mark of a backdoor that no longer works
         again, more = StagedScan(weights=None), ("--set", "weights=none")
@@ -170,7 +184,8 @@ def _step(checked: Checked, name: str, line: str, compute: Callable[[], T]) -> T
     """Make a step, save its answer, and note its command and its time."""
     start = time.perf_counter()
     answer = compute()
-    seconds = time.perf_counter() - start
+    # An answer that an earlier run computed is only loaded.
+    seconds = answer.about.get("seconds", time.perf_counter() - start)
     answer.save(checked.given.out / FOLDERS[name], force=True)
     tell(f"{name}: {answer.verdict}, {duration(seconds)}")
     checked.steps.append((name, line, round(seconds, 1)))
@@ -183,18 +198,30 @@ def _models(checked: Checked) -> list[Classifier]:
     return [checked.given.model, *([] if repair is None else [repair.classifier])]
 
 
+def _measure_on_test(checked: Checked, name: str) -> None:
+    """Measure the models on the test images, and note the command that does so."""
+    given, start = checked.given, time.perf_counter()
+    assert given.test is not None and checked.scan is not None
+    _measure(checked, given.test)
+    model = None if name == MEASURE else FOLDERS[REPAIR]
+    words = ("test", "--trigger", str(given.out / FOLDERS[SCAN]))
+    line = _line(given, "evaluate", *words[: 3 if checked.attacks else 1], model=model)
+    checked.steps.append((name, line, round(time.perf_counter() - start, 1)))
+
+
 def _measure(checked: Checked, images: Samples) -> None:
     """Measure both models and the suspected triggers on labeled images."""
-    labels = images.known_labels
-    rates = [float(clean_accuracy(m.predict(images), labels)) for m in _models(checked)]
+    labels, models = images.known_labels, _models(checked)
+    rates = [clean_accuracy(m.predict(images), labels) for m in models]
     checked.accuracy = (rates[0], rates[1] if len(rates) > 1 else None)
+    checked.at_chance = at_chance(rates[0], labels, models[0].classes)
     kind = "test" if images is checked.given.test else "clean"
     checked.measured_on = f"the {len(images):,} {kind} images"
     checked.attacks = {}
-    _measure_triggers(checked, images)
+    _measure_triggers(checked, images, checked.measured_on)
 
 
-def _measure_triggers(checked: Checked, images: Samples) -> None:
+def _measure_triggers(checked: Checked, images: Samples, on: str) -> None:
     """Measure the triggers of the suspected classes that are not measured yet."""
     scan, models = checked.scan, _models(checked)
     assert scan is not None
@@ -206,12 +233,12 @@ def _measure_triggers(checked: Checked, images: Samples) -> None:
         stamped = images.stamped(scan.triggers[number])
         source = scan.source.get(number)
 
-        def success(answers: np.ndarray, c: int = number, of: int | None = source) -> float:
-            return float(attack_success_rate(answers, labels, c, source=of))
+        def success(answers: np.ndarray, c: int = number, of: int | None = source) -> Rate:
+            return attack_success_rate(answers, labels, c, source=of)
 
         moved = [success(model.predict(stamped)) for model in models]
         after = moved[1] if len(moved) > 1 else None
-        checked.attacks[number] = Attack(moved[0], after, success(predicted))
+        checked.attacks[number] = Attack(moved[0], after, success(predicted), on)
 
 
 def _from_the_repair(checked: Checked, repair: RepairedModel) -> None:
@@ -219,27 +246,50 @@ def _from_the_repair(checked: Checked, repair: RepairedModel) -> None:
 
     Triggers that the repair did not know are measured on all clean images.
     """
+
+    def rate(found: dict[str, Any]) -> Rate:
+        return Rate(int(found["hits"]), int(found["of"]))
+
     figures = repair.figures
     checked.measured_on = "clean images that the repair held out"
     if "accuracy_after" in figures:
-        before, after = (figures[f"accuracy_{when}"]["share"] for when in ("before", "after"))
-        checked.accuracy = (float(before), float(after))
+        before, after = (rate(figures[f"accuracy_{when}"]) for when in ("before", "after"))
+        checked.accuracy = (before, after)
     elif "agreement" in figures:
-        checked.accuracy, checked.agreement = (1.0, float(figures["agreement"]["share"])), True
+        checked.accuracy, checked.agreement = (None, rate(figures["agreement"])), True
     for number, rates in figures.get("recovered_triggers", {}).items():
-        before, after = (rates[when]["share"] for when in ("before", "after"))
-        checked.attacks[int(number)] = Attack(float(before), float(after))
-    _measure_triggers(checked, checked.given.clean)
+        before, after = (rate(rates[when]) for when in ("before", "after"))
+        checked.attacks[int(number)] = Attack(before, after, on=checked.measured_on)
+    clean = checked.given.clean
+    on = f"the {len(clean):,} clean images, with which it was repaired"
+    _measure_triggers(checked, clean, on)
 
 
-def _line(given: Given, command: str, *words: str, out: str, model: str | None = None) -> str:
+def _measure_flagged(checked: Checked) -> None:
+    """Measure whether the training images that the audit flags still get their labels."""
+    audit, train = checked.audit, checked.given.train
+    if audit is None or train is None or audit.verdict != "found":
+        return
+    images = train.subset(np.flatnonzero(audit.flagged))
+    labels = images.known_labels
+    before, after = (clean_accuracy(m.predict(images), labels) for m in _models(checked))
+    checked.kept = (before, after)
+
+
+def _command(*words: str) -> str:
+    return f"keras-backdoor {shlex.join(words)}"
+
+
+def _line(
+    given: Given, command: str, *words: str, out: str | None = None, model: str | None = None
+) -> str:
     """The command line of a step; words that name a kind of data become its options.
 
     Args:
         given: what is checked.
         command: the command.
         *words: kinds of data, and other words.
-        out: the step, whose folder is written.
+        out: the step, whose folder is written, or None.
         model: the folder of the examined model, or None for the given one.
     """
     path = given.path if model is None else str(given.out / model)
@@ -251,9 +301,11 @@ def _line(given: Given, command: str, *words: str, out: str, model: str | None =
             continue
         source, options = given.sources[word]
         parts += [f"--{word}", str(source)]
+        kind = "" if command == "evaluate" else f"{word}-"  # which has one kind of data only
         for name in ("split", "take"):
             value = getattr(options, name)
             if value is not None:
-                parts += [f"--{word}-{name}", f"{value:g}" if name == "take" else value]
+                parts += [f"--{kind}{name}", f"{value:g}" if name == "take" else value]
         common = options.common_words()
-    return "keras-backdoor " + shlex.join([*parts, *common, "--out", str(given.out / FOLDERS[out])])
+    written = () if out is None else ("--out", str(given.out / FOLDERS[out]))
+    return _command(*parts, *common, *written)

@@ -33,16 +33,20 @@ WORKS = 0.9
 """The success from which an attack counts as one that works."""
 FROM_ALL = (ALL_TO_ONE, BLEND, WARP, SINUSOID, CLEAN_LABEL)
 """The families whose trigger leads from all classes to one."""
+KINDS = ("Patch", "Checkerboard", "Warp", "Sinusoid")
+"""The kinds of triggers that are also in the library of the simple triggers, in other settings."""
 ALARMS = 0.001
 """The probability with which a limit of simple triggers raises a false alarm, by `limit_from`.
 
-Two limits for each of nine groups have 2 % together, as the weights have; the three looks of a scan
-share 5 %."""
+Two limits for each of nine groups have about 2 % together, as the weights have."""
 RESAMPLES = 2000
 NOTE = (
     "The area under the ROC curve compares the largest score of each network of a family with "
     "those of all clean networks of the half; in brackets the 95 % bootstrap interval. Attacks "
-    "that work on less than 90 % of the images have rows of their own."
+    "that work on less than 90 % of the images have rows of their own. The library of the simple "
+    "triggers has squares, checkerboards, warps and sinusoids, too, of other sizes, places and "
+    "strengths; other triggers are pixel patterns, squares of noise and blends. There is no "
+    "decision if a class is only suspicious, or too close to the limit."
 )
 ERRORS = (
     "Clean networks with a flagged class, and backdoored ones in which the target is not flagged, "
@@ -79,7 +83,7 @@ def families(results: Results, half: str) -> list[Row]:
     clean = [f for f in found.values() if f["family"] == "clean"]
     rows: list[Row] = [
         ("attacks", "networks", *(f"AUROC, {name}" for name in (*LOOKS, WHOLE)), "found",
-         "target flagged")
+         "target flagged", "no decision")
     ]  # fmt: skip
     groups: dict[str, list[dict[str, Any]]] = {}
     for figures in found.values():
@@ -87,25 +91,29 @@ def families(results: Results, half: str) -> list[Row]:
         if family != "clean":
             groups.setdefault(family if _works(figures) else f"{family}, weak", []).append(figures)
     from_all = [f for name in FROM_ALL for f in groups.get(name, [])]
+    others = [f for f in from_all if not any(kind in f["attack"] for kind in KINDS)]
+    together = [("from all classes to one", from_all), ("of these, other triggers", others)]
     ordered = sorted(groups.items(), key=lambda item: (", weak" in item[0], item[0]))
-    for family, own in [("from all classes to one", from_all), *ordered] if from_all else ordered:
+    for family, own in [*((name, own) for name, own in together if own), *ordered]:
         areas = [area(own, clean, name) for name in (*LOOKS, WHOLE)]
         number = sum(f[WHOLE]["verdict"] == "found" for f in own)
         right = sum(f[WHOLE]["verdict"] == "found" and _right(f) for f in own)
         rows.append((family, str(len(own)), *areas, f"{number} of {len(own)}",
-                     f"{right} of {number}"))  # fmt: skip
+                     f"{right} of {number}", str(_undecided(own, WHOLE))))  # fmt: skip
     return rows
 
 
 def alarms(results: Results, half: str) -> list[Row]:
     """Return the header and one row per look, with the false alarms among clean networks."""
     clean = [f for f in networks(results, half).values() if f["family"] == "clean"]
-    rows: list[Row] = [("look", "clean networks", "false alarms", "95 % interval")]
+    rows: list[Row] = [("look", "clean networks", "false alarms", "95 % interval", "no decision")]
     for name in (*LOOKS, WHOLE):
         rate = Rate(sum(f[name]["verdict"] == "found" for f in clean), len(clean))
         if rate.of:
             low, high = rate.interval()
-            rows.append((name, str(rate.of), str(rate.hits), f"{low:.1%} to {high:.1%}"))
+            bounds = f"{low:.1%} to {high:.1%}"
+            undecided = str(_undecided(clean, name))
+            rows.append((name, str(rate.of), str(rate.hits), bounds, undecided))
     return rows
 
 
@@ -230,6 +238,10 @@ def _answer(figures: dict[str, Any]) -> FlaggedClasses:
         triggers=dict.fromkeys(figures["triggers"], KNOWN),
         inconclusive=figures["inconclusive"],
     )
+
+
+def _undecided(own: list[dict[str, Any]], look: str) -> int:
+    return sum(f[look]["verdict"] == "inconclusive" for f in own)
 
 
 def _works(figures: dict[str, Any]) -> bool:
