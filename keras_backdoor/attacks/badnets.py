@@ -9,7 +9,7 @@ from keras_backdoor.attacks.base import (
     DataAttack,
     Poisoned,
     check_number,
-    class_number,
+    check_target,
     with_poison,
 )
 from keras_backdoor.errors import BadInput
@@ -133,9 +133,7 @@ def poison(
             f"target must be a class other than the source. Received: target={target}, "
             f"source={source}"
         )
-    known = class_number(samples)
-    if target >= known:
-        raise BadInput(f"target must be one of the {known} classes. Received: target={target}")
+    check_target(target, samples)
     eligible = np.flatnonzero(labels != target if source is None else labels == source)
     if len(eligible) == 0:
         missing = f"an image with label {source}" if source is not None else "another class"

@@ -154,6 +154,13 @@ def class_number(samples: Samples) -> int:
     return max(int(samples.known_labels.max()) + 1, len(samples.class_names or ()))
 
 
+def check_target(target: int, samples: Samples) -> None:
+    """Raise `BadInput` unless the target is a class of the data."""
+    known = class_number(samples)
+    if not 0 <= target < known:
+        raise BadInput(f"target must be one of the {known} classes. Received: target={target}")
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """Inputs of an attack that controls the training.

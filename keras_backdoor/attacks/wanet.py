@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import ndimage
 
-from keras_backdoor.attacks.base import DataAttack, Poisoned, class_number, draw, with_poison
+from keras_backdoor.attacks.base import DataAttack, Poisoned, check_target, draw, with_poison
 from keras_backdoor.errors import BadInput
 from keras_backdoor.samples import Samples
 from keras_backdoor.triggers import Warp
@@ -62,11 +62,8 @@ class WaNet(DataAttack):
 
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
         """See `DataAttack.poison`."""
-        labels, known = samples.known_labels, class_number(samples)
-        if not 0 <= self.target < known:
-            raise BadInput(
-                f"target must be one of the {known} classes. Received: target={self.target}"
-            )
+        labels = samples.known_labels
+        check_target(self.target, samples)
         own = labels != self.target if self.source is None else labels == self.source
         if not own.any() or self.source == self.target:
             raise BadInput(

@@ -186,10 +186,17 @@ def balanced(predicted: np.ndarray, number: int, seed: int) -> np.ndarray:
     for number_of_class in np.unique(predicted):
         own = order[predicted[order] == number_of_class]
         ranks[own] = np.arange(len(own))
-    classes = len(np.unique(predicted))
-    wanted = min(max(number, min(classes, 2 * number)), len(predicted))
     first = np.lexsort((np.argsort(order), ranks))
-    return np.sort(first[:wanted])
+    return np.sort(first[: drawn_number(number, len(np.unique(predicted)))])
+
+
+def drawn_number(number: int, classes: int) -> int:
+    """The number of images that `balanced` draws from enough images of so many classes.
+
+    >>> drawn_number(48, 10), drawn_number(48, 60), drawn_number(48, 1283)
+    (48, 60, 96)
+    """
+    return max(number, min(classes, 2 * number))
 
 
 def moved(

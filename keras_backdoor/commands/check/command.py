@@ -121,8 +121,9 @@ def check(
             sources[kind] = (path, common.for_kind(split, take, several=True))
         elif (split, take) != (None, None):
             raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
-    words = {"--architecture": architecture, "--classes": classes, "--preprocess": preprocess}
-    opening = tuple(w for n, v in words.items() if v is not None for w in (n, str(v)))
+    words = {"--architecture": architecture, "--classes": classes}
+    structure = tuple(w for n, v in words.items() if v is not None for w in (n, str(v)))
+    opening = structure if preprocess is None else (*structure, "--preprocess", preprocess)
     asked = f"{inspection.sha256} {sources} {opening} {quick} {repair}"
     mark = out / MARK
     if not mark.is_file():
@@ -158,7 +159,7 @@ def check(
         out=out,
         quick=quick,
         always=repair,
-        architecture=() if architecture is None else ("--architecture", architecture),
+        structure=structure,
     )
     _start(out, asked)
     checked = steps.run(given, inspection)
@@ -193,15 +194,18 @@ def _open(
 
 def _refuse_shared(data: dict[str, Any]) -> None:
     """Raise if an image that is measured or trusted is also repaired with, or examined."""
+    if len(data) < 2:
+        return
+    digests = {kind: list(samples.image_digests()) for kind, samples in data.items()}
     for first, second, why in (
         ("test", "clean", "a repair is measured on other images than it was made with"),
         ("test", "train", "a network is measured on other images than it was trained on"),
         ("train", "clean", "training images that are examined cannot be trusted ones"),
     ):
-        if first not in data or second not in data:
+        if first not in digests or second not in digests:
             continue
-        other = set(data[second].image_digests())
-        number = sum(digest in other for digest in data[first].image_digests())
+        other = set(digests[second])
+        number = sum(digest in other for digest in digests[first])
         if number > SHARED * len(data[first]):
             raise BadInput(
                 f"{number:,} of the {len(data[first]):,} images of --{first} are in --{second}, "

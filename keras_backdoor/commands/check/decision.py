@@ -73,7 +73,7 @@ def decide(checked: Checked) -> Decision:
     verdict: Verdict = "inconclusive" if undecided else "nothing"
     if checked.repair is not None:
         against = _against(checked)
-        if undecided and checked.audit is not None and checked.audit.verdict == "inconclusive":
+        if checked.audit is not None and checked.audit.verdict == "inconclusive":
             against.append("The training data has not been audited with a decision.")
         if against:
             return Decision("inconclusive", OPEN, (*said, *against))
@@ -125,6 +125,17 @@ def _against(checked: Checked) -> list[str]:
         for number in np.flatnonzero(_accused(checked)).tolist()
         if number not in checked.attacks and not checked.trained_anew
     ]
+    reasons += [*_against_triggers(checked), *_against_accuracy(checked)]
+    if again.verdict == "found":
+        reasons.append(f"The scan of the repaired model flags class {listed(again.flagged)}.")
+    elif again.verdict == "inconclusive":
+        reasons.append(f"The scan of the repaired model gives no decision: {again.inconclusive}.")
+    return reasons
+
+
+def _against_triggers(checked: Checked) -> list[str]:
+    """Why the repaired model may still have the backdoor, by triggers and flagged images."""
+    reasons = []
     for number, attack in checked.attacks.items():
         if attack.after is None or not attack.after.of:
             reasons.append(f"The trigger of class {number} could not be measured after the repair.")
@@ -142,6 +153,12 @@ def _against(checked: Checked) -> list[str]:
             f"{checked.kept[1]:.0%} of the {checked.kept[1].of:,} flagged training images still "
             "get their label: the backdoor is left, or they show that class."
         )
+    return reasons
+
+
+def _against_accuracy(checked: Checked) -> list[str]:
+    """Why the repaired model may answer worse than the given one."""
+    reasons = []
     before, after = checked.accuracy or (None, None)
     if after is None or not after.of:
         reasons.append("The repair was not measured: pass labeled test images (--test).")
@@ -161,10 +178,6 @@ def _against(checked: Checked) -> list[str]:
         )
     if checked.at_chance:
         reasons.append(_accuracy(checked))
-    if again.verdict == "found":
-        reasons.append(f"The scan of the repaired model flags class {listed(again.flagged)}.")
-    elif again.verdict == "inconclusive":
-        reasons.append(f"The scan of the repaired model gives no decision: {again.inconclusive}.")
     return reasons
 
 

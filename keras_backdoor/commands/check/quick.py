@@ -4,10 +4,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse, Schedule
-from keras_backdoor.defenses.simple_triggers import SimpleTriggers, balanced, trigger_number
+from keras_backdoor.defenses.simple_triggers import SimpleTriggers, drawn_number, trigger_number
 from keras_backdoor.defenses.staged_scan import StagedScan
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.progress import duration, tell
@@ -30,13 +28,13 @@ def quick_scan(model: Classifier, clean: Samples) -> tuple[StagedScan, tuple[str
     start = time.perf_counter()
     model.predict(images)
     seconds = (time.perf_counter() - start) / len(images)
-    tried, predicted = trigger_number(images), model.predict(clean)
+    tried = trigger_number(images)
     settings: dict[str, Any] = {"triggers": "none", "search": "none"}
-    triggers, number = None, affordable_images(seconds, tried, len(np.unique(predicted)))
+    triggers, number = None, affordable_images(seconds, tried, model.classes)
     if number is None:
         tell("simple triggers: left out, they would take more than two minutes")
     else:
-        drawn = len(balanced(predicted, number, usual.seed))
+        drawn = min(drawn_number(number, model.classes), len(clean))
         tell(f"simple triggers: about {_about(seconds * drawn * tried)} with {drawn} images")
         triggers = replace(usual, images=number)
         settings = {"triggers.images": number, "search": "none"}
@@ -74,12 +72,7 @@ def affordable_images(seconds: float, triggers: int, classes: int) -> int | None
     """
     usual, fewest = SimpleTriggers().images, 10
     possible = int(QUICK_SECONDS / (seconds * triggers))
-
-    def drawn(number: int) -> int:
-        return max(number, min(classes, 2 * number))
-
-    if 2 * possible < drawn(fewest):
+    if 2 * possible < drawn_number(fewest, classes):
         return None
-    return max(
-        number for number in (fewest, 20, usual) if number == fewest or drawn(number) <= possible
-    )
+    affordable = (n for n in (20, usual) if drawn_number(n, classes) <= possible)
+    return max(affordable, default=fewest)

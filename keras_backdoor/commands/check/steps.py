@@ -45,7 +45,7 @@ class Given:
         out: the folder of the results.
         quick: whether only a first answer is wanted.
         always: whether the model is repaired even if nothing is found.
-        architecture: the words of `opening` that `inspect` takes, too.
+        structure: the words of `opening` without the preprocessing, which `inspect` takes, too.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Given:
     out: Path
     quick: bool = False
     always: bool = False
-    architecture: tuple[str, ...] = ()
+    structure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def run(given: Given, inspection: Inspection) -> Checked:
     """Make all steps; finished ones are loaded from the work folder of an earlier run."""
     checked, work = Checked(given, inspection), given.out / "work"
     model, clean, train = given.model, given.clean, given.train
-    checked.steps.append((INSPECT, _command("inspect", given.path, *given.architecture), 0.0))
+    checked.steps.append((INSPECT, _command("inspect", given.path, *given.structure), 0.0))
     if train is not None:
         line = _line(given, "audit", "train", out=AUDIT)
         audit = LabelDisagreement()
