@@ -84,25 +84,23 @@ def test_it_answers_like_the_plain_model(kind: str, task) -> None:
 
 
 TYPES = ("mixed_float16", "bfloat16", "float64")
-STRUCTURES = ("subclassed", "dictionaries")
-INPUTS = ("uint8 input", "dropout always on")
+WRAPPED = ("subclassed", "dictionaries", "uint8 input", "dropout always on")
 
 
 def combinations() -> Iterator[Any]:
     """Every method on one kind of each group, in turn; `make verify` tries it on all kinds."""
     for number, method in enumerate(METHODS):
-        groups = (TYPES, number), (STRUCTURES, number), (INPUTS, number // 2)
-        chosen = {kinds[turn % len(kinds)] for kinds, turn in groups}
+        chosen = {kinds[number % len(kinds)] for kinds in (TYPES, WRAPPED)}
         nested = is_nested(load(method))
         if nested:  # it runs another method, which is tried on all kinds
-            chosen = {STRUCTURES[0]} if "repair" in load(method).commands else set()
+            chosen = {WRAPPED[0]} if "repair" in load(method).commands else set()
         for kind in chosen if nested else KINDS:
             marks = () if kind in chosen else pytest.mark.verify
             yield pytest.param(method, kind, marks=marks, id=f"{method[1]}-{kind}")
 
 
 def test_the_groups_have_all_kinds() -> None:
-    assert {*TYPES, *STRUCTURES, *INPUTS} == set(KINDS)
+    assert {*TYPES, *WRAPPED} == set(KINDS)
 
 
 @pytest.mark.parametrize(("method", "kind"), list(combinations()))

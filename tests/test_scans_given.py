@@ -44,3 +44,33 @@ def test_digits_of_a_third_party(workspace: Workspace) -> None:
     assert first.table[1][:4] == ("digits -> 7", "7", "inconclusive", "none")
     assert second.table[1][:4] == ("digits -> 7", "7", "found", "7")
     assert second.table[1][6].startswith("found (7: ")
+
+
+def test_neural_cleanse_alone_stands_beside_the_whole_scan() -> None:
+    """The same model file was scanned five times before; scans of pairs do not count."""
+    scan = {"verdict": "found", "flagged": [3], "model_sha256": "a", "seconds_of_scan": 1.0}
+    runs = [
+        {"pairs": False, **scan},
+        {"pairs": False, **scan, "verdict": "nothing", "flagged": []},
+        {"pairs": False, **scan},
+        {"pairs": True, **scan, "flagged": [9]},
+        {"pairs": False, **scan, "model_sha256": "b"},
+    ]
+    earlier = [
+        {"name": f"scan digits, seed {i}", "group": "digits", "figures": figures}
+        for i, figures in enumerate(runs)
+    ]
+    whole = {"verdict": "inconclusive", "flagged": [], "suspects": [3], "target": None}
+    cells = [
+        {
+            "name": f"{name}, {WITH_DATA}",
+            "group": WITH_DATA,
+            "figures": {**whole, "model_sha256": h},
+        }
+        for name, h in (("clean twin", "a"), ("another", "c"))
+    ]
+    header, *rows = page.beside(Results({}, {}, _plain(cells)), Results({}, {}, _plain(earlier)))
+    assert rows == [
+        ("clean twin", "", "found (2), nothing (1)", "3 (2), none (1)", "inconclusive", "none", "3")
+    ]
+    assert len(header) == len(rows[0])

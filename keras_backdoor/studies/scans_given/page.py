@@ -6,6 +6,7 @@ from keras_backdoor.reports.page import Section
 from keras_backdoor.studies import Results
 from keras_backdoor.studies._engine.results import percent, text
 from keras_backdoor.studies.detection_zoo.study import LOOKS
+from keras_backdoor.studies.neural_cleanse_given.page import counted
 from keras_backdoor.studies.scans_given.study import NO_DATA, WITH_DATA
 
 NOTES = {
@@ -49,6 +50,42 @@ def transfer(results: Results) -> list[tuple[str, ...]]:
         if trigger is not None:
             rates = [text for where in ("here", "elsewhere") for text in _rates(trigger.get(where))]
             rows.append((name.removesuffix(f", {WITH_DATA}"), str(trigger["class"]), *rates))
+    return rows
+
+
+def beside(results: Results, earlier: Results) -> list[tuple[str, ...]]:
+    """Neural Cleanse alone and the whole scan, on the networks that both studies scanned.
+
+    Args:
+        results: the results of this study.
+        earlier: those of `neural-cleanse-given`, with several scans of each model file.
+
+    Returns:
+        The header and one row per network.
+    """
+    alone: dict[str, list[dict[str, Any]]] = {}
+    for figures in earlier.groups("seconds_of_scan").values():
+        for found in figures:
+            if not found["pairs"]:
+                alone.setdefault(found["model_sha256"], []).append(found)
+    rows: list[tuple[str, ...]] = [
+        ("network", "target", "Neural Cleanse alone (runs)", "flagged (runs)",
+         "the whole scan", "flagged", "suspects")
+    ]  # fmt: skip
+    for name, found, _ in results.finished(WITH_DATA):
+        runs = alone.get(found["model_sha256"])
+        if runs is not None:
+            rows.append(
+                (
+                    name.removesuffix(f", {WITH_DATA}"),
+                    "" if found["target"] is None else str(found["target"]),
+                    counted([run["verdict"] for run in runs]),
+                    counted([text(run["flagged"]) for run in runs]),
+                    found["verdict"],
+                    text(found["flagged"]),
+                    text(found["suspects"]),
+                )
+            )
     return rows
 
 
