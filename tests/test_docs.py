@@ -24,6 +24,7 @@ from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
+from keras_backdoor.studies.detection_zoo import page as detection_page  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
@@ -43,7 +44,7 @@ def code_blocks(name: str, language: str) -> list[str]:
 
 
 def between(text: str, start: str, end: str) -> re.Match[str]:
-    found = re.search(rf"(<!-- {start}[^>]*-->\n)(.*?)(<!-- {end} -->)", text, re.DOTALL)
+    found = re.search(rf"(<!-- {start}[^>]*-->\n)(.*?)( *<!-- {end} -->)", text, re.DOTALL)
     assert found, f"no {start}"
     return found
 
@@ -131,6 +132,44 @@ def sections_of(study: str) -> Callable[[], str]:
         return "\n".join(parts)
 
     return render
+
+
+def limits_table() -> str:
+    """The limits of the simple triggers, in a list."""
+    found = load_results(ROOT / "results" / "detection_zoo.json")
+    lines = markdown(detection_page.limits(found)).splitlines(keepends=True)
+    return "".join(f"   {line}" for line in lines)
+
+
+def scan_table() -> str:
+    """What the whole scan sees in the judged half of the detection zoo."""
+    found = load_results(ROOT / "results" / "detection_zoo.json")
+    header, *rows = detection_page.families(found, detection_page.JUDGED)
+    keys = ("networks", f"AUROC, {detection_page.WHOLE}", "found", "target flagged", "no decision")
+    chosen = [header.index(key) for key in keys]
+    names = {
+        "from all classes to one": "from all classes to one, together",
+        "all to one": "squares, checkerboards, pixel patterns",
+        "blend": "blends with noise",
+        "sinusoid": "sinusoids",
+        "clean label": "clean labels",
+        "of these, other triggers": "kinds of triggers that the scan does not try itself",
+        "one class to one": "from one class to one",
+    }
+    by_name = {row[0]: row for row in rows}
+    assert set(names) == {name for name in by_name if "weak" not in name}
+    kept = [(names[name], *by_name[name][1:]) for name in names]
+    weak = [row for row in rows if "weak" in row[0]]
+    number = sum(int(row[1]) for row in weak)
+    seen = sum(int(row[header.index("found")].split(" of ")[0]) for row in weak)
+    clean = detection_page.alarms(found, detection_page.JUDGED)[-1]
+    lines = [
+        ("attack", "networks", "AUROC (95 % interval)", "found", "target flagged", "no decision"),
+        *((row[0], *(row[i] for i in chosen)) for row in kept),
+        ("attacks that work on less than 90 %", str(number), "", f"{seen} of {number}", "", ""),
+        ("clean networks", clean[1], "", f"{clean[2]} of {clean[1]}", "", clean[4]),
+    ]
+    return markdown(lines)
 
 
 def summary_table() -> str:
@@ -272,6 +311,7 @@ def support_table() -> str:
 RENDERED = [
     ("docs/model_files.md", "support table", "end of support table", support_table),
     ("README.md", "demo table", "end of demo table", demo_table),
+    ("README.md", "scan table", "end of scan table", scan_table),
     ("README.md", "summary table", "end of summary table", summary_table),
     ("docs/benchmarks.md", "benchmark table", "end of benchmark table", benchmark_table),
     ("results/README.md", "thesis table", "end of thesis table", thesis_table),
@@ -281,6 +321,13 @@ RENDERED = [
     ("results/README.md", "mitigation table", "end of mitigation table", mitigation_table),
     ("results/README.md", "given tables", "end of given tables", given_tables),
     ("results/README.md", "images table", "end of images table", images_table),
+    (
+        "results/README.md",
+        "detection tables",
+        "end of detection tables",
+        sections_of("detection_zoo"),
+    ),
+    ("docs/scans.md", "limits table", "end of limits table", limits_table),
     ("results/README.md", "repairs tables", "end of repairs tables", sections_of("repairs")),
     ("results/README.md", "audits tables", "end of audits tables", sections_of("audits")),
     ("results/README.md", "baylime tables", "end of baylime tables", sections_of("baylime_mnist")),

@@ -36,7 +36,6 @@ class DetectionZoo(Study):
     title: ClassVar[str] = "Scans of networks with and without backdoors"
     paper: ClassVar[str] = "none: made for this project; the looks name theirs"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
-    unfinished: ClassVar[str] = "its cells are computed in several sessions"
     columns: ClassVar[Mapping[str, str]] = {
         "attack": "attack",
         "clean_accuracy": "accuracy %",
