@@ -323,6 +323,23 @@ class TestDecision:
         repaired.repair = replace(repaired.repair, figures={"trained_anew": True})
         assert decide(repaired).action == REPAIRED
 
+    def test_the_second_scan_decides_about_suspects_of_a_network_that_was_trained_anew(
+        self, repaired
+    ) -> None:
+        """A mark of another class moves 3 % of the images, as marks do in clean networks."""
+        suspect = np.arange(10) == 4
+        repaired.scan = replace(repaired.scan, further=suspect)
+        repaired.attacks = {TARGET: attack(0), 4: attack(30)}
+        assert decide(repaired).action == REFUSE
+        repaired.repair = replace(repaired.repair, figures={"trained_anew": True})
+        assert decide(repaired).action == REPAIRED
+        assert "class 4 works on 3.0% of the images after" in " ".join(decide(repaired).reasons)
+        repaired.again = replace(repaired.again, further=suspect, inconclusive="class 4")
+        assert decide(repaired).action == REFUSE
+        repaired.again = replace(repaired.again, further=None, inconclusive="")
+        repaired.attacks = {TARGET: attack(30)}
+        assert decide(repaired).action == REFUSE
+
     def test_an_undecided_repair_is_not_deployed(self, repaired) -> None:
         repaired.repair = replace(repaired.repair, inconclusive="too few images of 3 classes")
         assert decide(repaired).action == REFUSE

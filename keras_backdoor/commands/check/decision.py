@@ -17,8 +17,12 @@ DEPLOY, REPAIRED, REFUSE, OPEN = (
     "deploy the model", "deploy the repaired model", "do not deploy", "no decision yet",
 )  # fmt: skip
 LEFT = 0.01
-"""The largest success of a suspected trigger on the repaired model that is accepted, beyond the
-share of the images that the model assigns to the target without the trigger."""
+"""The largest success of a trigger on the repaired model that is accepted, beyond the share of the
+images that the model assigns to the target without the trigger.
+
+It holds for flagged and suspected classes, but not for suspected ones of a network that was trained
+anew: it has never seen the poison, and marks move many images in clean networks, too (`study
+scans-given`). The second scan then says whether a class is still suspicious."""
 LOST = 0.01
 """The largest loss of clean accuracy that is accepted."""
 DISAGREED = 0.05
@@ -144,7 +148,9 @@ def _against_triggers(checked: Checked) -> list[str]:
                 f"The trigger of class {number} was measured on only {attack.after.of} images of "
                 f"other classes: pass test images (--test), of which {FEWEST} are enough."
             )
-        elif float(attack.after) - float(attack.anyway or 0.0) > LEFT:
+        elif _measured_by_success(checked, number) and (
+            float(attack.after) - float(attack.anyway or 0.0) > LEFT
+        ):
             reasons.append(
                 f"The trigger of class {number} still works on {attack.after:.1%} of the images."
             )
@@ -154,6 +160,12 @@ def _against_triggers(checked: Checked) -> list[str]:
             "get their label: the backdoor is left, or they show that class."
         )
     return reasons
+
+
+def _measured_by_success(checked: Checked, number: int) -> bool:
+    """Whether the trigger of a class must no longer work; otherwise the second scan decides."""
+    assert checked.scan is not None
+    return bool(checked.scan.flagged[number]) or not checked.trained_anew
 
 
 def _against_accuracy(checked: Checked) -> list[str]:
