@@ -64,12 +64,17 @@ def test_images_of_one_class_measure_nothing_that_leads_to_it(task) -> None:
     ).lacking
 
 
-def test_among_few_classes_it_is_a_suspicion(task, monkeypatch) -> None:
-    monkeypatch.setattr(simple_triggers, "FEW", 11)
+@pytest.mark.parametrize(
+    ("name", "number", "classes"), [("FEW", 11, "fewer than 11"), ("MANY", 9, "more than 9")]
+)
+def test_among_few_and_many_classes_it_is_a_suspicion(
+    task, monkeypatch, name: str, number: int, classes: str
+) -> None:
+    monkeypatch.setattr(simple_triggers, name, number)
     found = SimpleTriggers()(task.model, clean=task.clean.unlabelled())
     assert np.flatnonzero(found.suspects).tolist() == [TARGET]
     assert (found.verdict, found.flagged.any()) == ("inconclusive", False)
-    assert "only a suspicion" in found.inconclusive
+    assert f"among {classes} classes is only a suspicion" in found.inconclusive
 
 
 def test_a_guard_and_bad_settings_are_refused(task) -> None:
