@@ -365,6 +365,7 @@ class TestDecision:
         decision = decide(checked)
         assert (decision.verdict, decision.action) == ("inconclusive", OPEN)
         assert "too few images" in decision.reasons[0]
+        assert "repair the model in any case (--repair), or audit" in decision.reasons[-1]
 
     def test_no_decision_of_the_audit_is_none_of_the_check(self, repaired) -> None:
         checked = self.nothing_found(repaired)

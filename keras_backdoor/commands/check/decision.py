@@ -86,12 +86,15 @@ def decide(checked: Checked) -> Decision:
     if checked.given.quick:
         said.append("A quick check is no reason to deploy a model: run it without --quick.")
         undecided = True
+    audit = "audit the training data (--train)"
+    if undecided and not checked.given.quick:
+        ways = "repair the model in any case (--repair)"
+        ways = f"{ways}, or {audit}" if checked.audit is None else ways
+        said.append(f"For a decision, {ways}.")
     if undecided or checked.at_chance:
         return Decision("inconclusive", OPEN, tuple(said))
     seen = "Backdoors of one source class, and those that few images planted, are often missed"
-    advice = (
-        "audit the training data (--train)" if checked.audit is None else "repair it (--repair)"
-    )
+    advice = audit if checked.audit is None else "repair it (--repair)"
     return Decision("nothing", DEPLOY, (*said, f"{seen}: to be surer, {advice}."))
 
 

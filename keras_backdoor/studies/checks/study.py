@@ -35,6 +35,8 @@ from keras_backdoor.triggers.base import Trigger
 DEMO, DEMO_DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
 DEMO_ATTACK = ("checkerboard:size=8,row=19,column=19", 7)
 THESIS = "yellowSquare-bigger, seed 0"
+UNDECIDED = "signs, clean twin"
+"""A network about which a check gives no decision, unless it repairs it in any case."""
 SMALL = 300
 """The number of images of each kind at the scale of a test."""
 
@@ -91,6 +93,7 @@ class Checks(Study):
             f"{THESIS}, clean images alone": {"net": net, "train": False},
             "digits, demo -> 7": {"demo": sha256(bundled.path(DEMO))},
             **{name: {"subject": subject} for name, subject in (GIVEN | TWINS).items()},
+            f"{UNDECIDED}, with --repair": {"subject": TWINS[UNDECIDED], "always": True},
         }
         methods = {"scan": StagedScan(), "audit": LabelDisagreement(), "repair": Auto()}
         return [Cell(name, {**content, **methods}) for name, content in given.items()]
@@ -103,10 +106,12 @@ class Checks(Study):
         """See `Study.compute`."""
         case = _case(cell.given, workspace)
         with scratch() as folder:
-            return self._checked(case, folder)
+            return self._checked(case, folder, "--repair" if "always" in cell.given else None)
 
-    def _checked(self, case: Case, folder: Path) -> dict[str, Any]:
-        out, words = folder / "check", []
+    def _checked(self, case: Case, folder: Path, how: str | None) -> dict[str, Any]:
+        out = folder / "check"
+        how = "--quick" if self.scale == "smoke" else how
+        words = [] if how is None else [how]
         for kind in ("clean", "test", "train"):
             samples: Samples | None = getattr(case, kind)
             if samples is None or (kind == "train" and self.scale == "smoke"):
@@ -116,8 +121,6 @@ class Checks(Study):
             path = folder / f"{kind}.npz"
             write_npz(path, {"images": samples.read(), "labels": samples.known_labels})
             words += [f"--{kind}", str(path)]
-        if self.scale == "smoke":
-            words += ["--quick"]
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "keras_backdoor", "--quiet", "check", str(case.path), *words,
