@@ -529,7 +529,7 @@ class TestNeuralCleanse:
             runs.append(run(norms, targets, sources))
         answer = SourceSpecificScan().judge(runs, 4)
         assert not answer.flagged.any()
-        assert "the runs disagree" in str(answer)
+        assert "the runs disagree about class 1:" in str(answer)
 
     def test_a_class_that_serves_most_sources_has_none(self) -> None:
         sources, targets = all_pairs(5)

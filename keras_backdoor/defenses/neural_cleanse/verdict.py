@@ -238,8 +238,9 @@ def judge(
     if crowded.any():
         reason = f"the model puts most clean images in class {listed(crowded)}: give others too"
     elif not flagged.any():
-        small = inconclusive_below and _any_below(norms, references, inconclusive_below)
-        reason = _undecided(outliers[rule], limits[rule], suspects, too_many_pairs, bool(small))
+        small = bool(inconclusive_below and _any_below(norms, references, inconclusive_below))
+        unsure = np.isin(np.arange(classes), targets[outliers[rule].any(axis=0)])
+        reason = _undecided(unsure, limits[rule], norms.shape[1], suspects, too_many_pairs, small)
     source = sources_of(often, targets, sources, medians)
     about: dict[str, Any] = {
         "limits": {name: float(np.median(limit)) for name, limit in limits.items()},
@@ -262,8 +263,9 @@ def judge(
 
 
 def _undecided(
-    outliers: np.ndarray,
+    unsure: np.ndarray,
     limits: np.ndarray,
+    searches: int,
     suspects: np.ndarray,
     too_many_pairs: bool,
     small: bool,
@@ -271,18 +273,21 @@ def _undecided(
     """The reason why an answer without a flagged class is inconclusive; empty if it is not.
 
     Args:
-        outliers: (r, s) bool, the outliers of each run.
+        unsure: (k,) bool, the classes that are outliers in a run.
         limits: (r,) the limits of the runs; NaN for a run without a finite median.
+        searches: the number of searches of a run.
         suspects: (k,) bool, the classes that are outliers in most runs.
         too_many_pairs: whether there are too many pairs to flag a class.
         small: whether there is a small norm that is not an outlier.
     """
     reasons = {
-        "fewer than three classes: none can be an outlier": outliers.shape[1] < 3,
+        "fewer than three classes: none can be an outlier": searches < 3,
         "pairs of many classes: ordinary ones have triggers as small as planted ones": (
             too_many_pairs and suspects.any()
         ),
-        "the runs disagree: raise runs": outliers.any() and not suspects.any(),
+        f"the runs disagree about class {listed(unsure)}: raise runs": (
+            unsure.any() and not suspects.any()
+        ),
         "most classes have no trigger yet: raise schedule.steps": np.isnan(limits).mean() >= 0.5,
         "a class has a small trigger, but the norms spread too widely to call it an outlier": small,
     }
