@@ -24,10 +24,12 @@ from keras_backdoor._safe.files import sha256  # noqa: E402
 from keras_backdoor.answers import load_answer  # noqa: E402
 from keras_backdoor.defenses import trigger_augmentation  # noqa: E402
 from keras_backdoor.studies import Results, images_needed, load_results  # noqa: E402
+from keras_backdoor.studies.checks import page as checks_page  # noqa: E402
 from keras_backdoor.studies.detection_zoo import page as detection_page  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_given import page as given  # noqa: E402
 from keras_backdoor.studies.neural_cleanse_rules.page import rules  # noqa: E402
 from keras_backdoor.studies.repairs import page as repairs_page  # noqa: E402
+from keras_backdoor.studies.scans_given import page as scans_page  # noqa: E402
 from keras_backdoor.studies.thesis_fine_pruning import page as pruning_page  # noqa: E402
 
 DIGITS = bundled.path("data/mnist_small.npz")
@@ -134,6 +136,18 @@ def sections_of(study: str) -> Callable[[], str]:
     return render
 
 
+def scans_given_tables() -> str:
+    found, earlier = (
+        load_results(ROOT / "results" / f"{name}.json")
+        for name in ("scans_given", "neural_cleanse_given")
+    )
+    table = markdown(scans_page.beside(found, earlier))
+    return (
+        f"{sections_of('scans_given')()}\n### Neural Cleanse alone and the whole scan\n\n"
+        f"The networks that both studies scanned.\n\n{table}"
+    )
+
+
 def limits_table() -> str:
     """The limits of the simple triggers, in a list."""
     found = load_results(ROOT / "results" / "detection_zoo.json")
@@ -170,6 +184,14 @@ def scan_table() -> str:
         ("clean networks", clean[1], "", f"{clean[2]} of {clean[1]}", "", clean[4]),
     ]
     return markdown(lines)
+
+
+def check_table() -> str:
+    """What `check` decides about given networks, and how long it takes."""
+    found = load_results(ROOT / "results" / "checks.json")
+    header, *rows = checks_page.decisions(found)
+    minutes = [(*row[:-1], f"{float(row[-1]) / 60:.2g}") for row in rows]
+    return markdown([(*header[:-1], "minutes"), *minutes])
 
 
 def summary_table() -> str:
@@ -311,6 +333,7 @@ def support_table() -> str:
 RENDERED = [
     ("docs/model_files.md", "support table", "end of support table", support_table),
     ("README.md", "demo table", "end of demo table", demo_table),
+    ("README.md", "check table", "end of check table", check_table),
     ("README.md", "scan table", "end of scan table", scan_table),
     ("README.md", "summary table", "end of summary table", summary_table),
     ("docs/benchmarks.md", "benchmark table", "end of benchmark table", benchmark_table),
@@ -328,6 +351,13 @@ RENDERED = [
         sections_of("detection_zoo"),
     ),
     ("docs/scans.md", "limits table", "end of limits table", limits_table),
+    (
+        "results/README.md",
+        "scans given tables",
+        "end of scans given tables",
+        scans_given_tables,
+    ),
+    ("results/README.md", "checks tables", "end of checks tables", sections_of("checks")),
     ("results/README.md", "repairs tables", "end of repairs tables", sections_of("repairs")),
     ("results/README.md", "audits tables", "end of audits tables", sections_of("audits")),
     ("results/README.md", "baylime tables", "end of baylime tables", sections_of("baylime_mnist")),

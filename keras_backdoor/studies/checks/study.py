@@ -36,7 +36,7 @@ DEMO, DEMO_DATA = "models/mnist_badnet.h5", "data/mnist_small.npz"
 DEMO_ATTACK = ("checkerboard:size=8,row=19,column=19", 7)
 THESIS = "yellowSquare-bigger, seed 0"
 UNDECIDED = "signs, clean twin"
-"""A network about which a check gives no decision, unless it repairs it in any case."""
+"""A network about which a check gives no decision; it is also repaired on demand."""
 SMALL = 300
 """The number of images of each kind at the scale of a test."""
 
@@ -73,7 +73,6 @@ class Checks(Study):
     title: ClassVar[str] = "Decisions of `check` on given networks"
     paper: ClassVar[str] = "none: made for this project"
     files: ClassVar[tuple[str, ...]] = (SIGNS, DIGITS)
-    unfinished: ClassVar[str] = "its rules are not frozen yet"
     columns: ClassVar[Mapping[str, str]] = {
         "action": "decision",
         "verdict": "verdict",
