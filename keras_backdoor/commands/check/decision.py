@@ -83,11 +83,11 @@ def decide(checked: Checked) -> Decision:
             return Decision("inconclusive", OPEN, (*said, *against))
         return Decision(verdict, REPAIRED, (*said, *_for(checked)))
     said.append(_accuracy(checked))
+    audit = "audit the training data (--train)"
     if checked.given.quick:
         said.append("A quick check is no reason to deploy a model: run it without --quick.")
         undecided = True
-    audit = "audit the training data (--train)"
-    if undecided and not checked.given.quick:
+    elif undecided:
         ways = "repair the model in any case (--repair)"
         ways = f"{ways}, or {audit}" if checked.audit is None else ways
         said.append(f"For a decision, {ways}.")
