@@ -18,7 +18,7 @@ os.environ.setdefault("KERAS_BACKDOOR_QUIET", "1")
 import numpy as np
 from _common import record
 
-from keras_backdoor import bundled, datasets
+from keras_backdoor import bundled
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses import NeuralCleanse, StagedScan, WeightSignature
 from keras_backdoor.defenses._recovered_triggers import hold_out
@@ -28,9 +28,11 @@ from keras_backdoor.samples import Samples
 from keras_backdoor.studies._engine.workspace import Workspace
 from keras_backdoor.studies._networks.cleanse_figures import CLEAN_SHARE
 from keras_backdoor.studies._networks.network_store import obtain
+from keras_backdoor.studies._networks.third_party import opened
 from keras_backdoor.studies.development_zoo import DevelopmentZoo
+from keras_backdoor.studies.neural_cleanse_given.study import TWINS
 
-TWIN, DATA = "nc_style/gtsrb_clean_logits.h5", "gtsrb_dataset_int.h5"
+TWIN = TWINS["signs, clean twin"]
 BADNET = "models/gtsrb_yellowPattern.h5"
 RUNS = 3
 COMPARED = "clean, of a third party"
@@ -41,8 +43,8 @@ def networks() -> dict[str, tuple[Classifier, Samples]]:
     """Name -> a network and clean images without labels."""
     workspace = Workspace()
     ours = DevelopmentZoo().nets()["signs, clean 0"]
-    _, clean = hold_out(datasets.open(workspace.file(DATA), split="train"), CLEAN_SHARE, 0)
-    twin = load_model(workspace.file(TWIN)).with_preprocess(clean)
+    twin, images = opened(TWIN, workspace)
+    _, clean = hold_out(images, CLEAN_SHARE, 0)
     badnet = load_model(bundled.path(BADNET))
     held_out = ours.clean_data(workspace)[1].unlabelled()
     return {
