@@ -24,12 +24,14 @@ from keras_backdoor._internals import identity, typed_settings
 from keras_backdoor._safe.files import write_npz
 from keras_backdoor._safe.npz import Npz
 from keras_backdoor.answers import Answer, load_answer
-from keras_backdoor.errors import BadInput
+from keras_backdoor.errors import BadInput, UnreadableFile, one_line
 from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.network.preprocessing import Preprocess
+from keras_backdoor.progress import tell
 from keras_backdoor.samples import Samples
 
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 IMAGES = ("train", "clean", "incoming")
 EVIDENCE = (*IMAGES, "found", "reference")
 
@@ -178,10 +180,12 @@ class Evidence:
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.npz"
-        if not path.exists():
-            write_npz(path, compute())
+        saved = _undamaged(path, lambda: dict(Npz(path)))
+        if saved is None:
+            write_npz(path, compute(), force=True)
             path.with_name(f"{name}.unfinished.npz").unlink(missing_ok=True)
-        return dict(Npz(path))
+            saved = dict(Npz(path))
+        return saved
 
     def checkpoint(self, name: str) -> Path | None:
         """A file for the state of unfinished work, or None if nothing is saved.
@@ -205,7 +209,7 @@ class Evidence:
             The answer of the other method.
         """
         examined = self.model if model is None else Classifier.wrap(model)
-        if examined.preprocess is None:
+        if model is not None and examined.preprocess is None:
             examined = examined.using(self.model.to_input, self.model.known_from)
         given = {**self.given, **changes}
         if model is None and set(changes) <= {"found"}:
@@ -357,9 +361,12 @@ class Method(ABC, Generic[A]):
         about = self._about(model, given)
         folder = None if workdir is None else workdir / self._key(model, given, about)
         examined = given.get(self.examined() or "")
-        if folder is not None and (folder / "answer" / "answer.json").exists():
-            saved: Any = load_answer(folder / "answer").completed(model, examined)
-            return saved
+        if folder is not None:
+            place = folder / "answer"
+            saved: Any = _undamaged(place / "answer.json", lambda: load_answer(place))
+            if saved is not None:
+                completed: A = saved.completed(model, examined)
+                return completed
         answer = self.run(Evidence(model, self, given, folder, nested))
         if type(answer) is not self.answer:
             raise TypeError(
@@ -372,7 +379,7 @@ class Method(ABC, Generic[A]):
             answer, about={**about, **self._context(model, given), **answer.about, **seconds}
         )
         if folder is not None:
-            answer.save(folder / "answer")
+            answer.save(folder / "answer", force=True)
         return answer
 
     def _check_needs(self, given: Mapping[str, Any]) -> None:
@@ -421,6 +428,22 @@ class Method(ABC, Generic[A]):
         if "found" in given:
             about["found"] = given["found"].fingerprint()
         return about
+
+
+def _undamaged(path: Path, load: Callable[[], T]) -> T | None:
+    """What an earlier run has saved in a work folder; None if it is missing or damaged.
+
+    Args:
+        path: the file that is there if the run saved it.
+        load: what reads it.
+    """
+    if not path.exists():
+        return None
+    try:
+        return load()
+    except UnreadableFile as error:
+        tell(f"{one_line(error)} It is computed again.")
+        return None
 
 
 def _images(given: Mapping[str, Any]) -> dict[str, Samples]:

@@ -12,13 +12,16 @@ from planted import TARGET, TRIGGER
 from keras_backdoor.answers import FlaggedClasses, FlaggedSamples, RepairedModel, load_answer
 from keras_backdoor.commands import app
 from keras_backdoor.commands.check import quick, steps
+from keras_backdoor.commands.check.command import _for_sarif, _refuse_shared
 from keras_backdoor.commands.check.decision import DEPLOY, OPEN, REFUSE, REPAIRED, decide
+from keras_backdoor.commands.check.folder import Asked, check_folder, start
 from keras_backdoor.commands.check.steps import Attack, Checked, Given
 from keras_backdoor.commands.options import DataOptions
 from keras_backdoor.defenses import trigger_augmentation
 from keras_backdoor.defenses._repair import NO_SCAN, NO_TRIGGER
 from keras_backdoor.defenses.neural_cleanse import NeuralCleanse
 from keras_backdoor.defenses.staged_scan import StagedScan
+from keras_backdoor.errors import BadInput
 from keras_backdoor.loading import load_model
 from keras_backdoor.loading.inspection import inspect_model
 from keras_backdoor.metrics import Rate
@@ -204,6 +207,12 @@ class TestOtherModels:
         assert code == 2
         assert "200 of the 200 images of --test are in --clean" in " ".join(err.split())
 
+    def test_a_few_training_images_are_no_trusted_ones(self, task) -> None:
+        few = task.clean.subset(np.arange(50))
+        with pytest.raises(BadInput, match="50 of the 50 images of clean are in train"):
+            _refuse_shared({"clean": few, "train": task.clean})
+        _refuse_shared({"clean": task.test, "train": task.clean})
+
     def test_bad_input_is_refused_before_long_work(self, command, files, tmp_path) -> None:
         bare = tmp_path / "bare.npz"
         np.savez(bare, x_test=np.zeros((9, 14, 14, 1), np.uint8))
@@ -254,6 +263,56 @@ class TestOtherModels:
         code, _, err = checked_by(command, files, "twin", tmp_path / "c")
         assert (code, "exists" in err) == (2, True)
         assert (tmp_path / "c" / "mine.txt").read_text() == "mine"
+
+
+class TestFolder:
+    """What a check may do in the folder of an earlier one."""
+
+    WHOLE = Asked("ab", [], {"clean": "/c", "test": "/t"}, quick=False, repair=False)
+
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [
+            ({}, ""),
+            ({"repair": True}, ""),
+            ({"data": {"clean": "/c", "test": "/t", "train": "/r"}}, ""),
+            ({"model": "cd"}, "of another model"),
+            ({"opening": ["--preprocess", "0:1"]}, "of one that was opened otherwise"),
+            ({"data": {"clean": "/d", "test": "/t"}}, "with other data (clean)"),
+            ({"data": {"clean": "/c"}}, "with other data (test)"),
+            ({"quick": True}, "that did more than quick"),
+        ],
+    )
+    def test_it_goes_on_if_as_much_is_asked(self, change, why, tmp_path) -> None:
+        start(tmp_path, self.WHOLE)
+        asked = replace(self.WHOLE, **change)
+        if not why:
+            check_folder(tmp_path, asked, force=False)
+            return
+        with pytest.raises(BadInput) as error:
+            check_folder(tmp_path, asked, force=False)
+        assert why in str(error.value)
+        check_folder(tmp_path, asked, force=True)
+
+    def test_a_quick_check_becomes_a_whole_one(self, tmp_path) -> None:
+        start(tmp_path, replace(self.WHOLE, quick=True))
+        check_folder(tmp_path, self.WHOLE, force=False)
+
+    def test_a_repair_on_demand_is_not_dropped(self, tmp_path) -> None:
+        start(tmp_path, replace(self.WHOLE, repair=True))
+        with pytest.raises(BadInput, match="that did repair"):
+            check_folder(tmp_path, self.WHOLE, force=False)
+
+    def test_the_same_check_loses_its_decision_alone(self, tmp_path) -> None:
+        """A check that is killed while it loads its work leaves no decision without its results."""
+        start(tmp_path, self.WHOLE)
+        for name in ("repaired", "page", "serving"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "check.json").touch()
+        start(tmp_path, self.WHOLE)
+        assert {p.name for p in tmp_path.iterdir()} == {"repaired", "serving", "work"}
+        start(tmp_path, replace(self.WHOLE, model="cd"))
+        assert {p.name for p in tmp_path.iterdir()} == {"work"}
 
 
 def attack(hits: int, of: int = 1000) -> Attack:
@@ -398,6 +457,9 @@ class TestDecision:
         checked.accuracy, checked.at_chance = (Rate(100, 1000), None), True
         assert (decide(checked).verdict, decide(checked).action) == ("inconclusive", OPEN)
         assert "no better than guessing" in decide(checked).reasons[-1]
+        (answer,) = [a for a in _for_sarif(checked, None, decide(checked)) if a is not None]
+        assert answer.verdict == "inconclusive"
+        assert "no better than guessing" in answer.inconclusive
 
     def test_a_repair_on_demand_has_to_settle_what_was_suspected(self, repaired) -> None:
         checked = self.nothing_found(repaired)
@@ -405,8 +467,26 @@ class TestDecision:
         checked.scan = replace(checked.scan, further=suspects, inconclusive="class 4")
         assert decide(checked).action == OPEN
         assert "No trigger of class 4 is known" in decide(checked).reasons[1]
+        assert "--train" in decide(checked).reasons[1]
+        flags = np.zeros(9, bool)
+        audited = replace(checked, audit=FlaggedSamples(scores=flags * 1.0, flagged=flags))
+        assert not any("--train" in reason for reason in decide(audited).reasons)
         checked.attacks = {4: attack(0)}
         assert decide(checked).action == REPAIRED
+
+    def test_no_way_is_named_that_leads_to_no_decision(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        scan = replace(checked.scan, further=np.arange(10) == 4, inconclusive="class 4")
+        with_trigger = replace(scan, triggers={4: next(iter(scan.triggers.values()))})
+        checked.scan = with_trigger
+        assert decide(checked).reasons[-1].count("--repair") == 1
+        checked.scan = replace(scan, triggers={})
+        assert "--repair" not in decide(checked).reasons[-1]
+        assert "--train" in decide(checked).reasons[-1]
+        flags = np.zeros(9, bool)
+        checked.audit = FlaggedSamples(scores=flags * 1.0, flagged=flags)
+        assert "there is no way to a decision here" in decide(checked).reasons[-1]
 
     def test_a_repair_does_not_settle_an_undecided_audit(self, repaired) -> None:
         checked = self.nothing_found(repaired)

@@ -184,6 +184,7 @@ class TestBadFiles:
         self.check(tmp_path / "f", "not an image that can be decoded", size=(4, 4))
         self.check(tmp_path / "f", "size must lie in", size=(0, 4))
         picture(tmp_path / "g" / "1.png")
+        picture(tmp_path / "g" / "a" / "2.png")
         self.check(tmp_path / "g", "outside class folders")
 
     def test_damaged_archives(self, tmp_path: Path, noise: Samples) -> None:
@@ -229,6 +230,15 @@ class TestData:
         assert samples.labels is None
         assert samples.read().shape == (1, 3, 4, 3)
         assert int(samples.read().mean()) == 70
+
+    def test_pictures_without_class_folders_have_no_labels(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            self.picture(tmp_path / f"{name}.png")
+        samples = datasets.open(tmp_path)
+        assert (len(samples), samples.labels, samples.class_names) == (2, None, None)
+        self.picture(tmp_path / "0" / "c.png")
+        with pytest.raises(BadInput, match="outside class folders"):
+            datasets.open(tmp_path)
 
     def test_gray_folders_stay_gray(self, tmp_path: Path) -> None:
         self.picture(tmp_path / "g" / "0" / "1.png", channels=1)

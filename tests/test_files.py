@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_backdoor._safe.files import MARKER, check_output, writing
+from keras_backdoor._safe.files import MARKER, check_apart, check_output, writing
 from keras_backdoor.errors import BadInput
 
 
@@ -22,6 +22,13 @@ def test_force_replaces_no_foreign_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a valid name"):
         with writing(Path(), force=True):
             pass
+
+
+def test_results_do_not_lie_inside_one_another(tmp_path: Path) -> None:
+    check_apart({"--out": tmp_path / "a", "--report": tmp_path / "ab"})
+    for other in ("a", "a/b", "a/../a/b"):
+        with pytest.raises(BadInput, match="out and report need different paths"):
+            check_apart({"--out": tmp_path / "a", "--report": tmp_path / other})
 
 
 def test_a_folder_replaces_no_file(tmp_path: Path) -> None:

@@ -343,6 +343,35 @@ class Bright(Defense[FlaggedSamples]):
         return FlaggedSamples(scores=brightness, flagged=brightness > np.median(brightness))
 
 
+@dataclass(frozen=True)
+class InParts(Defense[FlaggedSamples]):
+    """Has one part, which is computed at most once."""
+
+    needs: ClassVar[tuple[Need, ...]] = (Need("incoming"),)
+    paper: ClassVar[str] = "none"
+    calls: ClassVar[list[int]] = []
+
+    def run(self, evidence):
+        def compute():
+            self.calls.append(1)
+            return {"scores": np.arange(len(evidence.incoming)) / 10}
+
+        scores = evidence.part("scores", compute)["scores"]
+        return FlaggedSamples(scores=scores, flagged=scores > 1)
+
+
+def test_damaged_work_is_computed_again(task, tmp_path: Path) -> None:
+    few, calls = task.incoming.take(30, seed=0), []
+    for damaged in ((), ("answer/arrays.npz",), ("answer/arrays.npz", "scores.npz"), ()):
+        for name in damaged:
+            (path,) = tmp_path.glob(f"*/{name}")
+            path.write_bytes(path.read_bytes()[:50])
+        answer = InParts()(task.model, incoming=few, workdir=tmp_path)
+        assert answer.scores.max() == 2.9
+        calls.append(len(InParts.calls))
+    assert calls == [1, 1, 2, 2]
+
+
 def test_row_numbers_are_those_of_the_file(task, tmp_path: Path) -> None:
     part = task.incoming.take(50, seed=3)
     for workdir in (tmp_path, tmp_path):

@@ -129,6 +129,14 @@ class TestFiles:
         (result,) = results(hostile, schema, {"model": "m.h5"})
         assert (result["kind"], result["message"]["text"]) == ("fail", "a Lambda layer")
 
+    def test_its_fingerprint_does_not_depend_on_its_path(self, schema) -> None:
+        prints = []
+        for path in ("m.keras", "/models/m.keras"):
+            text = f"{path} has a Lambda layer"
+            hostile = Inspection(path, "0" * 64, "hostile", (("hostile", text),))
+            prints.append(results(hostile, schema)[0]["partialFingerprints"])
+        assert prints[0] == prints[1]
+
     def test_a_safe_file_passes_and_an_unreadable_one_is_open(self, schema) -> None:
         (safe,) = results(inspect_model(MODEL), schema, {"model": MODEL})
         assert safe["kind"] == "pass"

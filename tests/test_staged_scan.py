@@ -11,15 +11,17 @@ from keras_backdoor import progress
 from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.defenses import NeuralCleanse, StagedScan, weight_signature
 from keras_backdoor.defenses._repeated_search import RepeatedSearch
+from keras_backdoor.defenses.neural_cleanse.scan import too_little
 from keras_backdoor.defenses.neural_cleanse.verdict import Run
 from keras_backdoor.defenses.staged_scan import (
     SEARCH,
     TRIGGERS,
     WEIGHTS,
     Look,
-    _settled,
+    _settles,
 )
 from keras_backdoor.errors import BadInput
+from keras_backdoor.network.classifier import Classifier
 from keras_backdoor.reports import page_of
 from keras_backdoor.triggers.base import Stamp
 
@@ -106,6 +108,22 @@ class TestLooks:
         assert few.verdict == "inconclusive"
         assert "12 clean images" in few.inconclusive
 
+    def test_two_classes_and_an_error_are_too_few(self, task) -> None:
+        """One image that the network takes for one of a third class is no third class."""
+        labels = task.clean.known_labels
+        chosen = [*np.flatnonzero(labels == 0)[:60], *np.flatnonzero(labels == 1)[:60]]
+        two = task.clean.subset(np.array([*chosen, np.flatnonzero(labels == 7)[0]]))
+        for clean in (two, two.unlabelled()):
+            reason = too_little(task.twin, clean, len(clean))
+            assert "of 121 clean images are of other classes than the 2 most frequent" in reason
+        assert "(as the model sees them)" in reason
+        assert not too_little(task.twin, task.clean.subset(np.arange(60)), 60)
+
+    def test_without_data_the_pixels_may_be_unknown(self, task) -> None:
+        found = StagedScan()(Classifier(task.model.model))
+        assert found.verdict == "inconclusive"
+        assert "only the weights were looked at" in found.inconclusive
+
     def test_a_model_without_a_linear_end_is_looked_at_otherwise(self, task, monkeypatch) -> None:
         def no_linear_end(model):
             raise BadInput("The scores must come from a dense layer or a convolution.")
@@ -113,7 +131,7 @@ class TestLooks:
         monkeypatch.setattr(weight_signature, "class_weights", no_linear_end)
         found = QUICK(task.model, clean=task.clean)
         assert found.figures["looks"][WEIGHTS]["verdict"] == "inconclusive"
-        assert "no decision: The scores must come" in found.summary[WEIGHTS]
+        assert "no decision: the scores must come" in found.summary[WEIGHTS]
         assert found.verdict == "found"
 
     def test_the_page_shows_all_looks(self, planted, twin) -> None:
@@ -173,10 +191,10 @@ class TestRepeatedSearch:
 class TestVerdict:
     def test_it_is_settled_by_a_flagged_class_with_a_trigger(self) -> None:
         with_trigger = answer(0.1, 2.0, triggers={1: STAMP})
-        assert _settled([Look(TRIGGERS, with_trigger)])
-        assert not _settled([Look(WEIGHTS, answer(0.1, 2.0))])
-        assert not _settled([Look(TRIGGERS, answer(0.1, 0.9, triggers={1: STAMP}))])
-        assert not _settled([Look(WEIGHTS, None, reason="not looked at")])
+        assert _settles(Look(TRIGGERS, with_trigger))
+        assert not _settles(Look(WEIGHTS, answer(0.1, 2.0)))
+        assert not _settles(Look(TRIGGERS, answer(0.1, 0.9, triggers={1: STAMP})))
+        assert not _settles(Look(WEIGHTS, None, reason="not looked at"))
 
     def test_an_undecided_look_flags_nothing(self) -> None:
         look = Look(TRIGGERS, answer(0.1, 2.0, inconclusive="too few images"))

@@ -137,6 +137,16 @@ class TestManyClasses:
 
 
 class TestFewClasses:
+    def test_classes_without_weights_hide_none(self) -> None:
+        """With more than half of the columns zero, the MAD is zero and nothing can be an outlier."""
+        model = network_with_outliers(43, {5: 1.0}, {})
+        assert WeightSignature()(model).verdict == "found"
+        kernel, biases = model.model.layers[-1].get_weights()
+        kernel[:, 20:] = 0
+        found = WeightSignature()(Classifier(dense(43, kernel, biases), (0.0, 1.0)))
+        assert found.verdict == "inconclusive"
+        assert "weights of most classes are the same" in found.inconclusive
+
     def test_a_strong_outlier_is_a_suspect(self) -> None:
         answer = WeightSignature()(network_with_outliers(10, {4: 0.5}, {}))
         assert answer.verdict == "inconclusive"

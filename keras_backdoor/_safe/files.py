@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,24 @@ def check_output(path: Path | str, *, force: bool = False, folder: bool | None =
             return path
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {parent} is not a writable folder.") from error
+
+
+def check_apart(paths: Mapping[str, Path]) -> None:
+    """Check that no path that is written is another one, or lies inside another one.
+
+    Args:
+        paths: the option that names it -> the path.
+
+    Raises:
+        BadInput: one of them would replace another, or be replaced with it.
+    """
+    for (first, one), (second, other) in combinations(paths.items(), 2):
+        a, b = one.resolve(), other.resolve()
+        if a.is_relative_to(b) or b.is_relative_to(a):
+            raise BadInput(
+                f"{first} and {second} need different paths, neither inside the other. "
+                f"Received: {one} and {other}"
+            )
 
 
 def _remove(path: Path) -> None:

@@ -55,7 +55,8 @@ class FlaggedClasses(Answer):
 
     def _own_rows(self) -> list[tuple[str, str]]:
         examined = not np.isnan(self.scores).all()
-        best = int(np.nanargmax(self.scores)) if examined else None
+        among = np.where(self.flagged, self.scores, np.nan) if self.flagged.any() else self.scores
+        best = int(np.nanargmax(among)) if examined else None
         first = "none examined"
         if best is not None:
             first = f"class {best}, score {self.scores[best]:.3g} (an outlier is above 1)"

@@ -21,8 +21,8 @@ from keras_backdoor.errors import BadInput, Doubt
 
 NOTHING, FOUND, ERROR, INCONCLUSIVE, STOPPED = 0, 1, 2, 3, 130
 INTERRUPTED = (
-    "Interrupted; no partial file is left, and the next run reuses finished work (train: "
-    "--checkpoint; methods: --workdir; study: the cache)."
+    "Interrupted; no partial file is left, and the next run reuses finished work (check: its "
+    "folder; train: --checkpoint; methods: --workdir; study: the cache)."
 )
 EXIT = {
     "nothing": NOTHING,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_backdoor._safe.files import check_output, write_json
+from keras_backdoor._safe.files import check_apart, check_output, write_json
 from keras_backdoor.commands import console
 from keras_backdoor.commands.next_step import Given, next_step
 from keras_backdoor.commands.opening import choose_method, open_model, write_report
@@ -200,8 +200,12 @@ class Results:
     write_clean: Path | None
     force: bool
 
-    def check(self) -> None:
-        """Raise `BadInput` if an output cannot be written; called before long work."""
+    def check(self, workdir: Path | None) -> None:
+        """Raise `BadInput` if an output cannot be written; called before long work.
+
+        Args:
+            workdir: the folder for intermediate results, or None.
+        """
         kinds = (
             (self.out, True),
             (self.report, True),
@@ -212,6 +216,15 @@ class Results:
             if path:
                 check_output(path, force=self.force, folder=folder)
         console.prepare_json(self.json, force=self.force)
+        named = {
+            "--out": self.out,
+            "--report": self.report,
+            "--json": None if self.json == console.STDOUT else self.json,
+            "--sarif": self.sarif,
+            "--write-clean": self.write_clean,
+            "--workdir": workdir,
+        }
+        check_apart({name: path for name, path in named.items() if path})
 
     def write(self, answer: Any, files: dict[str, Path | str]) -> None:
         """Write the requested outputs of an answer.
@@ -246,7 +259,7 @@ def _answer(
     results: Results,
 ) -> None:
     """Run a method, write the requested outputs and exit with the code of the verdict."""
-    results.check()
+    results.check(workdir)
     if results.write_clean:
         _check_copy(method, data, results.write_clean)
     classifier = open_model(model, *opening)

@@ -40,10 +40,11 @@ def next_step(command: str, answer: Any, given: Given) -> str:
 
 
 def _after_scan(answer: Any, given: Given) -> str:
+    data = () if {"--clean", "--train"} & set(given.options) else ("--clean", "DATA")
     if answer.verdict == "inconclusive":
         return f"no decision yet: {answer.inconclusive}"
     if answer.verdict == "nothing":
-        repair = _line("repair", given.model, *given.options, "--out", "repaired")
+        repair = _line("repair", given.model, *given.options, *data, "--out", "repaired")
         return (
             "nothing found by this scan, which does not see every backdoor (see its page, --report "
             f"DIR); {repair} removes small triggers without a scan, and "
@@ -51,7 +52,6 @@ def _after_scan(answer: Any, given: Given) -> str:
         )
     if given.out is None:
         return "save the scan with --out DIR, then repair the model with --found DIR"
-    data = () if {"--clean", "--train"} & set(given.options) else ("--clean", "DATA")
     return _line(
         "repair", given.model, *given.options, *data, "--found", str(given.out), "--out", "repaired"
     )

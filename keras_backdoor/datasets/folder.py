@@ -55,16 +55,18 @@ def read(path: Path, request: Request) -> Samples:
     other names are numbered in sorted order. `class_names` of the request sets another order.
 
     If every image lies in a subfolder of its class folder, the name of the subfolder is its origin.
-    A single image has no label.
+    A single image has no label, nor have images in a folder without class folders.
     """
     if path.is_file() and _is_picture(path.name):
         return _one_picture(path, request)
     listing = _folder(path) if path.is_dir() else _archive(path)
     tree, names = _tree(path, listing, request)
-    if min(len(parts) for _, parts in tree) < 2:
-        raise UnreadableFile(f"{path} has images outside class folders, which have no label.")
-    numbers, class_names = _numbered(names, request, path)
-    labels = np.array([numbers[parts[0]] for _, parts in tree])
+    labels = class_names = None
+    if names:
+        if min(len(parts) for _, parts in tree) < 2:
+            raise UnreadableFile(f"{path} has images outside class folders, which have no label.")
+        numbers, class_names = _numbered(names, request, path)
+        labels = np.array([numbers[parts[0]] for _, parts in tree])
     chosen = [name for name, _ in tree]
     content = listing.content
     decode, shape = _decoder(content, chosen, request, path)

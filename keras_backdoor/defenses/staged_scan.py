@@ -1,6 +1,6 @@
 """Staged scan: the looks at a network that the evidence allows, the cheapest first, one verdict."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -143,11 +143,10 @@ def _told(look: Look) -> Look:
     return look
 
 
-def _settled(looks: list[Look]) -> bool:
-    """Whether a class with a known trigger is flagged, so that no further look is needed."""
-    last = looks[-1]
-    return last.answer is not None and any(
-        c in last.answer.triggers for c in np.flatnonzero(last.flagged)
+def _settles(look: Look) -> bool:
+    """Whether a look flags a class with a known trigger, so that no further one is needed."""
+    return look.answer is not None and any(
+        c in look.answer.triggers for c in np.flatnonzero(look.flagged)
     )
 
 
@@ -161,7 +160,7 @@ def combined(made_in_order: Iterable[Look], classes: int) -> FlaggedClasses:
     looks: list[Look] = []
     for look in made_in_order:
         looks.append(look)
-        if _settled(looks):
+        if _settles(look):
             break
     made = [(look, look.answer) for look in looks if look.answer is not None]
     scores = np.full(classes, np.nan)
@@ -190,7 +189,7 @@ def combined(made_in_order: Iterable[Look], classes: int) -> FlaggedClasses:
         triggers=dict(sorted(triggers.items())),
         examples=examples,
         summary={look.name: str(look) for look in looks},
-        inconclusive="" if flagged.any() else _missing(looks, suspects),
+        inconclusive="" if flagged.any() else _missing(looks, suspects, triggers),
         about=about,
         **parts,
     )
@@ -211,8 +210,14 @@ def _facts(look: Look) -> dict[str, Any]:
     }
 
 
-def _missing(looks: list[Look], suspects: np.ndarray) -> str:
-    """Why a scan that flags nothing is no decision; empty if it is one."""
+def _missing(looks: list[Look], suspects: np.ndarray, triggers: Collection[int]) -> str:
+    """Why a scan that flags nothing is no decision; empty if it is one.
+
+    Args:
+        looks: the looks that were made.
+        suspects: (k,) bool.
+        triggers: the classes with a trigger, with which a repair could be measured.
+    """
     last = looks[-1]
     if last.name == WEIGHTS:
         return "without clean images only the weights were looked at: pass --clean DATA"
@@ -224,8 +229,7 @@ def _missing(looks: list[Look], suspects: np.ndarray) -> str:
         if look.name != WEIGHTS and look.answer and look.answer.verdict == "inconclusive":
             return look.answer.inconclusive
     if suspects.any():
-        return (
-            f"class {listed(suspects)} is suspicious: audit the training data, or repair the model "
-            "in any case"
-        )
+        measurable = set(np.flatnonzero(suspects)) <= set(triggers)
+        more = ", or repair the model in any case" if measurable else ""
+        return f"class {listed(suspects)} is suspicious: audit the training data{more}"
     return ""

@@ -82,7 +82,8 @@ class WeightSignature(Defense[FlaggedClasses]):
         try:
             weights, biases = class_weights(evidence.model.model)
         except BadInput as error:
-            return _unknown(evidence.model.classes, str(error).split(" Received")[0].rstrip("."))
+            reason = str(error).split(" Received")[0].rstrip(".")
+            return _unknown(evidence.model.classes, f"{reason[:1].lower()}{reason[1:]}")
         classes = len(biases)
         if classes < 3:
             reason = "the weights of two classes have nothing to be compared with"
@@ -110,6 +111,8 @@ class WeightSignature(Defense[FlaggedClasses]):
             )
         elif classes < MANY:
             reason = f"the weights of {classes} classes show only strong outliers: {MORE}"
+        elif not flagged.any() and not all(measures[name].any() for name in DECIDING):
+            reason = f"the weights of most classes are the same, so that none stands out: {MORE}"
         return FlaggedClasses(
             scores=scores,
             flagged=flagged,

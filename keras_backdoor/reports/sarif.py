@@ -184,7 +184,10 @@ def _(answer: Inspection) -> list[Finding]:
         return [Finding(HOSTILE_FILE, "pass", "Loading the file runs nothing.")]
     kind: Kind = "fail" if answer.verdict == "hostile" else "open"
     texts = [text for severity, text in answer.findings if severity == answer.verdict]
-    return [Finding(HOSTILE_FILE, kind, text, of=text) for text in texts or [answer.meaning]]
+    return [
+        Finding(HOSTILE_FILE, kind, text, of=text.replace(str(answer.path), ""))
+        for text in texts or [answer.meaning]
+    ]
 
 
 @findings.register
@@ -235,7 +238,7 @@ def _(answer: RepairedModel) -> list[Finding]:
 
 def _undecided(rule: Rule, answer: Any, about: str = "model") -> Finding:
     """Nothing found, or no decision."""
-    text = sentences.headline(answer)[1]
+    text = sentences.headline(answer)[1].replace("; see below", "")
     kind: Kind = "open" if answer.verdict == "inconclusive" else "pass"
     return Finding(rule, kind, text, about, properties={"caveats": answer.about.get("caveats", [])})
 

@@ -27,6 +27,12 @@ def class_label(number: int, about: dict[str, Any]) -> str:
     return f"class {number}"
 
 
+def incomplete(answer: Any) -> str:
+    """What the headline of an answer that found nothing adds; the page has a section about it."""
+    kind = "scan" if isinstance(answer, FlaggedClasses) else "audit"
+    return f" This {kind} does not see every backdoor; see below."
+
+
 def headline(answer: Any) -> tuple[Tone, str]:
     """(tone, sentence) of an answer, an evaluation or an inspection."""
     about = getattr(answer, "about", {})
@@ -44,7 +50,7 @@ def headline(answer: Any) -> tuple[Tone, str]:
         number, total = int(answer.flagged.sum()), len(answer.flagged)
         if not number:
             text = f"None of the {total:,} images is flagged."
-            return "unsure", f"{text} This audit does not see every backdoor; see below."
+            return "unsure", text + incomplete(answer)
         text = f"{number:,} of the {total:,} images are flagged"
         if answer.verdict == "nothing":
             return "unsure", f"{text}, no more than of clean images."
@@ -72,7 +78,7 @@ def advice(answer: Any) -> str:
 
 def _of_scan(answer: FlaggedClasses, about: dict[str, Any]) -> tuple[Tone, str]:
     if answer.verdict == "nothing":
-        return "unsure", "Nothing found. This scan does not see every backdoor; see below."
+        return "unsure", "Nothing found." + incomplete(answer)
     flagged = [c for c in answer.ranked() if answer.flagged[c]]
     number = flagged[0] if flagged else int(answer.flagged.argmax())
     smallest = answer.figures.get("smallest_trigger", {})
@@ -133,7 +139,7 @@ def facts(answer: Any) -> list[tuple[str, str]]:
         "date": about.get("date"),
         "seconds": about.get("seconds"),
     }
-    return [(name, str(value)) for name, value in rows.items() if value is not None]
+    return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
 
 def class_table(about: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """The command `check`."""
 
 import shlex
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +33,8 @@ from keras_backdoor.commands.options import (
 )
 from keras_backdoor.errors import BadInput
 
-RESULTS = ("audit", "scan", "repaired", "scan-again", "serving", "page", "check.json")
-"""What a check writes to its folder, beside the work folder."""
-MARK = "work/of-a-check"
-"""The file that marks the folder of a check; it says which model and data were checked, and how."""
 SHARED = 0.5
-"""The share of images in common from which two kinds of data are refused."""
+"""The share of images in common, of the smaller of two kinds of data, that is refused."""
 
 
 def check(
@@ -92,13 +87,16 @@ def check(
     exported for TensorFlow Serving. DIR/page/index.html has the decision and its reasons, and
     DIR/check.json the same for programs. Every step is a command that the page lists.
 
-    The exit code is 0 if nothing was found, 1 if something was found (also if it was repaired), 2
-    for an error and 3 if there is no decision.
+    A check goes on in the folder of an earlier one of the same model and data: it computes what is
+    missing. Data may be added there, and a quick check may become a whole one.
+
+    The exit code is about the given model: 0 if nothing was found, 1 if something was found (also
+    if it was repaired), 2 for an error and 3 if there is no decision (also if it was repaired).
     """
     from keras_backdoor._safe.files import check_output, existing
     from keras_backdoor.commands.check import decision as decisions
+    from keras_backdoor.commands.check import folder, steps
     from keras_backdoor.commands.check import page as pages
-    from keras_backdoor.commands.check import steps
     from keras_backdoor.loading.inspection import inspect_model
 
     existing(model, "model file")
@@ -118,24 +116,19 @@ def check(
         ("train", train, train_split, train_take),
     ):
         if path is not None:
-            sources[kind] = (path, common.for_kind(split, take, several=True))
+            options = replace(common, unlabelled=unlabelled and kind == "clean")
+            sources[kind] = (path, options.for_kind(split, take, several=True))
         elif (split, take) != (None, None):
             raise BadInput(f"--{kind}-split and --{kind}-take need --{kind} DATA.")
     words = {"--architecture": architecture, "--classes": classes}
     structure = tuple(w for n, v in words.items() if v is not None for w in (n, str(v)))
     opening = structure if preprocess is None else (*structure, "--preprocess", preprocess)
-    asked = f"{inspection.sha256} {sources} {opening} {quick} {repair}"
-    mark = out / MARK
-    if not mark.is_file():
-        check_output(out, force=force, folder=True)
-    elif mark.read_text() != asked and not force:
-        raise BadInput(
-            f"{out} exists already, with a check of another model or other data; pass --force to "
-            "replace it."
-        )
+    selected = {kind: f"{path.resolve()} {options}" for kind, (path, options) in sources.items()}
+    asked = folder.Asked(inspection.sha256 or "", list(opening), selected, quick, repair)
+    folder.check_folder(out, asked, force=force)
     if inspection.verdict == "hostile":
         refused = decisions.of_hostile(inspection)
-        _start(out, asked)
+        folder.start(out, asked)
         content = pages.facts_of_hostile(inspection, refused)
         page = pages.page_of_hostile(inspection, refused)
         rows = [("decision", refused.action), *(("", reason) for reason in refused.reasons)]
@@ -161,13 +154,15 @@ def check(
         always=repair,
         structure=structure,
     )
-    _start(out, asked)
+    folder.start(out, asked)
     checked = steps.run(given, inspection)
     decision = decisions.decide(checked)
+    made = {steps.FOLDERS[name] for name in checked.answers}
+    folder.remove(out, set(folder.RESULTS) - made)
     exported = _export(checked, decision.action)
     rows = [("decision", decision.action), *(("", reason) for reason in decision.reasons)]
-    rows += [(name, f"{first} → {second}" if second else first)
-             for name, first, second in pages.measured(checked)[1:]]  # fmt: skip
+    rows += [(name, " → ".join(filter(None, rates)))
+             for name, *rates in pages.measured(checked)[1:]]  # fmt: skip
     content = pages.facts(checked, decision, exported)
     _finish(model, decision, pages.page(checked, decision, exported), content, rows, out, json)
     files = {"model": model, **({"train": train} if train else {})}
@@ -206,23 +201,12 @@ def _refuse_shared(data: dict[str, Any]) -> None:
             continue
         other = set(digests[second])
         number = sum(digest in other for digest in digests[first])
-        if number > SHARED * len(data[first]):
+        smaller, larger = sorted((first, second), key=lambda kind: len(data[kind]))
+        if number > SHARED * len(data[smaller]):
             raise BadInput(
-                f"{number:,} of the {len(data[first]):,} images of --{first} are in --{second}, "
-                f"too: {why}."
+                f"{number:,} of the {len(data[smaller]):,} images of --{smaller} are in "
+                f"--{larger}, too: {why}."
             )
-
-
-def _start(out: Path, asked: str) -> None:
-    """Make the folder, and remove what an earlier check left there, except for its work."""
-    for name in RESULTS:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    (out / MARK).parent.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text(asked)
 
 
 def _export(checked: Any, action: str) -> str | None:
@@ -237,11 +221,11 @@ def _export(checked: Any, action: str) -> str | None:
         model, path, words = checked.repair.classifier, str(given.out / "repaired"), ()
     else:
         return None
-    folder, start = given.out / "serving", time.perf_counter()
-    serving.export(model, folder)
-    line = "keras-backdoor " + shlex.join(["export", path, *words, "--out", str(folder)])
+    out, start = given.out / "serving", time.perf_counter()
+    serving.export(model, out)
+    line = "keras-backdoor " + shlex.join(["export", path, *words, "--out", str(out)])
     checked.steps.append(("export", line, round(time.perf_counter() - start, 1)))
-    return str(folder)
+    return str(out)
 
 
 def _finish(
@@ -264,7 +248,11 @@ def _finish(
 
 
 def _for_sarif(checked: Any, inspection: Any, decision: Any) -> list[Any]:
-    """The findings about the given model; a repair that is refused is an open one."""
+    """The findings about the given model.
+
+    A repair that is refused is an open finding; so is what the scan says if the check has no
+    decision.
+    """
     from keras_backdoor.commands.check.decision import REPAIRED
 
     repair, scan = checked.repair, checked.scan
@@ -272,7 +260,7 @@ def _for_sarif(checked: Any, inspection: Any, decision: Any) -> list[Any]:
         accepted = decision.action == REPAIRED
         reasons = " ".join(decision.reasons).removesuffix(".")
         repair = replace(repair, inconclusive="" if accepted else reasons)
-    if checked.given.quick and scan is not None and scan.verdict == "nothing":
+    if decision.verdict == "inconclusive" and scan is not None and scan.verdict == "nothing":
         scan = replace(scan, inconclusive=decision.reasons[-1].removesuffix("."))
     answers = (inspection, checked.audit, scan, repair)
     return [answer for answer in answers if answer is not None]

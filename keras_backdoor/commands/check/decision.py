@@ -9,6 +9,7 @@ from keras_backdoor.answers import FlaggedClasses
 from keras_backdoor.answers.flagged_classes import listed
 from keras_backdoor.commands.check.steps import Checked
 from keras_backdoor.defenses._repair import NO_SCAN, NO_TRIGGER
+from keras_backdoor.defenses.neural_cleanse.scan import MIN_CLASSES
 from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.reports import sentences
 
@@ -31,6 +32,8 @@ KEPT = 0.1
 """The largest share of the flagged training images that may get their label after a repair."""
 FEWEST = 100
 """The smallest number of images on which a trigger and the accuracy are measured."""
+
+AUDIT_IT = "audit the training data (--train)"
 
 
 @dataclass(frozen=True)
@@ -83,27 +86,41 @@ def decide(checked: Checked) -> Decision:
             return Decision("inconclusive", OPEN, (*said, *against))
         return Decision(verdict, REPAIRED, (*said, *_for(checked)))
     said.append(_accuracy(checked))
-    audit = "audit the training data (--train)"
     if checked.given.quick:
         said.append("A quick check is no reason to deploy a model: run it without --quick.")
         undecided = True
     elif undecided:
-        ways = "repair the model in any case (--repair)"
-        ways = f"{ways}, or {audit}" if checked.audit is None else ways
-        said.append(f"For a decision, {ways}.")
+        said.append(_ways(checked))
     if undecided or checked.at_chance:
         return Decision("inconclusive", OPEN, tuple(said))
     seen = "Backdoors of one source class, and those that few images planted, are often missed"
-    advice = audit if checked.audit is None else "repair it (--repair)"
+    advice = AUDIT_IT if checked.audit is None else "repair it (--repair)"
     return Decision("nothing", DEPLOY, (*said, f"{seen}: to be surer, {advice}."))
+
+
+def _ways(checked: Checked) -> str:
+    """What may lead to a decision where the scan or the audit has none."""
+    assert checked.scan is not None
+    ways = [] if checked.audit else [AUDIT_IT]
+    known = np.isin(np.arange(len(checked.scan.scores)), list(checked.scan.triggers))
+    unknown = checked.scan.suspects & ~known
+    if not unknown.any() and checked.given.model.true_classes >= MIN_CLASSES:
+        ways.insert(0, "repair the model in any case (--repair)")
+    if ways:
+        return f"For a decision, {', or '.join(ways)}."
+    if unknown.any():
+        return (
+            f"No trigger of class {listed(unknown)} is known, so that no repair could be measured: "
+            "there is no way to a decision here."
+        )
+    return "Two classes are too few for a scan: there is no way to a decision here."
 
 
 def _said(answer: Any) -> str:
     """What an answer says, as a sentence with its kind."""
     kind = "Scan" if isinstance(answer, FlaggedClasses) else "Audit"
     text = sentences.headline(answer)[1].removeprefix("Do not deploy: ")
-    more = f" This {kind.lower()} does not see every backdoor; see below."
-    return f"{kind}: {text.removesuffix(more)}"
+    return f"{kind}: {text.removesuffix(sentences.incomplete(answer))}"
 
 
 def _accuracy(checked: Checked) -> str:
@@ -126,9 +143,10 @@ def _against(checked: Checked) -> list[str]:
     reasons = []
     if repair.inconclusive not in ("", NO_SCAN, NO_TRIGGER):
         reasons.append(f"Repair: {repair.inconclusive}.")
+    advice = "" if checked.audit else f": {AUDIT_IT}"
     reasons += [
         f"No trigger of class {number} is known, so that it could not be measured whether the "
-        "backdoor is gone: audit the training data (--train)."
+        f"backdoor is gone{advice}."
         for number in np.flatnonzero(_accused(checked)).tolist()
         if number not in checked.attacks and not checked.trained_anew
     ]
@@ -199,8 +217,7 @@ def _against_accuracy(checked: Checked) -> list[str]:
 def _accused(checked: Checked) -> np.ndarray:
     """(k,) bool, the classes whose backdoor the repair has to remove."""
     scan = checked.scan
-    if scan is None:
-        return np.zeros(0, bool)
+    assert scan is not None
     return scan.flagged if checked.found else scan.flagged | scan.suspects
 
 

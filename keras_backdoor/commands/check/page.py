@@ -7,7 +7,7 @@ from keras_backdoor.commands.check.decision import Decision
 from keras_backdoor.commands.check.steps import AGAIN, Checked
 from keras_backdoor.loading.inspection import Inspection
 from keras_backdoor.metrics import Rate
-from keras_backdoor.reports import page_of, sarif
+from keras_backdoor.reports import page_of, sarif, sentences
 from keras_backdoor.reports.page import Page, Section
 
 SHOWN = (
@@ -27,10 +27,12 @@ def page(checked: Checked, decision: Decision, exported: str | None) -> Page:
         exported: the folder of the exported model, or None.
     """
     steps = [(name, line, f"{seconds:g}") for name, line, seconds in checked.steps]
+    rows = measured(checked)
+    what = f"The model for TensorFlow Serving is in {exported}."
     sections = [
         _reasons(decision),
-        *([] if exported is None else [Section("Exported", text=exported)]),
-        Section("What was measured", text=_on(checked), table=measured(checked)),
+        *([] if exported is None else [Section("Exported", text=what)]),
+        Section("What was measured", text=_on(checked), table=rows if rows[1:] else ()),
         Section("Steps", text="Each step is a command.",
                 table=[("step", "command", "seconds"), *steps]),
         _file(checked.inspection),
@@ -38,7 +40,8 @@ def page(checked: Checked, decision: Decision, exported: str | None) -> Page:
     for name, answer in checked.answers.items():
         own = page_of(answer)
         heading = f"{name[:1].upper()}{name[1:]}"
-        sections.append(Section(heading, text=own.lead, table=[("", ""), *answer.rows()]))
+        lead = own.lead.removesuffix(sentences.incomplete(answer)) if name == AGAIN else own.lead
+        sections.append(Section(heading, text=lead, table=[("", ""), *answer.rows()]))
         if name != AGAIN:
             chosen = [s for s in own.sections if s.heading.startswith(("Samples of", *SHOWN))]
             sections += [replace(s, heading=f"{s.heading} ({name})") for s in chosen]

@@ -37,6 +37,10 @@ MIN_IMAGES, MIN_CLASSES = 30, 3
 
 On the development zoo (`results/images_needed.json`), scans with fewer images, or with images of
 one class, miss the target or flag another class."""
+OTHERS = 0.05
+"""The smallest share of the clean images of other classes than the `MIN_CLASSES` - 1 most frequent.
+
+Without labels, a few errors of the model look like images of a third class."""
 MANY = 100
 """The smallest number of targets (or pairs) for which `auto` selects the low-cost mode."""
 
@@ -277,16 +281,26 @@ def too_little(model: Classifier, clean: Samples, used: int) -> str:
         clean: the clean images.
         used: the number of them that a run uses.
     """
-    number = used
-    seen = len(np.unique(model.predict(clean.take(min(1000, len(clean))))))
+    looked_at = clean.take(min(1000, len(clean)))
+    columns = {" (as the model sees them)": model.predict(looked_at)}
+    if looked_at.labels is not None:
+        columns[""] = looked_at.labels
     wanted = min(MIN_CLASSES, model.true_classes)
-    if number >= MIN_IMAGES and seen >= wanted:
-        return ""
-    return (
-        f"{number} clean image{'' if number == 1 else 's'} of {seen} "
-        f"class{'' if seen == 1 else 'es'} (as the model sees them) are too few: a scan needs "
-        f"{MIN_IMAGES} images of {MIN_CLASSES} classes"
-    )
+    for how, column in columns.items():
+        sizes = np.sort(np.unique(column, return_counts=True)[1])[::-1]
+        seen, others = len(sizes), int(sizes[wanted - 1 :].sum())
+        if used < MIN_IMAGES or seen < wanted:
+            return (
+                f"{used} clean image{'' if used == 1 else 's'} of {seen} "
+                f"class{'' if seen == 1 else 'es'}{how} are too few: a scan needs {MIN_IMAGES} "
+                f"images of {MIN_CLASSES} classes"
+            )
+        if others < OTHERS * len(looked_at):
+            return (
+                f"only {others} of {len(looked_at)} clean images are of other classes than the "
+                f"{wanted - 1} most frequent ones{how}: a scan needs {OTHERS:.0%}"
+            )
+    return ""
 
 
 def examples(model: Classifier, clean: Samples, source: int | None, seed: int) -> np.ndarray:
