@@ -451,6 +451,13 @@ class TestDecision:
         checked.accuracy = None
         assert "accuracy was not measured" in decide(checked).reasons[-2]
 
+    def test_an_accuracy_on_few_images_says_little(self, repaired) -> None:
+        checked = self.nothing_found(repaired)
+        checked.repair = checked.again = None
+        checked.accuracy, checked.measured_on = (Rate(5, 5), None), "the 5 test images"
+        reason = decide(checked).reasons[1]
+        assert "right on 100.0% of the 5 test images, which are too few" in reason
+
     def test_a_model_that_guesses_is_not_deployed(self, repaired) -> None:
         checked = self.nothing_found(repaired)
         checked.repair = checked.again = None

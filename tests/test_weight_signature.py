@@ -173,6 +173,7 @@ class TestFewClasses:
         answer = WeightSignature()(network_with_outliers(2, {}, {}))
         assert answer.verdict == "inconclusive"
         assert "two classes" in answer.inconclusive
+        assert "Suspicion of the classes" not in [s.heading for s in page_of(answer).sections]
 
 
 def test_the_planted_class_stands_out(task) -> None:

@@ -174,12 +174,14 @@ def _embedding(answer: FlaggedSamples) -> bytes:
 
 @sections.register
 def _(answer: FlaggedClasses) -> list[Section]:
-    bars = figures.class_bars(answer.scores, answer.flagged, answer.suspects)
-    caption = (
-        "How suspicious each class is. A class above the line is an outlier by the rule that "
-        "decides; flagged classes are red, further suspects orange."
-    )
-    parts = [Section("Suspicion of the classes", figures=[Figure(caption, bars)])]
+    parts = []
+    if not np.isnan(answer.scores).all():
+        bars = figures.class_bars(answer.scores, answer.flagged, answer.suspects)
+        caption = (
+            "How suspicious each class is. A class above the line is an outlier by the rule that "
+            "decides; flagged classes are red, further suspects orange."
+        )
+        parts.append(Section("Suspicion of the classes", figures=[Figure(caption, bars)]))
     if statistics := {n: answer.measures[n] for n in SIGNATURE if n in answer.measures}:
         names = {name.replace("_", " "): values for name, values in statistics.items()}
         picture = figures.ranked(names, answer.flagged, answer.figures["limit"])

@@ -133,6 +133,8 @@ def _accuracy(checked: Checked) -> str:
             f"{text}, which is no better than guessing: its pixels have another range "
             "(--preprocess), or the labels are those of other classes."
         )
+    if checked.accuracy[0].of < FEWEST:
+        return f"{text}, which are too few for an accuracy: {FEWEST} are enough."
     return f"{text}."
 
 
